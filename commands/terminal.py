@@ -1,0 +1,27 @@
+"""What every command owes the terminal: user mistakes in a line or two, exit code 2, no traceback."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+TRACEBACK = "ONE_STEP_TRACEBACK"
+
+
+def user_errors(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
+    """Turn the errors that describe a user's mistake into one or two lines and exit code 2.
+
+    Set the environment variable ``ONE_STEP_TRACEBACK=1`` to see where such an error came from.
+    """
+
+    @functools.wraps(main)
+    def guarded(args: list[str] | None = None) -> int:
+        try:
+            return main(args)
+        except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return guarded

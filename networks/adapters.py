@@ -1,0 +1,137 @@
+"""Where LoRA goes, how strength scales it, and how it is merged away.
+
+`strength` travels to every LoRA layer as a dynamic scope, never as a switched module attribute: gradient checkpointing
+runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from networks.one_step import blend, per_sample
+
+# Module names end in one of these (METHOD: q, k, v, out, proj_in/out, feed-forward, every conv but the UNet's first).
+UNET_TARGETS = (
+    "to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2 conv conv1 conv2 conv_shortcut conv_out".split()
+)
+VAE_TARGETS = "to_q to_k to_v to_out.0 conv conv1 conv2 conv_in conv_out conv_shortcut".split()
+ADAPTER = "default"
+
+_strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
+
+
+@contextmanager
+def strength_scope(strength: Tensor | None) -> Iterator[None]:
+    """Every LoRA layer and blended convolution run inside is scaled by ``strength``.
+
+    Args:
+        strength: ``(B,)`` in [0, 1], one per sample of the batch; None is full strength at no cost.
+    """
+    token = _strength.set(strength)
+    try:
+        yield
+    finally:
+        _strength.reset(token)
+
+
+def checkpoint(module: nn.Module, *args: Any) -> Any:
+    """Non-reentrant gradient checkpointing that recomputes under the strength of the first run."""
+    strength = _strength.get()
+
+    def run(*inputs: Any) -> Any:
+        with strength_scope(strength):
+            return module(*inputs)
+
+    return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
+
+
+def inject_lora(module: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> nn.Module:
+    """Put a LoRA of one rank on every module whose name ends in a target; in place; exact no-op until trained.
+
+    Freezes everything else in ``module`` (peft does), so call it before anything is made trainable.
+
+    Args:
+        module: a network made of linear and convolution layers.
+        targets: name endings, or full names.
+        rank: r of LoRA (Hu et al. 2021, Sec. 4.1), at least 1.
+        alpha: the scale is ``alpha / rank``.
+
+    Raises:
+        ValueError: the rank is below 1, or nothing in the module carries a target's name.
+    """
+    if rank < 1:
+        raise ValueError(f"LoRA rank must be at least 1, got {rank}.")
+    module.requires_grad_(False)
+    # lora_alpha is annotated int by peft; any number scales.
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
+    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    for layer in lora_layers(module):
+        layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
+    return module
+
+
+def _scale_by_strength(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    strength = _strength.get()
+    return output if strength is None else output * per_sample(strength, output)
+
+
+def lora_layers(module: nn.Module) -> list[LoraLayer]:
+    """All LoRA layers of a module, in order."""
+    return [m for m in module.modules() if isinstance(m, LoraLayer)]
+
+
+class TrainedConv(nn.Module):
+    """The UNet's first convolution, trained in full beside its frozen pretrained twin.
+
+    With a strength ``r`` the two outputs blend as ``r * trained + (1 - r) * pretrained``; without, only the trained runs.
+    """
+
+    def __init__(self, pretrained: nn.Conv2d) -> None:
+        super().__init__()
+        self.pretrained = pretrained.requires_grad_(False)
+        self.trained = copy.deepcopy(pretrained).float().requires_grad_(True)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``(B, C_in, h, w)`` -> ``(B, C_out, h, w)``."""
+        strength = _strength.get()
+        if strength is None:
+            return self.trained(latent)
+        return blend(strength, self.trained(latent), self.pretrained(latent))
+
+
+def merge_lora(module: nn.Module) -> nn.Module:
+    """Fold every LoRA into its layer for inference; in place; strength is 1 from then on.
+
+    Each merged layer gets a weight of its own, in float32: two directions share their frozen weights, and adding one
+    direction's LoRA to the shared tensor would change the other.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, LoraLayer):
+            continue
+        merged = layer.get_base_layer()
+        weight = merged.weight.detach().float() + layer.get_delta_weight(ADAPTER).detach().float()
+        merged.weight = nn.Parameter(weight, requires_grad=False)
+        if merged.bias is not None:
+            merged.bias = nn.Parameter(merged.bias.detach().float(), requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, merged)
+    return module
+
+
+def share_parameters(module: nn.Module) -> nn.Module:
+    """A second module tree over the SAME parameters and buffers: what is added to one tree is not in the other."""
+    memo: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    return copy.deepcopy(module, memo)
+
+
+def trainable_names(module: nn.Module) -> list[str]:
+    """Sorted names of all tensors that train: what is optimised, saved and loaded."""
+    return sorted(name for name, p in module.named_parameters() if p.requires_grad)

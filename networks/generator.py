@@ -1,0 +1,349 @@
+"""The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.adapters import (
+    UNET_TARGETS,
+    VAE_TARGETS,
+    TrainedConv,
+    checkpoint,
+    inject_lora,
+    merge_lora,
+    share_parameters,
+    strength_scope,
+)
+from networks.autoencoder import SkipAutoencoder, SkipInit
+from networks.bases import load_base
+from networks.one_step import blend, noise_map, predict_x0
+from networks.prompts import PromptEncoder
+from networks.weights import Adapter, load_trained, read_adapter
+
+Range = Literal["[-1, 1]", "[0, 1]"]
+
+
+class OneStepGenerator(nn.Module):
+    """A one-step text-to-image model turned into an image-to-image network.
+
+    One UNet serves every direction, told apart by the prompt; each direction has VAE adapters and skip convolutions of
+    its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in full, the skip convolutions.
+
+    Args:
+        base: "pocket", a local folder in Hugging Face layout, or a hub id ``owner/name[@revision]``.
+        random_init: take only the base's architecture, at seeded random weights (ablation).
+        directions: "a2b" alone (paired) or with "b2a" (unpaired).
+        rank_unet: LoRA rank of the UNet.
+        rank_vae: LoRA rank of both halves of the VAE.
+        alpha_unet: LoRA scale is alpha / rank; None takes the rank (scale 1).
+        alpha_vae: likewise for the VAE (released value 8 at rank 4, so scale 2).
+        skips: False leaves out the skip connections.
+        skip_init: initial value of every skip weight, or "gaussian".
+        input_range: what the VAE is fed with, "[-1, 1]" or "[0, 1]" (released paired files).
+        checkpointing: recompute UNet and VAE blocks during backward: less memory, about a third more time.
+        unet_targets: module name endings that get a LoRA; None takes the method's.
+        vae_targets: likewise for the VAE.
+        skip_lora: also put a LoRA on the skip convolutions, as released files have it.
+        init: start from an adapter, a checkpoint of ours or a released .pkl; its LoRA targets and scales are taken over.
+
+    Raises:
+        ValueError: unknown direction or range, or `init` was trained at another rank or in other directions.
+        FileNotFoundError: base or `init` is not there.
+    """
+
+    def __init__(
+        self,
+        base: str = "pocket",
+        random_init: bool = False,
+        directions: Sequence[str] = ("a2b", "b2a"),
+        rank_unet: int = 128,
+        rank_vae: int = 4,
+        alpha_unet: float | None = None,
+        alpha_vae: float = 8,
+        skips: bool = True,
+        skip_init: SkipInit = 1e-5,
+        input_range: Range = "[-1, 1]",
+        checkpointing: bool = False,
+        unet_targets: Sequence[str] | None = None,
+        vae_targets: Sequence[str] | None = None,
+        skip_lora: bool = False,
+        init: str | None = None,
+    ) -> None:
+        super().__init__()
+        adapter = read_adapter(init) if init else None
+        if adapter is not None:
+            given = {"rank_unet": rank_unet, "rank_vae": rank_vae, "directions": list(directions), "skips": skips}
+            _check_fit(adapter, given)
+            alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
+            unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
+            skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
+        unknown = set(directions) - {"a2b", "b2a"}
+        if unknown or not directions:
+            raise ValueError(f"directions must name a2b, b2a or both, got {list(directions)}.")
+        if input_range not in ("[-1, 1]", "[0, 1]"):
+            raise ValueError(f"input_range must be '[-1, 1]' or '[0, 1]', got {input_range!r}.")
+        unet_targets = list(unet_targets or UNET_TARGETS)
+        vae_targets = list(vae_targets or VAE_TARGETS)
+        # What rebuilds this generator from the same base: written to adapter.json.
+        self.settings: dict[str, Any] = {
+            "directions": list(directions),
+            "rank_unet": rank_unet,
+            "rank_vae": rank_vae,
+            "alpha_unet": rank_unet if alpha_unet is None else alpha_unet,
+            "alpha_vae": alpha_vae,
+            "skips": skips,
+            "skip_init": skip_init,
+            "input_range": input_range,
+            "unet_targets": unet_targets,
+            "vae_targets": vae_targets,
+            "skip_lora": skip_lora,
+        }
+        loaded = load_base(base, random_init)
+        self.base_name = loaded.name
+        self.base_description = loaded.description
+        self.base_is_placeholder = loaded.placeholder
+        self.base_random_init = loaded.random_init
+        self.base_fingerprint = loaded.fingerprint
+        self.encode_prompts = PromptEncoder(loaded)
+        self.input_range = input_range
+        self._alpha_bar, self._timestep = loaded.alpha_bar, loaded.timestep
+        self._prediction_type = loaded.prediction_type
+
+        self.unet = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
+        self.unet.conv_in = TrainedConv(loaded.unet.conv_in)
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint)
+        self.autoencoders = nn.ModuleDict()
+        for direction in directions:
+            autoencoder = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
+            inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae)
+            if skip_lora and skips:
+                inject_lora(autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae)
+            # Full float32 masters, made trainable after the last LoRA: injecting freezes everything else.
+            autoencoder.skip_convs.requires_grad_(True)
+            self.autoencoders[direction] = autoencoder
+        self.prompts: dict[str, str] = {}
+        self._merged = False
+        self.eval()
+        if adapter is not None:
+            self.load_adapter(adapter)
+
+    def train(self, mode: bool = True) -> "OneStepGenerator":
+        """Stays in evaluation mode: the frozen base has no layer that should behave differently in training.
+
+        diffusers checkpoints its blocks only when `training` is set, so with checkpointing the flag follows.
+        """
+        super().train(mode and getattr(self.unet, "is_gradient_checkpointing", False))
+        return self
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Copy an adapter's tensors and prompts in.
+
+        Raises:
+            ValueError: it was trained on another base, or its tensors do not fit.
+        """
+        trained_on = adapter.card.get("base_fingerprint")  # released files do not name their base
+        if trained_on not in (None, self.base_fingerprint):
+            raise ValueError(
+                f"{adapter.path} was trained on the base {adapter.card['base_description']} ({trained_on}), this is "
+                f"{self.base_description} ({self.base_fingerprint}). Give the base that it was trained on with BASE=."
+            )
+        tensors = dict(adapter.tensors)
+        if adapter.conv_in_delta is not None:
+            pretrained = self.unet.conv_in.pretrained
+            tensors["unet.conv_in.trained.weight"] = pretrained.weight.detach().float().cpu() + adapter.conv_in_delta
+            tensors["unet.conv_in.trained.bias"] = pretrained.bias.detach().float().cpu()
+        load_trained(self, tensors, adapter.path)
+        self.prompts = dict(adapter.card.get("prompts", {}))
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions that this generator translates in."""
+        return list(self.autoencoders)
+
+    @property
+    def factor(self) -> int:
+        """Image pixels per latent pixel; sides are padded to its multiples."""
+        return next(iter(self.autoencoders.values())).factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of latent and noise map."""
+        return self.unet.config.in_channels
+
+    def forward(
+        self,
+        image: Tensor,
+        embedding: Tensor,
+        direction: str = "a2b",
+        strength: Tensor | None = None,
+        noise: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> Tensor:
+        """Translate a batch in one direction.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1], any H and W.
+            embedding: prompt embeddings, ``(B, L, D)`` or ``(1, L, D)``.
+            direction: "a2b" or "b2a".
+            strength: ``(B,)`` in [0, 1]; None is the deterministic model (``r = 1``).
+            noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength.
+            gamma: weight of the skips, ``(B,)``; None follows the strength.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [-1, 1].
+        """
+        return self.translate_together({direction: image}, {direction: embedding}, strength, noise, gamma)[direction]
+
+    def translate_together(
+        self,
+        images: Mapping[str, Tensor],
+        embeddings: Mapping[str, Tensor],
+        strength: Tensor | None = None,
+        noise: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Translate in several directions with a single pass of the UNet.
+
+        Args:
+            images: by direction, ``(B_d, 3, H, W)`` in [-1, 1], all of one height and width.
+            embeddings: by direction, ``(B_d, L, D)`` or ``(1, L, D)``.
+            strength: ``(sum of B_d,)`` in the order of ``images``; see `forward`.
+            noise: see `forward`.
+            gamma: see `forward`.
+
+        Returns:
+            By direction, ``(B_d, 3, H, W)`` float32 in [-1, 1].
+
+        Raises:
+            ValueError: an unknown direction, or strength without noise or on a merged generator.
+        """
+        self._check(images, strength, noise)
+        if gamma is None:
+            gamma = strength
+        counts = [image.shape[0] for image in images.values()]
+        strengths = _split(strength, counts)
+        gammas = _split(gamma, counts)
+        height, width = next(iter(images.values())).shape[-2:]
+        latents, skips = [], {}
+        for k, (direction, image) in enumerate(images.items()):
+            with strength_scope(strengths[k]):
+                latent, skips[direction] = self.autoencoders[direction].encode(self._feed(image))
+            latents.append(latent)
+        context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
+        latent = torch.cat(latents)
+        if strength is not None and noise is not None:
+            latent = blend(strength, latent, noise.to(latent).expand_as(latent))
+        with strength_scope(strength):
+            prediction = self.unet(latent, self._timestep, context).sample
+        x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
+        outputs = {}
+        for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
+            with strength_scope(strengths[k]):
+                image = self.autoencoders[direction].decode(part, skips[direction], gammas[k])
+            outputs[direction] = image[..., :height, :width]
+        return outputs
+
+    @torch.no_grad()
+    def translate(
+        self,
+        image: Tensor,
+        prompt: str | Sequence[str] | None = None,
+        direction: str = "a2b",
+        strength: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Translate pictures with everything spelled out: what `make translate` and notebooks call.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1], any size.
+            prompt: one text, or one per image; None takes the prompt of this direction from the adapter.
+            direction: "a2b" or "b2a".
+            strength: 1 is deterministic; below, ``seed`` draws the noise map that is blended in.
+            seed: of the noise map; every image of the batch gets the same map, whatever the batch size.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [-1, 1], on the image's device.
+
+        Raises:
+            ValueError: strength is outside [0, 1], the direction is unknown, or no prompt is known.
+        """
+        if prompt is None:
+            if direction not in self.prompts:
+                raise ValueError(f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=).")
+            prompt = self.prompts[direction]
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie in [0, 1], got {strength}.")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        embedding = self.encode_prompts(prompts, image.device)
+        if strength == 1:
+            return self(image, embedding, direction)
+        r = torch.full((image.shape[0],), strength, device=image.device)
+        return self(image, embedding, direction, r, noise_map(seed, self.noise_shape(image)))
+
+    def noise_shape(self, image: Tensor) -> tuple[int, ...]:
+        """Shape of the noise map of one image: ``(1, C, padded H / factor, padded W / factor)``."""
+        height, width = image.shape[-2:]
+        return 1, self.latent_channels, -(-height // self.factor), -(-width // self.factor)
+
+    def merge(self) -> "OneStepGenerator":
+        """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards."""
+        merge_lora(self)
+        self._merged = True
+        return self
+
+    def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
+        unknown = [d for d in images if d not in self.autoencoders]
+        if unknown:
+            raise ValueError(f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}.")
+        if strength is not None and noise is None:
+            raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
+        if strength is not None and self._merged:
+            raise ValueError("This generator's LoRA is merged, so strength can no longer scale it: load it unmerged.")
+
+    def _feed(self, image: Tensor) -> Tensor:
+        """[-1, 1] pixels of any size => the VAE's range, padded to its factor."""
+        height, width = image.shape[-2:]
+        pad_h, pad_w = -height % self.factor, -width % self.factor
+        if pad_h or pad_w:
+            # Reflection needs a side longer than the pad.
+            mode = "reflect" if pad_h < height and pad_w < width else "replicate"
+            image = F.pad(image, (0, pad_w, 0, pad_h), mode=mode)
+        return image if self.input_range == "[-1, 1]" else (image + 1) / 2
+
+
+def load_generator(path: str, base: str | None = None) -> OneStepGenerator:
+    """A trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
+
+    Args:
+        path: see `read_adapter`.
+        base: overrides the base that the adapter names (its folder may have moved); needed for a .pkl.
+
+    Raises:
+        FileNotFoundError: checkpoint or base is not there (the checkpoint is looked for first).
+        ValueError: they do not fit each other.
+    """
+    adapter = read_adapter(path)
+    name = base or adapter.card.get("base")
+    if name is None:
+        raise ValueError(f"{path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
+    generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
+    generator.load_adapter(adapter)
+    return generator.requires_grad_(False)
+
+
+def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        saved = adapter.settings[name]
+        if saved != value:
+            raise ValueError(
+                f"INIT {adapter.path} was trained with {name}={saved}, the experiment asks for {value}. "
+                f"Set --model.init_args.generator.init_args.{name}={saved}, or start without INIT."
+            )
+
+
+def _split(values: Tensor | None, counts: list[int]) -> Sequence[Tensor | None]:
+    return [None] * len(counts) if values is None else values.split(counts)

@@ -1,0 +1,55 @@
+"""Prompts to cross-attention context, embedded once and cached."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from networks.bases import Base
+
+CACHE = 1024  # captions kept; 77 x 1024 floats each at full size = 315 kB
+
+
+class PromptEncoder:
+    """Tokenizer and text encoder of a base behind a cache.
+
+    Kept out of every module tree on purpose: it never trains, is in no checkpoint, and `release` frees its memory.
+
+    Args:
+        base: where tokenizer and text encoder are read from, at the first prompt that is not cached.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._text: tuple[PreTrainedTokenizerBase, nn.Module] | None = None
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], device: torch.device | str = "cpu") -> Tensor:
+        """Embed prompts, padded to the tokenizer's `model_max_length`.
+
+        Args:
+            prompts: B texts; what is longer than the model reads is cut.
+            device: where the text encoder runs and the result lies.
+
+        Returns:
+            ``(B, L, D)`` float32.
+        """
+        missing = [p for p in dict.fromkeys(prompts) if p not in self._cache]
+        if missing:
+            if self._text is None:
+                self._text = self._base.load_text()
+            tokenizer, text_encoder = self._text
+            tokens = tokenizer(missing, padding="max_length", truncation=True, return_tensors="pt")
+            with torch.autocast(torch.device(device).type, enabled=False):
+                states = text_encoder.to(device)(tokens.input_ids.to(device)).last_hidden_state.float().cpu()
+            self._cache.update(zip(missing, states.unbind(0), strict=True))
+        result = torch.stack([self._cache[p] for p in prompts]).to(device)
+        while len(self._cache) > CACHE:
+            self._cache.popitem(last=False)
+        return result
+
+    def release(self) -> None:
+        """Drop the text encoder; cached prompts stay, another prompt loads it again."""
+        self._text = None
