@@ -1,0 +1,95 @@
+# Every target wraps one command; `make help` prints the comments behind `##`.
+# Values may hold spaces and quotes: they reach the commands through the environment, never through the recipe's text.
+#   make translate CKPT="runs/my run" IN=photo.jpg OUT=out.png PROMPT="driving in dense fog"
+# ARGS is the exception: it is split into words, as typed in a shell.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+
+KNOWN := EXP BASE DATA INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR ARGS
+# A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
+$(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
+# make itself would ignore a misspelt name.
+typed := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
+unknown := $(filter-out $(KNOWN) PYTHON PY,$(typed))
+$(if $(unknown),$(error Unknown variable $(unknown). Known: $(KNOWN)))
+
+# $(call need,EXP,example): one line and exit code 2 where EXP= is missing
+need = $(if $($(1)),,$(error $(1)= is missing. Example: $(2)))
+# $(call flags,EXP:--exp DATA:--data): --exp "$EXP" --data "$DATA", each only where it was given
+flags = $(strip $(foreach p,$(1),$(call flag,$(word 1,$(subst :, ,$(p))),$(word 2,$(subst :, ,$(p))))))
+flag = $(if $($(1)),$(2) "$$$(1)")
+# the interpreter, or one line that says how to get it
+run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock doctor train resume translate evaluate ablate data check-data tensorboard test test-slow lint format bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+setup: .venv/.installed ## create .venv with what constraints.txt pins; quick when nothing changed [PYTHON=python3]
+	@echo "Ready: .venv holds $$(.venv/bin/python --version) and the packages of constraints.txt."
+
+.venv/.installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lock: ## pin anew what setup.cfg allows (needs uv) [ARGS=--upgrade]
+	@uv pip compile setup.cfg --extra dev --universal --fork-strategy fewest --python-version 3.10 --no-annotate \
+	  --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
+
+doctor: ## print versions, devices, and which weights are found
+	@$(run) -m commands.doctor
+
+train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [INIT=adapter-or-.pkl] [ARGS="--trainer.max_epochs=3"]
+	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
+	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data INIT:--init) $(ARGS)
+
+resume: ## go on where a run stopped, in the same folder: RUN=folder [ARGS="--trainer.max_epochs=2"]
+	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
+	@$(run) -m commands.resume $(call flags,RUN:--run) $(ARGS)
+
+translate: ## translate pictures: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH=]
+	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
+	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
+	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
+	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
+	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch) $(ARGS)
+
+evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=]
+	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
+	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out) $(ARGS)
+
+ablate: ## not there yet: a grid of settings
+	@echo "make ablate is not there yet: change a setting of one run with make train EXP=... ARGS=..." >&2; exit 2
+
+data: ## get a public data set, or learn how: NAME=horse2zebra [ARCHIVE=downloaded-file] [OUT=folder]
+	$(call need,NAME,make data NAME=horse2zebra)
+	@$(run) -m commands.data $(call flags,NAME:--name ARCHIVE:--archive OUT:--out) $(ARGS)
+
+check-data: ## look through a data folder before training: EXP= DATA= [OUT=picture.png]
+	$(call need,EXP,make check-data EXP=clear2foggy DATA=my-data)
+	$(call need,DATA,make check-data EXP=$(EXP) DATA=my-data)
+	@$(run) -m commands.check_data $(call flags,EXP:--exp DATA:--data OUT:--out) $(ARGS)
+
+tensorboard: ## watch runs/ in the browser [LOGDIR=runs]
+	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
+
+test: ## run the quick tests [ARGS="-k words"]
+	@$(run) -m pytest $(ARGS)
+
+test-slow: ## run the tests marked slow
+	@$(run) -m pytest -m slow $(ARGS)
+
+lint: ## check style (ruff) and types (mypy)
+	@$(run) -m ruff check . && $(PY) -m ruff format --check --quiet . && $(PY) -m mypy
+
+format: ## rewrite the code in the project's style
+	@$(run) -m ruff check --fix . ; $(PY) -m ruff format .
+
+bench: ## time the fused against the sequential update
+	@$(run) -m benchmarks.update_rule $(ARGS)
