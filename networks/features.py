@@ -14,6 +14,7 @@ A named network is never replaced by another: where its weights cannot be had, `
 
 import difflib
 import importlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,11 @@ def _missing(name: str, looked: object, remedy: str) -> FileNotFoundError:
 def _state_dict(name: str, path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise _missing(name, path, "Give the file of a state dict, or leave the weights out for the usual source.")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        reason = "it is damaged, or a pickle of more than tensors, which could run code"
+        raise ValueError(f"{path} is refused as weights of '{name}': {reason}. Give a plain state dict.") from None
 
 
 def _downloaded(name: str, weights: str | None, url: str) -> Path:

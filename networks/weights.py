@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from networks.adapters import trainable_names
-from networks.features import FeatureNetwork
 from networks.released import read_released
 
 FORMAT = 1
@@ -47,15 +46,14 @@ class Adapter:
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """Trainable tensors, and the buffers of what trains (spectral norm's vectors, counters): what a checkpoint holds.
 
-    Frozen bases and frozen feature networks are rebuilt from their own files, never saved.
+    Frozen bases are rebuilt from their own files, never saved; feature networks are in no state dict at all.
     """
-    frozen = [f"{name}." for name, m in module.named_modules() if isinstance(m, FeatureNetwork)]
     trainable = set(trainable_names(module))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {
         name: tensor
         for name, tensor in module.state_dict().items()
-        if name in trainable or (name not in parameters and not name.startswith(tuple(frozen)))
+        if name in trainable or name not in parameters
     }
 
 

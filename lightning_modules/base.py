@@ -1,0 +1,219 @@
+"""What both models share: optimisers, one `optimise` step, counting, and what a checkpoint holds.
+
+Progress is counted in `images_seen`: training samples over all ranks (an unpaired sample is one image of each domain).
+Lightning's `global_step` counts every optimiser step, so nothing here reads it.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from networks import OneStepGenerator
+from networks.features import FeatureNetwork
+from networks.weights import adapter_card, load_trained, trained_state
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss became NaN or infinite: raised before backward, so the weights and the last checkpoint are still good."""
+
+
+class TranslationModule(LightningModule):
+    """Base of `CycleGANTurbo` and `Pix2PixTurbo`.
+
+    Args:
+        generator: the one-step generator.
+        discriminators: by name; only their heads train.
+        optimizer_g: builds the generator's optimiser from its parameters.
+        optimizer_d: builds the discriminators' optimiser.
+        warmup_images: the learning rate rises linearly over this many images, then stays; 0 for none.
+        clip_norm: gradient norm above which gradients are scaled down, generator and discriminators each.
+        accumulate: batches per optimiser step.
+        max_images: training stops when this many images were seen; None leaves stopping to the trainer.
+        prompts: target prompt by direction, from the data.
+        card: what the adapter should remember beside the generator (task, preprocessing ...), plain JSON types.
+    """
+
+    def __init__(
+        self,
+        generator: OneStepGenerator,
+        discriminators: nn.ModuleDict,
+        optimizer_g: OptimizerCallable,
+        optimizer_d: OptimizerCallable,
+        warmup_images: int,
+        clip_norm: float,
+        accumulate: int,
+        max_images: int | None,
+        prompts: dict[str, str],
+        card: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1 batch, got {accumulate}.")
+        self.automatic_optimization = False
+        self.strict_loading = False  # frozen weights are not in a checkpoint; on_load_checkpoint checks the rest exactly
+        self.generator = generator
+        self.discriminators = discriminators
+        generator.prompts = dict(prompts)
+        self.optimizer_g, self.optimizer_d = optimizer_g, optimizer_d
+        self.warmup_images, self.clip_norm, self.accumulate, self.max_images = warmup_images, clip_norm, accumulate, max_images
+        self.card = card
+        self.images_seen = 0
+        self.batches_seen = 0
+        self._rng: list[dict[str, Any]] | None = None
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Generator's optimiser, then the discriminators'."""
+        optimizers = [
+            self.optimizer_g(p for p in self.generator.parameters() if p.requires_grad),
+            self.optimizer_d(p for p in self.discriminators.parameters() if p.requires_grad),
+        ]
+        # The recipe's rates: a resumed optimiser holds warmed-up ones.
+        self._full_lrs = [[group["lr"] for group in o.param_groups] for o in optimizers]
+        return optimizers
+
+    def on_fit_start(self) -> None:
+        """Refuse what would silently ruin training."""
+        if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
+            raise ValueError(
+                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step estimate "
+                "multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
+            )
+
+    def _optimizers(self) -> list[Any]:
+        return self.optimizers()  # type: ignore[return-value]
+
+    @property
+    def lr_factor(self) -> float:
+        """Share of the full learning rate at the current count of images (linear warm-up, then constant)."""
+        return min(1.0, (self.images_seen + 1) / self.warmup_images) if self.warmup_images else 1.0
+
+    def optimise(self, which: int, loss: Tensor) -> None:
+        """Backward, and every `accumulate` batches clip, step and clear.
+
+        Args:
+            which: 0 for the generator, 1 for the discriminators.
+            loss: scalar.
+        """
+        optimizer = self._optimizers()[which]
+        self.manual_backward(loss / self.accumulate)
+        if (self.batches_seen + 1) % self.accumulate:
+            return
+        for group, lr in zip(optimizer.param_groups, self._full_lrs[which], strict=True):
+            group["lr"] = lr * self.lr_factor
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @contextmanager
+    def frozen_discriminators(self) -> Iterator[None]:
+        """The generator's backward reaches the discriminators' inputs, never their weights."""
+        heads = [p for p in self.discriminators.parameters() if p.requires_grad]
+        for p in heads:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in heads:
+                p.requires_grad_(True)
+
+    def check_finite(self, loss: Tensor, terms: dict[str, Tensor], names: list[str]) -> None:
+        """Stop on every rank together, naming the files of the batch.
+
+        Raises:
+            NonFiniteLossError: this rank's loss, or another's, is NaN or infinite.
+        """
+        bad = (~torch.isfinite(loss.detach())).float()
+        anywhere = self.all_gather(bad).max() if self.trainer.world_size > 1 else bad
+        if anywhere:
+            values = ", ".join(f"{k}={float(v.detach()):.3g}" for k, v in terms.items() if not torch.isfinite(v))
+            raise NonFiniteLossError(
+                f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
+                f"{', '.join(names)}. Nothing of this step was kept; the last checkpoint is good."
+            )
+
+    def count(self, batch_size: int) -> None:
+        """Book one batch of this size on every rank, and stop when `max_images` is reached."""
+        self.images_seen += batch_size * self.trainer.world_size
+        self.batches_seen += 1
+        if self.max_images is not None and self.images_seen >= self.max_images:
+            self.trainer.should_stop = True
+
+    def log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Write every loss term and learning rate to the loggers, x axis `images_seen`, every `log_every_n_steps` batches."""
+        if self.batches_seen % self.trainer.log_every_n_steps and self.batches_seen != 1:
+            return
+        stacked = torch.stack([t.detach().float() for t in terms.values()])
+        if self.trainer.world_size > 1:
+            stacked = self.all_gather(stacked).mean(0)
+        scalars = {f"train/{name}": value for name, value in zip(terms, stacked.tolist(), strict=True)}
+        for name, optimizer in zip(("g", "d"), self._optimizers(), strict=True):
+            scalars[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=self.images_seen)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The first batch after a resume starts from the random states that the checkpoint held."""
+        if self._rng is not None:
+            state = self._rng[self.trainer.global_rank % len(self._rng)]
+            torch.set_rng_state(state["torch"])
+            if state["cuda"]:
+                torch.cuda.set_rng_state_all(state["cuda"])
+            name, keys, *rest = state["numpy"]
+            np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+            version, internal, gauss = state["python"]
+            random.setstate((version, tuple(internal), gauss))
+            self._rng = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
+        name, keys, *rest = np.random.get_state()  # type: ignore[misc]
+        version, internal, gauss = random.getstate()
+        own = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+            "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+            "python": [version, list(internal), gauss],
+        }
+        states: list[Any] = [own]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            states = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, own)
+        checkpoint["state_dict"] = trained_state(self)
+        checkpoint["adapter"] = self.adapter_card()
+        checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
+        checkpoint["rng"] = states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names and shapes must be exactly this module's.
+
+        Raises:
+            ValueError: they are not, or the base is another one.
+        """
+        card = checkpoint["adapter"]
+        if card["base_fingerprint"] != self.generator.base_fingerprint:
+            raise ValueError(
+                f"The checkpoint was trained on the base {card['base_description']} ({card['base_fingerprint']}), this run "
+                f"uses {self.generator.base_description} ({self.generator.base_fingerprint})."
+            )
+        load_trained(self, checkpoint["state_dict"], "The checkpoint")
+        self.images_seen = checkpoint["progress"]["images_seen"]
+        self.batches_seen = checkpoint["progress"]["batches_seen"]
+        self._rng = checkpoint["rng"]
+
+    @property
+    def training_features(self) -> list[str]:
+        """Names of the frozen networks that training looks at: a metric on one of them would flatter."""
+        return sorted({m.name for m in self.modules() if isinstance(m, FeatureNetwork)})
+
+    def adapter_card(self) -> dict[str, Any]:
+        """What `adapter.json` says of the current state."""
+        return adapter_card(self.generator, {**self.card, "images_seen": self.images_seen})

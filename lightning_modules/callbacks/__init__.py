@@ -1,0 +1,9 @@
+"""Callbacks that read what the steps return; nothing imports them but YAML and the train command."""
+
+from lightning_modules.callbacks.collapse_alarm import CollapseAlarm
+from lightning_modules.callbacks.evaluation import Evaluation
+from lightning_modules.callbacks.image_grid import ImageGrid
+from lightning_modules.callbacks.run_folder import RunFolder
+from lightning_modules.callbacks.throughput import Throughput
+
+__all__ = ["CollapseAlarm", "Evaluation", "ImageGrid", "RunFolder", "Throughput"]

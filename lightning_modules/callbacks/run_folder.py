@@ -1,0 +1,60 @@
+"""Keeps the run folder whole: last.ckpt and adapter/ after every validation and at the end of training."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from networks.weights import save_adapter
+
+
+class RunFolder(Callback):
+    """Writes ``checkpoints/last.ckpt`` and ``adapter/`` below the run folder.
+
+    Each file is written beside its place and renamed, so that a full disk or a crash leaves the one before it.
+
+    Args:
+        folder: ``runs/EXP/BASE/version_N``.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._saved_at = -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what will train, and in which folder."""
+        generator: Any = pl_module.generator
+        trainable = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        rank_zero_info(
+            f"base: {generator.base_description}\nprompts: {generator.prompts}\n"
+            f"trainable: {trainable:,} parameters, {sum(p.numel() for p in generator.parameters()):,} in the generator\n"
+            f"run folder: {self.folder}"
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the metrics: what best-*.ckpt is chosen by is in this state too."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last state, wherever training stopped."""
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seen: Any = pl_module.images_seen
+        if seen == self._saved_at:
+            return
+        last = self.folder / "checkpoints" / "last.ckpt"
+        part = last.with_suffix(".part")
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                os.replace(part, last)
+                save_adapter(pl_module.generator, self.folder / "adapter", pl_module.card | {"images_seen": seen})  # type: ignore[operator,arg-type]
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            rank_zero_warn(f"{last} was not renewed ({error}): free some space. The checkpoint before it is kept.")
+            return
+        self._saved_at = seen

@@ -1,0 +1,74 @@
+"""Speed and memory of training, validation left out."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Logs ``perf/{images_per_s,seconds_per_batch,peak_memory_mb}`` and keeps the sums for metrics.json.
+
+    Times are of whole batches on this rank, from start to end of the training step, the wait for data included.  Peak
+    memory is the device's on CUDA, else the process's resident set.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.seconds = 0.0
+        self._last: float | None = None
+        self._window = [0, 0.0, 0]  # batches, seconds, images at the last log
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock runs from here, so that the first batch's loading counts."""
+        self._last = time.perf_counter()
+
+    on_validation_end = on_train_epoch_start
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Book one batch, and log now and then."""
+        now = time.perf_counter()
+        spent = now - (self._last or now)
+        self._last = now
+        self.batches += 1
+        self.seconds += spent
+        batches, seconds, images = self._window
+        self._window[1] += spent
+        if self.batches - batches < trainer.log_every_n_steps:
+            return
+        seen = int(pl_module.images_seen)  # type: ignore[arg-type]
+        span = max(self._window[1], 1e-9)
+        scalars = {
+            "perf/images_per_s": (seen - images) / span,
+            "perf/seconds_per_batch": span / (self.batches - batches),
+            "perf/peak_memory_mb": self.peak_memory_mb(),
+        }
+        self._window = [self.batches, 0.0, seen]
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=seen)
+
+    def peak_memory_mb(self) -> float:
+        """Most memory held at once, in MiB."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            return torch.cuda.max_memory_allocated() / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+    @property
+    def seconds_per_batch(self) -> float | None:
+        """Mean over the run; None before the first batch."""
+        return self.seconds / self.batches if self.batches else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums go on over a resume."""
+        return {"batches": self.batches, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the sums of the interrupted run."""
+        self.batches, self.seconds = state_dict["batches"], state_dict["seconds"]
+        self._window[0] = self.batches

@@ -1,0 +1,134 @@
+"""pix2pix-Turbo: paired translation (arXiv 2403.12036, Sec. 3.3)."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from datamodules.batches import EvaluationBatch, PairedBatch, Translation
+from lightning_modules.base import TranslationModule
+from losses.adversarial import discriminator_loss, generator_loss
+from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l2
+from losses.totals import weighted_total
+from networks import OneStepGenerator
+from networks.features import load_features
+from networks.one_step import noise_map
+
+TERMS = ("l2", "lpips", "clip", "gan", "disc")
+
+
+class Pix2PixTurbo(TranslationModule):
+    """An input, its target and a caption per image.
+
+    A batch with `strength` trains the stochastic model: noise is blended in and the reconstruction terms are weighted
+    by each image's ``r``.
+
+    Args:
+        generator: one direction, "a2b"; the paper feeds it in [0, 1].
+        discriminator: judges the output.
+        optimizer_g: builds the generator's optimiser.
+        optimizer_d: builds the discriminator's optimiser.
+        prompts: ``{"a2b": caption}`` for images without one.
+        weights: of l2, lpips, clip, gan and disc; a term of weight 0 is not computed.
+        lpips_features: network of the LPIPS term: "vgg" (the paper), "lite1" (offline).
+        clip_features: CLIP of the caption term: a hub id or a folder; not loaded at weight 0.
+        real_label: what the discriminator should say of real images (smoothed, 0.8 as released).
+        warmup_images: see `TranslationModule`.
+        clip_norm: see `TranslationModule`.
+        accumulate: see `TranslationModule`.
+        max_images: see `TranslationModule`.
+        card: see `TranslationModule`.
+
+    Raises:
+        ValueError: a weight is missing or unknown.
+    """
+
+    def __init__(
+        self,
+        generator: OneStepGenerator,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerCallable,
+        optimizer_d: OptimizerCallable,
+        prompts: dict[str, str],
+        weights: dict[str, float],
+        lpips_features: str = "vgg",
+        clip_features: str | None = None,
+        real_label: float = 0.8,
+        warmup_images: int = 0,
+        clip_norm: float = 1.0,
+        accumulate: int = 1,
+        max_images: int | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        if weights.keys() != set(TERMS):
+            raise ValueError(f"weights must name exactly {', '.join(TERMS)}; got {', '.join(weights)}.")
+        super().__init__(
+            generator,
+            nn.ModuleDict({"a2b": discriminator}),
+            optimizer_g,
+            optimizer_d,
+            warmup_images,
+            clip_norm,
+            accumulate,
+            max_images,
+            prompts,
+            {"task": "paired", **(card or {})},
+        )
+        self.weights = {name: w for name, w in weights.items() if w}
+        self.perceptual = PerceptualDistance(load_features(lpips_features))
+        self.clip = load_features("clip", clip_features) if "clip" in self.weights else None
+        self.real_label = real_label
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """One batch: generator, then discriminator."""
+        with self.frozen_discriminators():
+            fake_b = self._translate(batch)
+            terms = self._generator_terms(batch, fake_b)
+            total = weighted_total(terms, {name: w for name, w in self.weights.items() if name != "disc"})
+            self.check_finite(total, terms, batch.names)
+            self.optimise(0, total)
+        if "disc" in self.weights:
+            judge = self.discriminators["a2b"]
+            disc = {
+                "disc": discriminator_loss(
+                    judge(batch.real_b, batch.seed), judge(fake_b.detach(), batch.seed), self.real_label
+                )
+            }
+            total = weighted_total(disc, {"disc": self.weights["disc"]})
+            self.check_finite(total, disc, batch.names)
+            self.optimise(1, total)
+            terms |= disc
+        self.count(batch.real_a.shape[0])
+        self.log_terms(terms)
+
+    def _translate(self, batch: PairedBatch) -> Tensor:
+        embedding = self.generator.encode_prompts(batch.captions, self.device)
+        if batch.strength is None:
+            return self.generator(batch.real_a, embedding)
+        shape = self.generator.noise_shape(batch.real_a)
+        noise = torch.cat([noise_map(seed, shape) for seed in batch.seed.tolist()]).to(self.device)
+        return self.generator(batch.real_a, embedding, "a2b", batch.strength, noise)
+
+    def _generator_terms(self, batch: PairedBatch, fake_b: Tensor) -> dict[str, Tensor]:
+        terms = {}
+        r = torch.ones(len(fake_b), device=self.device) if batch.strength is None else batch.strength
+        if "l2" in self.weights:
+            terms["l2"] = l2(fake_b, batch.real_b, r)
+        if "lpips" in self.weights:
+            terms["lpips"] = (r * self.perceptual(fake_b, batch.real_b)).mean()
+        if "clip" in self.weights:
+            terms["clip"] = clip_similarity_loss(self.clip, fake_b, batch.captions).mean()
+        if "gan" in self.weights:
+            terms["gan"] = generator_loss(self.discriminators["a2b"](fake_b, batch.seed))
+        return terms
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Translation:
+        """Translate deterministically."""
+        captions = batch.captions or [self.generator.prompts["a2b"]] * len(batch.real)
+        # Float32 whatever the training precision: the picture must be the exported adapter's.
+        with torch.autocast(self.device.type, enabled=False):
+            fake = self.generator(batch.real, self.generator.encode_prompts(captions, self.device))
+        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth)
+
+    test_step = validation_step

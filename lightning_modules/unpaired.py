@@ -1,0 +1,189 @@
+"""CycleGAN-Turbo: unpaired translation with one generator for both directions (arXiv 2403.12036, Sec. 3.2)."""
+
+import copy
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from datamodules.batches import EvaluationBatch, Translation, UnpairedBatch
+from lightning_modules.base import TranslationModule
+from losses.adversarial import discriminator_loss, generator_loss
+from losses.reconstruction import PerceptualDistance, l1
+from losses.totals import weighted_total
+from networks import OneStepGenerator
+from networks.features import FeatureNetwork, load_features
+
+GENERATOR_TERMS = ("gan", "cycle", "cycle_lpips", "idt", "idt_lpips")
+Pictures = dict[str, Tensor]
+
+
+class CycleGANTurbo(TranslationModule):
+    """Two domains, one fixed prompt each, cycle-consistency, identity and adversarial losses.
+
+    Args:
+        generator: holds both directions.
+        discriminator: judges domain B; a twin with heads of its own, over the same frozen features, judges domain A.
+        optimizer_g: builds the generator's optimiser.
+        optimizer_d: builds the discriminators' optimiser.
+        prompts: target prompt by direction, ``{"a2b": prompt of B, "b2a": prompt of A}``.
+        weights: of the terms gan, cycle, cycle_lpips, idt, idt_lpips and disc, for both directions; a term of weight 0
+            is not computed.
+        lpips_features: network of the LPIPS terms: "vgg" (the paper), "lite1" (offline).
+        update: "fused" takes one summed generator step per batch, in which cycle and adversarial terms share their
+            translations and both directions share the UNet's passes; "sequential" is the released order of three
+            generator steps and two discriminator steps.
+        warmup_images: see `TranslationModule`.
+        clip_norm: see `TranslationModule`.
+        accumulate: see `TranslationModule`; 1 with "sequential".
+        max_images: see `TranslationModule`.
+        card: see `TranslationModule`.
+
+    Raises:
+        ValueError: a weight is missing or unknown, or the generator has only one direction.
+    """
+
+    def __init__(
+        self,
+        generator: OneStepGenerator,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerCallable,
+        optimizer_d: OptimizerCallable,
+        prompts: dict[str, str],
+        weights: dict[str, float],
+        lpips_features: str = "vgg",
+        update: Literal["fused", "sequential"] = "fused",
+        warmup_images: int = 0,
+        clip_norm: float = 10.0,
+        accumulate: int = 1,
+        max_images: int | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        if set(generator.directions) != {"a2b", "b2a"}:
+            raise ValueError(f"CycleGAN-Turbo needs both directions, the generator has {generator.directions}.")
+        if weights.keys() != {*GENERATOR_TERMS, "disc"}:
+            raise ValueError(f"weights must name exactly {', '.join((*GENERATOR_TERMS, 'disc'))}; got {', '.join(weights)}.")
+        if update == "sequential" and accumulate > 1:
+            raise ValueError("update=sequential steps three times per batch and cannot accumulate: set accumulate=1.")
+        shared = {id(m): m for m in discriminator.modules() if isinstance(m, FeatureNetwork)}
+        discriminators = nn.ModuleDict({"a2b": discriminator, "b2a": copy.deepcopy(discriminator, shared)})
+        super().__init__(
+            generator,
+            discriminators,
+            optimizer_g,
+            optimizer_d,
+            warmup_images,
+            clip_norm,
+            accumulate,
+            max_images,
+            prompts,
+            {"task": "unpaired", **(card or {})},
+        )
+        self.update = update
+        self.weights = {f"{term}_{d}": w for term, w in weights.items() for d in ("a2b", "b2a") if w}
+        self.perceptual = PerceptualDistance(load_features(lpips_features))
+
+    def setup(self, stage: str) -> None:
+        """Embed both prompts once; the text encoder leaves memory."""
+        self.generator.encode_prompts(list(self.generator.prompts.values()))
+        self.generator.encode_prompts.release()
+
+    def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
+        """One batch: generator, then discriminators."""
+        terms = self._fused(batch) if self.update == "fused" else self._sequential(batch)
+        self.count(batch.real_a.shape[0])
+        self.log_terms(terms)
+
+    def _fused(self, batch: UnpairedBatch) -> Pictures:
+        # a2b sees [real_a, real_b] (translate, keep), b2a sees [real_b, real_a]: four generator passes, one UNet call.
+        identity = self._wants("idt")
+        a2b = torch.cat([batch.real_a, batch.real_b]) if identity else batch.real_a
+        b2a = torch.cat([batch.real_b, batch.real_a]) if identity else batch.real_b
+        with self.frozen_discriminators():
+            first = self._translate({"a2b": a2b, "b2a": b2a})
+            n = batch.real_a.shape[0]
+            fake_b, fake_a = first["a2b"][:n], first["b2a"][:n]
+            terms = self._adversarial_terms(batch, fake_b, fake_a) if self._wants("gan") else {}
+            if self._wants("cycle"):
+                terms |= self._cycle_terms(batch, fake_b, fake_a)
+            if identity:
+                terms |= self._pixel_terms("idt", first["a2b"][n:], batch.real_b, first["b2a"][n:], batch.real_a)
+            self._step_generator(terms, batch)
+        return terms | self._step_discriminators(batch, fake_b.detach(), fake_a.detach(), together=True)
+
+    def _sequential(self, batch: UnpairedBatch) -> Pictures:
+        terms: Pictures = {}
+        with self.frozen_discriminators():
+            if self._wants("cycle"):
+                fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b})
+                cycle = self._cycle_terms(batch, fakes["a2b"], fakes["b2a"])
+                self._step_generator(cycle, batch)
+                terms |= cycle
+            fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b})
+            if self._wants("gan"):
+                adversarial = self._adversarial_terms(batch, fakes["a2b"], fakes["b2a"])
+                self._step_generator(adversarial, batch)
+                terms |= adversarial
+            if self._wants("idt"):
+                idt = self._translate({"a2b": batch.real_b, "b2a": batch.real_a})
+                identity = self._pixel_terms("idt", idt["a2b"], batch.real_b, idt["b2a"], batch.real_a)
+                self._step_generator(identity, batch)
+                terms |= identity
+        return terms | self._step_discriminators(batch, fakes["a2b"].detach(), fakes["b2a"].detach(), together=False)
+
+    def _wants(self, family: str) -> bool:
+        return any(name.removesuffix("_a2b") in (family, f"{family}_lpips") for name in self.weights)
+
+    def _translate(self, images: Pictures) -> Pictures:
+        embeddings = {d: self.generator.encode_prompts([self.generator.prompts[d]], self.device) for d in images}
+        return self.generator.translate_together(images, embeddings)
+
+    def _cycle_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
+        rec = self._translate({"a2b": fake_a, "b2a": fake_b})
+        return self._pixel_terms("cycle", rec["b2a"], batch.real_a, rec["a2b"], batch.real_b)
+
+    def _pixel_terms(self, family: str, out_a2b: Tensor, want_a2b: Tensor, out_b2a: Tensor, want_b2a: Tensor) -> Pictures:
+        terms = {f"{family}_a2b": l1(out_a2b, want_a2b), f"{family}_b2a": l1(out_b2a, want_b2a)}
+        if f"{family}_lpips_a2b" in self.weights:
+            distance = self.perceptual(torch.cat([out_a2b, out_b2a]), torch.cat([want_a2b, want_b2a]))
+            first, second = distance.split([len(out_a2b), len(out_b2a)])
+            terms |= {f"{family}_lpips_a2b": first.mean(), f"{family}_lpips_b2a": second.mean()}
+        return {name: term for name, term in terms.items() if name in self.weights}
+
+    def _adversarial_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
+        return {
+            "gan_a2b": generator_loss(self.discriminators["a2b"](fake_b, batch.seed)),
+            "gan_b2a": generator_loss(self.discriminators["b2a"](fake_a, batch.seed)),
+        }
+
+    def _step_generator(self, terms: Pictures, batch: UnpairedBatch) -> None:
+        total = weighted_total(terms, {name: self.weights[name] for name in terms})
+        self.check_finite(total, terms, batch.names)
+        self.optimise(0, total)
+
+    def _step_discriminators(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor, together: bool) -> Pictures:
+        if not self._wants("disc"):
+            return {}
+        real_b = self.discriminators["a2b"](batch.real_b, batch.seed)
+        real_a = self.discriminators["b2a"](batch.real_a, batch.seed)
+        logits_b = self.discriminators["a2b"](fake_b, batch.seed)
+        logits_a = self.discriminators["b2a"](fake_a, batch.seed)
+        terms = {"disc_a2b": discriminator_loss(real_b, logits_b), "disc_b2a": discriminator_loss(real_a, logits_a)}
+        total = weighted_total(terms, {name: self.weights[name] for name in terms})
+        self.check_finite(total, terms, batch.names)
+        self.optimise(1, total)
+        return terms
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Translation:
+        """Translate in the batch's direction; its first batch also goes round the cycle and through the identity."""
+        back = "b2a" if batch.direction == "a2b" else "a2b"
+        # Float32 whatever the training precision: the picture must be the exported adapter's.
+        with torch.autocast(self.device.type, enabled=False):
+            fake = self._translate({batch.direction: batch.real})[batch.direction]
+            extra = {}
+            if batch_idx == 0:
+                extra = {"rec": self._translate({back: fake})[back], "idt": self._translate({back: batch.real})[back]}
+        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth, extra)
+
+    test_step = validation_step
