@@ -1,0 +1,91 @@
+"""How far an output is from what it should be: pixels, perceptual distance, caption."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.features import ClipFeatures, FeatureNetwork, load_features
+
+
+def l1(image: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of images `(B, 3, H, W)` in [-1, 1]; `weights` `(B,)` multiply each image's share.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return weighted_mean(_same_shape(image, target).abs().flatten(1).mean(dim=1), weights)
+
+
+def l2(image: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared difference of images `(B, 3, H, W)` in [-1, 1]; `weights` `(B,)` multiply each image's share.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return weighted_mean(_same_shape(image, target).square().flatten(1).mean(dim=1), weights)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the batch of `values` `(B,)`, each times its weight `(B,)`; not divided by the weights' sum.
+
+    An image of weight 0 counts as an image without loss, so ranks of equal batch average to the larger batch.
+    """
+    return values.mean() if weights is None else (values * weights).mean()
+
+
+class PerceptualDistance(nn.Module):
+    """LPIPS (Zhang et al. 2018): with "vgg" or "alex" the trained one, with others the same formula without heads.
+
+    Args:
+        features: the frozen network or its name.
+    """
+
+    def __init__(self, features: FeatureNetwork | str = "vgg") -> None:
+        super().__init__()
+        self.features = load_features(features) if isinstance(features, str) else features
+
+    @property
+    def label(self) -> str:
+        """What to call the number, the network included: "lpips(vgg)"."""
+        return f"lpips({self.features.name})"
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        """Distance of each pair, `(B,)`, 0 for equal images; differentiable in both.
+
+        Args:
+            image: `(B, 3, H, W)` in [-1, 1].
+            target: same shape.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        _same_shape(image, target)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.features.distance(self.features.stages(image), self.features.stages(target))
+
+
+def clip_similarity_loss(clip: ClipFeatures, image: Tensor, captions: list[str]) -> Tensor:
+    """`1 - CLIPScore / 100`, CLIPScore = max(100 cos, 0) of image and caption (Hessel et al. 2021; METHOD, paired).
+
+    Args:
+        clip: the frozen CLIP.
+        image: `(B, 3, H, W)` in [-1, 1].
+        captions: one per image.
+
+    Returns:
+        `(B,)` in [0, 1]; lower fits the caption better.
+
+    Raises:
+        ValueError: if there is not one caption per image.
+    """
+    if len(captions) != len(image):
+        raise ValueError(f"{len(image)} images but {len(captions)} captions; CLIP similarity wants one per image.")
+    with torch.no_grad():
+        text = clip.text_embedding(captions)
+    return 1 - F.cosine_similarity(clip.embedding(image), text, dim=1).clamp(min=0)
+
+
+def _same_shape(image: Tensor, target: Tensor) -> Tensor:
+    if image.shape != target.shape:
+        raise ValueError(f"Images of different shapes cannot be compared: {tuple(image.shape)}, {tuple(target.shape)}.")
+    return image.float() - target.float()
