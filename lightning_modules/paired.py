@@ -1,5 +1,6 @@
 """pix2pix-Turbo: paired translation (arXiv 2403.12036, Sec. 3.3)."""
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,24 @@ from networks import OneStepGenerator
 from networks.features import load_features
 from networks.one_step import noise_map
 
-TERMS = ("l2", "lpips", "clip", "gan", "disc")
+
+@dataclass
+class PairedWeights:
+    """Weights of the loss terms; a term of weight 0 is not computed.
+
+    Attributes:
+        l2: squared difference to the target.
+        lpips: perceptual distance to the target.
+        clip: 1 - CLIP similarity of output and caption.
+        gan: adversarial, generator's side.
+        disc: adversarial, discriminator's side.
+    """
+
+    l2: float = 1.0
+    lpips: float = 5.0
+    clip: float = 5.0
+    gan: float = 0.5
+    disc: float = 1.0
 
 
 class Pix2PixTurbo(TranslationModule):
@@ -30,7 +48,7 @@ class Pix2PixTurbo(TranslationModule):
         optimizer_g: builds the generator's optimiser.
         optimizer_d: builds the discriminator's optimiser.
         prompts: ``{"a2b": caption}`` for images without one.
-        weights: of l2, lpips, clip, gan and disc; a term of weight 0 is not computed.
+        weights: of the loss terms.
         lpips_features: network of the LPIPS term: "vgg" (the paper), "lite1" (offline).
         clip_features: CLIP of the caption term: a hub id or a folder; not loaded at weight 0.
         real_label: what the discriminator should say of real images (smoothed, 0.8 as released).
@@ -39,9 +57,6 @@ class Pix2PixTurbo(TranslationModule):
         accumulate: see `TranslationModule`.
         max_images: see `TranslationModule`.
         card: see `TranslationModule`.
-
-    Raises:
-        ValueError: a weight is missing or unknown.
     """
 
     def __init__(
@@ -51,7 +66,7 @@ class Pix2PixTurbo(TranslationModule):
         optimizer_g: OptimizerCallable,
         optimizer_d: OptimizerCallable,
         prompts: dict[str, str],
-        weights: dict[str, float],
+        weights: PairedWeights,
         lpips_features: str = "vgg",
         clip_features: str | None = None,
         real_label: float = 0.8,
@@ -61,8 +76,6 @@ class Pix2PixTurbo(TranslationModule):
         max_images: int | None = None,
         card: dict[str, Any] | None = None,
     ) -> None:
-        if weights.keys() != set(TERMS):
-            raise ValueError(f"weights must name exactly {', '.join(TERMS)}; got {', '.join(weights)}.")
         super().__init__(
             generator,
             nn.ModuleDict({"a2b": discriminator}),
@@ -75,7 +88,7 @@ class Pix2PixTurbo(TranslationModule):
             prompts,
             {"task": "paired", **(card or {})},
         )
-        self.weights = {name: w for name, w in weights.items() if w}
+        self.weights = {name: w for name, w in asdict(weights).items() if w}
         self.perceptual = PerceptualDistance(load_features(lpips_features))
         self.clip = load_features("clip", clip_features) if "clip" in self.weights else None
         self.real_label = real_label

@@ -19,8 +19,14 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self.batches = 0
         self.seconds = 0.0
+        self.wall_before = 0.0
+        self._started: float | None = None
         self._last: float | None = None
         self._window = [0, 0.0, 0]  # batches, seconds, images at the last log
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wall time runs from here, validation included."""
+        self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock runs from here, so that the first batch's loading counts."""
@@ -64,11 +70,17 @@ class Throughput(Callback):
         """Mean over the run; None before the first batch."""
         return self.seconds / self.batches if self.batches else None
 
+    @property
+    def wall_s(self) -> float:
+        """Seconds of fitting so far, interrupted runs added up."""
+        return self.wall_before + (time.perf_counter() - self._started if self._started else 0.0)
+
     def state_dict(self) -> dict[str, Any]:
         """The sums go on over a resume."""
-        return {"batches": self.batches, "seconds": self.seconds}
+        return {"batches": self.batches, "seconds": self.seconds, "wall_s": self.wall_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the sums of the interrupted run."""
         self.batches, self.seconds = state_dict["batches"], state_dict["seconds"]
-        self._window[0] = self.batches
+        self.wall_before = state_dict["wall_s"]
+        self._window = [self.batches, 0.0, self._window[2]]
