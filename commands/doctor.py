@@ -1,4 +1,4 @@
-"""Says whether training can run here: Python, packages, devices, and which weights are found.  Nothing is downloaded."""
+"""Says whether training can run here: Python, packages, devices, and which weights are found; downloads nothing."""
 
 import argparse
 import configparser
