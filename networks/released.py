@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PAIRED = ("state_dict_unet", "state_dict_vae", "unet_lora_target_modules", "vae_lora_target_modules", "rank_unet", "rank_vae")
+PAIRED = (
+    *("state_dict_unet", "state_dict_vae", "unet_lora_target_modules", "vae_lora_target_modules"),
+    *("rank_unet", "rank_vae"),
+)
 UNPAIRED = (
     *("sd_encoder", "sd_decoder", "sd_other", "sd_vae_enc", "sd_vae_dec"),
     *("l_target_modules_encoder", "l_target_modules_decoder", "l_modules_others", "vae_lora_target_modules"),
@@ -116,7 +119,8 @@ def _read_unpaired(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "input_range": "[-1, 1]",
         "unet_targets": _without(dict.fromkeys(targets), r"conv_in"),
     }
-    return {"tensors": tensors, "card": _card("unpaired", settings, content), "conv_in_delta": _conv_delta(conv_in, path)}
+    card = _card("unpaired", settings, content)
+    return {"tensors": tensors, "card": card, "conv_in_delta": _conv_delta(conv_in, path)}
 
 
 def _conv_delta(lora: Mapping[str, Tensor], path: Path) -> Tensor:
@@ -132,11 +136,12 @@ def _conv_delta(lora: Mapping[str, Tensor], path: Path) -> Tensor:
 def _vae_tensors(state: Mapping[str, Tensor], direction: str) -> Iterator[tuple[str, Tensor]]:
     """LoRA and skip convolutions of a VAE; its frozen weights are left to the base."""
     for key, tensor in state.items():
-        name = _lora_name(key) or key
+        name = _lora_name(key)
         skip = _SKIP.match(key)
         if skip:
-            yield f"autoencoders.{direction}.skip_convs.{int(skip['number']) - 1}{name[skip.end() :]}", tensor.float()
-        elif name is not key:
+            rest = (name or key)[skip.end() :]
+            yield f"autoencoders.{direction}.skip_convs.{int(skip['number']) - 1}{rest}", tensor.float()
+        elif name is not None:
             yield f"autoencoders.{direction}.vae.{name}", tensor.float()
 
 
@@ -168,9 +173,9 @@ def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) ->
         if key.startswith("rank_"):
             wanted, fits = "a positive integer", isinstance(value, int) and value > 0
         elif key.startswith(("sd_", "state_dict_")):
-            wanted = "a dict of tensors by name"
-            fits = isinstance(value, dict) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in value.items())
+            wanted = "a dict of tensors"
+            fits = isinstance(value, dict) and all(isinstance(tensor, Tensor) for tensor in value.values())
         else:
             wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
         if not fits:
-            raise ValueError(f"{path} is not a released checkpoint: {key} should be {wanted}, it is {type(value).__name__}.")
+            raise ValueError(f"{path} is not a released checkpoint: {key} should be {wanted}.")

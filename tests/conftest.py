@@ -1,0 +1,57 @@
+"""What tests of several packages share: a base model of a few thousand weights in Hugging Face layout."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from networks.bases import POCKET
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random base: Stable Diffusion's four VAE levels, the pocket base's tokenizer and schedule."""
+    folder = tmp_path_factory.mktemp("tiny_base")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            norm_num_groups=4,
+            latent_channels=4,
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            attention_head_dim=(2, 4),
+            cross_attention_dim=16,
+            use_linear_projection=True,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=864,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=32,
+                bos_token_id=862,
+                eos_token_id=863,
+                pad_token_id=863,
+            )
+        )
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    text_encoder.save_pretrained(folder / "text_encoder")
+    DDPMScheduler.from_pretrained(POCKET / "scheduler").save_pretrained(folder / "scheduler")
+    shutil.copytree(POCKET / "tokenizer", folder / "tokenizer")
+    return folder
