@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from networks.adapters import trainable_names
-from networks.released import read_released
+from networks.released import read_pickle, read_released
 
 FORMAT = 1
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
@@ -157,13 +157,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}: give the last.ckpt or best-*.ckpt of a run's checkpoints/ folder.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted or read
-        raise ValueError(
-            f"{path} was not read: it is damaged or a pickle that holds more than tensors, numbers, strings, lists and dicts "
-            f"({str(error).splitlines()[0][:120]})."
-        ) from error
+    content = read_pickle(path)
     if not isinstance(content, dict) or "adapter" not in content or "state_dict" not in content:
         raise ValueError(f"{path} is not a checkpoint of this project: it has no adapter card. Give a run's last.ckpt or best-*.ckpt.")
     return content

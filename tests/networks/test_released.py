@@ -242,7 +242,7 @@ def test_can_be_trained_on_and_saved_as_ours(files, tiny_base, tmp_path, photos,
     fake_b = direct.translate(photos, "driving")
     assert torch.equal(fake_b, saved.translate(photos, "driving"))
     # Other kernels run where weights ask for gradients, which moves the last bits.
-    assert (fake_b - start.translate(photos, "driving")).abs().max() < 1e-5
+    assert (fake_b - start.translate(photos, "driving")).abs().max() < 5e-5
 
 
 def test_another_rank_is_refused_by_name(files, tiny_base):
