@@ -1,6 +1,7 @@
 """The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -315,21 +316,21 @@ class OneStepGenerator(nn.Module):
         return image if self.input_range == "[-1, 1]" else (image + 1) / 2
 
 
-def load_generator(path: str, base: str | None = None) -> OneStepGenerator:
+def load_generator(path: str | Path | Adapter, base: str | None = None) -> OneStepGenerator:
     """A trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
 
     Args:
-        path: see `read_adapter`.
+        path: see `read_adapter`; or what it returned.
         base: overrides the base that the adapter names (its folder may have moved); needed for a .pkl.
 
     Raises:
         FileNotFoundError: checkpoint or base is not there (the checkpoint is looked for first).
         ValueError: they do not fit each other.
     """
-    adapter = read_adapter(path)
+    adapter = path if isinstance(path, Adapter) else read_adapter(path)
     name = base or adapter.card.get("base")
     if name is None:
-        raise ValueError(f"{path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
+        raise ValueError(f"{adapter.path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
     generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
     generator.load_adapter(adapter)
     return generator.requires_grad_(False)
