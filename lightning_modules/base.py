@@ -188,7 +188,7 @@ class TranslationModule(LightningModule):
             states = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(states, own)
         checkpoint["state_dict"] = trained_state(self)
-        checkpoint["adapter"] = self.adapter_card()
+        checkpoint["adapter"] = adapter_card(self.generator, self.full_card)
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
         checkpoint["rng"] = states
 
@@ -214,6 +214,7 @@ class TranslationModule(LightningModule):
         """Names of the frozen networks that training looks at: a metric on one of them would flatter."""
         return sorted({m.name for m in self.modules() if isinstance(m, FeatureNetwork)})
 
-    def adapter_card(self) -> dict[str, Any]:
-        """What `adapter.json` says of the current state."""
-        return adapter_card(self.generator, {**self.card, "images_seen": self.images_seen})
+    @property
+    def full_card(self) -> dict[str, Any]:
+        """What `adapter.json` remembers of this run beside the generator itself."""
+        return {**self.card, "training_features": self.training_features, "images_seen": self.images_seen}

@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import Translation
 from metrics.translation import TranslationMetrics
+from networks.features import FeatureNetwork, load_features
 
 
 class Evaluation(Callback):
@@ -23,15 +24,23 @@ class Evaluation(Callback):
 
     def __init__(self, features: str = "inception", structure: str = "dino", lpips: str = "alex") -> None:
         self.names = {"features": features, "structure": structure, "lpips": lpips}
+        self.networks: dict[str, FeatureNetwork] = {}
         self.metrics: dict[tuple[str, str], TranslationMetrics] = {}
         self.results: dict[str, dict[str, Any]] = {}
+
+    def build(self, features_seen_in_training: list[str]) -> TranslationMetrics:
+        """Empty metrics of one direction and split; all share one copy of each feature network."""
+        for name in self.names.values():
+            if name not in self.networks:
+                self.networks[name] = load_features(name)
+        chosen = {role: self.networks[name] for role, name in self.names.items()}
+        return TranslationMetrics(**chosen, features_seen_in_training=features_seen_in_training)
 
     def _metrics(self, trainer: Trainer, pl_module: Any, direction: str) -> TranslationMetrics:
         stage = "test" if trainer.testing else "validate"
         key = (stage, direction)
         if key not in self.metrics:
-            metrics = TranslationMetrics(**self.names, features_seen_in_training=pl_module.training_features)
-            metrics = metrics.to(pl_module.device)
+            metrics = self.build(pl_module.training_features).to(pl_module.device)
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             for batch in datamodule.reference_dataloader(direction, stage):
                 metrics.update_real(batch.real.to(pl_module.device), batch.index)

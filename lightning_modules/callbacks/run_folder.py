@@ -52,7 +52,7 @@ class RunFolder(Callback):
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:
                 os.replace(part, last)
-                save_adapter(pl_module.generator, self.folder / "adapter", pl_module.card | {"images_seen": seen})  # type: ignore[operator,arg-type]
+                save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
         except OSError as error:
             part.unlink(missing_ok=True)
             rank_zero_warn(f"{last} was not renewed ({error}): free some space. The checkpoint before it is kept.")

@@ -1,0 +1,154 @@
+"""``make evaluate``: metrics.json of a checkpoint, or of pictures that any other program made, on the test split."""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from commands.experiments import compose, names
+from commands.terminal import user_errors
+from commands.train import describe, print_metrics, write_metrics
+from datamodules.base import TranslationData
+from datamodules.batches import EvaluationBatch
+from datamodules.images import list_images, read_image, resize_short_side
+from lightning_modules.callbacks import Evaluation
+from networks import OneStepGenerator
+from networks.generator import generator_from
+from networks.weights import read_adapter
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(prog="python -m commands.evaluate", description=__doc__)
+    p.add_argument("--ckpt", required=True, metavar="PATH", help="run, adapter, .ckpt, released .pkl, or a folder of pictures")
+    p.add_argument("--data", metavar="FOLDER", help="images to translate and compare with; default: the run's own")
+    p.add_argument("--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl")
+    p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
+    p.add_argument("--out", metavar="FOLDER", help="where metrics.json goes; default: beside the checkpoint")
+    p.add_argument("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: what is there")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    own = parser().parse_args(args)
+    path = Path(own.ckpt)
+    pictures = _pictures(path)
+    adapter = None if pictures else read_adapter(path)
+    config = _config(path, own.exp, own.base if own.base else "pocket")
+    out = _out(path, own.out, beside=not pictures and path.suffix != ".pkl")
+    data = _data(config, own.data)
+    evaluation = Evaluation(**config.get("evaluation", {}))
+    device = torch.device(_default_device() if own.device == "auto" else own.device)
+    report: dict[str, Any]
+    if adapter is not None:
+        generator = generator_from(adapter, own.base).to(device)
+        card = {**adapter.card, "data": data.description, "data_is_placeholder": data.is_placeholder, "preprocessing": data.preprocessing}
+        report = {
+            "images_seen": adapter.card.get("images_seen"),
+            "trainable_parameters": sum(t.numel() for t in adapter.tensors.values()),
+            **describe(generator, card),
+        }
+        print(f"base: {generator.base_description}")
+        seen = adapter.card.get("training_features", [])
+    else:
+        generator, seen = None, []
+        report = {"pictures": str(path), "data": data.description, "preprocessing": data.preprocessing}
+    print(f"data: {data.description}\ndevice: {device}")
+    for loader in data.test_dataloader():
+        metrics = None
+        for batch in tqdm(loader, desc="evaluate", unit="batch", disable=None):
+            if pictures is not None and not _has(pictures, batch.direction):
+                break
+            if generator is not None and batch.direction not in generator.directions:
+                break
+            if metrics is None:
+                metrics = evaluation.build(seen).to(device)
+                for reference in data.reference_dataloader(batch.direction, "test"):
+                    metrics.update_real(reference.real.to(device), reference.index)
+            real = batch.real.to(device)
+            fake = _translate(generator, real, batch) if generator else _made(pictures, batch, data.preprocessing).to(device)
+            metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
+        if metrics is not None:
+            report[batch.direction] = metrics.compute()
+    write_metrics(out / "metrics.json", report)
+    print_metrics(report)
+    print(f"written: {out / 'metrics.json'}")
+    return 0
+
+
+def _default_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _translate(generator: OneStepGenerator, real: torch.Tensor, batch: EvaluationBatch) -> torch.Tensor:
+    return generator.translate(real, batch.captions, batch.direction)
+
+
+def _pictures(path: Path) -> dict[str, dict[str, Path]] | None:
+    """Pictures by direction and stem: sub-folders a2b/ and b2a/, or a flat folder for a2b; None if it is no such folder."""
+    if not path.is_dir() or any(path.glob("**/adapter.json")) or not list_images(path):
+        return None
+    folders = {d: path / d for d in ("a2b", "b2a") if (path / d).is_dir()} or {"a2b": path}
+    return {d: {p.stem: p for p in list_images(folder)} for d, folder in folders.items()}
+
+
+def _has(pictures: dict[str, dict[str, Path]], direction: str) -> bool:
+    return direction in pictures
+
+
+def _made(pictures: Any, batch: EvaluationBatch, preprocessing: dict[str, Any]) -> torch.Tensor:
+    made = []
+    for name, real in zip(batch.names, batch.real, strict=True):
+        path = pictures[batch.direction].get(Path(name).stem)
+        if path is None:
+            raise FileNotFoundError(f"No picture for {name} ({batch.direction}): looked for {Path(name).stem}.* among {len(pictures[batch.direction])} files.")
+        picture = resize_short_side(read_image(path), preprocessing["eval_size"])
+        if picture.shape != real.shape:
+            raise ValueError(f"{path} has another shape than its input {name}: {tuple(picture.shape)} against {tuple(real.shape)}.")
+        made.append(picture)
+    return torch.stack(made)
+
+
+def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
+    """The run's own configuration, else the experiment's files put together."""
+    if exp is None:
+        for folder in (path, *path.absolute().parents[:2]):
+            if (folder / "config.yaml").is_file():
+                files = [folder / "config.yaml"]
+                break
+        else:
+            raise ValueError(f"{path} is not part of a run (no config.yaml), so its task is not known: give EXP=, one of {', '.join(names())}.")
+    else:
+        files = compose(exp, base).configs
+    merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.load(f) for f in files)), resolve=True)
+    return dict(merged)  # type: ignore[arg-type]
+
+
+def _data(config: dict[str, Any], root: str | None) -> TranslationData:
+    section = config["data"]
+    module, _, name = section["class_path"].rpartition(".")
+    init_args = section.get("init_args", {}) | ({"root": root} if root else {})
+    data: TranslationData = getattr(importlib.import_module(module), name)(**init_args)
+    return data
+
+
+def _out(path: Path, given: str | None, beside: bool) -> Path:
+    if given:
+        return Path(given)
+    if not beside:
+        raise ValueError(f"Say where metrics.json of {path} should go: OUT=folder.")
+    if path.is_file():  # RUN/checkpoints/x.ckpt: the run's own metrics.json is the last state's
+        return path.parent / path.stem
+    return path.parent if path.name == "adapter" and (path.parent / "config.yaml").is_file() else path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from networks.bases import POCKET, fingerprint, load_base
+
+
+def test_pocket_says_that_it_is_a_placeholder_until_it_has_weights():
+    base = load_base("pocket")
+    has_weights = any((POCKET / "unet").glob("*.safetensors"))
+    assert base.placeholder is not has_weights
+    assert ("PLACEHOLDER" in base.description) is not has_weights
+
+
+def test_random_init_is_seeded_and_leaves_the_global_generator_alone(tiny_base):
+    state = torch.get_rng_state()
+    first, second = load_base(str(tiny_base), random_init=True), load_base(str(tiny_base), random_init=True)
+    assert first.fingerprint == second.fingerprint != load_base(str(tiny_base)).fingerprint
+    assert "random weights" in first.description
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_fingerprint_sees_a_changed_weight_and_not_the_file_format(tiny_base):
+    base = load_base(str(tiny_base))
+    assert fingerprint(base.unet.half().float(), base.vae) == base.fingerprint
+    with torch.no_grad():
+        base.unet.conv_in.bias += 1
+    assert fingerprint(base.unet, base.vae) != base.fingerprint
+
+
+@pytest.mark.parametrize("name", ["nonsense", "./not/there"])
+def test_unknown_base_names_what_was_looked_for(name):
+    with pytest.raises(ValueError, match=f"Unknown base '{name}'"):
+        load_base(name)
+
+
+def test_hub_without_connection_says_how_to_give_a_folder():
+    with pytest.raises(FileNotFoundError, match=r"(?s)someone/no-such-model.*local folder"):
+        load_base("someone/no-such-model@main")
+
+
+def test_missing_part_and_broken_config_are_named(tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(FileNotFoundError, match="vae is missing"):
+        load_base(str(folder))
+    shutil.copytree(tiny_base / "vae", folder / "vae")
+    (folder / "vae" / "config.json").write_text("{")
+    with pytest.raises(FileNotFoundError, match="cannot read"):
+        load_base(str(folder))
+
+
+def test_unet_that_does_not_take_the_latent_is_refused(tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"in_channels": 8}))
+    with pytest.raises(ValueError, match="takes 8 channels"):
+        load_base(str(folder), random_init=True)
