@@ -109,15 +109,15 @@ class FeatureNetwork(nn.Module):
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """Feature maps `(B, C_k, h_k, w_k)` of `image` `(B, 3, H, W)` in [-1, 1], finest first."""
-        return self._present("stages", self(image).stages or None)
+        return self.require("stages", self(image).stages)
 
     def embedding(self, image: Tensor) -> Tensor:
         """One vector per image, `(B, D)`, of `image` `(B, 3, H, W)` in [-1, 1]."""
-        return self._present("embedding", self(image).embedding)
+        return self.require("embedding", self(image).embedding)
 
     def keys(self, image: Tensor) -> Tensor:
         """One vector per position, `(B, T, C)`, of `image` `(B, 3, H, W)` in [-1, 1]; see `Features.keys`."""
-        return self._present("keys", self(image).keys)
+        return self.require("keys", self(image).keys)
 
     def distance(self, stages: list[Tensor], others: list[Tensor]) -> Tensor:
         """Perceptual distance of two images given their stages (LPIPS; Zhang et al. 2018, Eq. 1).
@@ -140,8 +140,13 @@ class FeatureNetwork(nn.Module):
             total = total + ((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2))
         return total
 
-    def _present(self, what: str, value: Any) -> Any:
-        if value is None:
+    def require(self, what: str, value: Any) -> Any:
+        """`value`, one of the `Features` of this network.
+
+        Raises:
+            ValueError: if it is None or empty: this network has none, and another must be chosen.
+        """
+        if value is None or len(value) == 0:
             raise ValueError(f"Feature network '{self.name}' has no {what}; choose another network for this purpose.")
         return value
 

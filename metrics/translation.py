@@ -1,0 +1,159 @@
+"""The set of numbers that a run reports for one direction: the per-direction block of metrics.json."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metrics.fid import frechet_distance, frechet_floor
+from metrics.kid import kernel_distance
+from metrics.pictures import as_image, psnr, quantise
+from metrics.structure import structure_distance
+from metrics.tables import TableMetric
+from networks.features import FeatureNetwork, load_features
+
+_SCORES = ("structure", "identity_gap", "psnr_truth", "lpips_truth", "copy_psnr_truth", "copy_lpips_truth")
+
+
+class TranslationMetrics(TableMetric):
+    """FID, KID, structure, perceptual distances and diversity of one direction, each image described once.
+
+    Keep it out of any LightningModule's tree.  A network given by the same name for several purposes is built once; to
+    share networks between two directions, give the first one's `features`, `structure` and `lpips` to the second.
+
+    Args:
+        features: frozen network or name for FID, KID and diversity.
+        structure: for the structure distance: "dino", or a convolutional network.
+        lpips: for perceptual distances.
+        features_seen_in_training: names of the networks that losses or discriminators used; passed on to the report,
+            since a ruler that was trained against flatters.
+
+    Attributes:
+        real_ready: whether the real set is complete: true, on all ranks, after the first `compute()` that found one.
+    """
+
+    def __init__(
+        self,
+        features: FeatureNetwork | str = "lite0",
+        structure: FeatureNetwork | str = "lite0",
+        lpips: FeatureNetwork | str = "lite0",
+        features_seen_in_training: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        built = {name: load_features(name) for name in {features, structure, lpips} if isinstance(name, str)}
+        self.features, self.structure, self.lpips = (
+            built[network] if isinstance(network, str) else network for network in (features, structure, lpips)
+        )
+        self.features_seen_in_training = list(features_seen_in_training)
+        if self.features.width is None:
+            raise ValueError(f"Feature network '{self.features.name}' has no embedding for FID and KID; use 'lite0'.")
+        self.add_table("real", self.features.width, kept=True)
+        self.add_table("source", self.features.width)
+        self.add_table("fake", self.features.width)
+        self.add_table("scores", len(_SCORES))
+        self.real_ready = False
+        self._floor: float | None = None
+
+    @torch.no_grad()
+    def update_real(self, reference: Tensor, index: Tensor) -> None:
+        """Add real images of the target domain, once per split; `reset()` keeps them.
+
+        Args:
+            reference: `(B, 3, H, W)` in [-1, 1].
+            index: `(B,)`, places in the reference split.
+
+        Raises:
+            RuntimeError: if the real set was already used by a `compute()`; test `real_ready` first.
+        """
+        if self.real_ready:
+            raise RuntimeError("The real set is complete and was computed with; fill it once, while not real_ready.")
+        self.append("real", index, self.features.embedding(as_image(quantise(reference))))
+
+    def update(self, source: Tensor, fake: Tensor, index: Tensor, truth: Tensor | None = None) -> None:
+        """Add inputs with their translations.
+
+        Args:
+            source: inputs, `(B, 3, H, W)` in [-1, 1].
+            fake: their translations, same shape.
+            index: `(B,)`, places in the input split, unique over all ranks.
+            truth: true counterparts in the target domain, same shape, where the data has them.
+
+        Raises:
+            ValueError: if shapes differ or a value is outside [-1, 1].
+        """
+        if source.shape != fake.shape or (truth is not None and truth.shape != fake.shape):
+            raise ValueError(f"Input, translation and truth want one shape, got {source.shape}, {fake.shape}.")
+        pictures = [quantise(source), quantise(fake)]
+        vectors, keys, stages = zip(*[self._describe(picture) for picture in pictures], strict=True)
+        self.append("source", index, vectors[0])
+        self.append("fake", index, vectors[1])
+        scores = torch.full((len(index), len(_SCORES)), math.nan, device=fake.device)
+        scores[:, 0] = structure_distance(keys[0], keys[1])
+        scores[:, 1] = self.lpips.distance(stages[1], stages[0])
+        if truth is not None:
+            true_picture = quantise(truth)
+            true_stages = self.lpips.stages(as_image(true_picture))
+            for column, who in ((2, 1), (4, 0)):  # the translation, and the input returned unchanged
+                scores[:, column] = psnr(pictures[who], true_picture)
+                scores[:, column + 1] = self.lpips.distance(stages[who], true_stages)
+        self.append("scores", index, scores)
+
+    def compute(self) -> dict[str, Any]:
+        """The block of metrics.json; every number a float, or None where the images are too few for it.
+
+        FID and KID need two images on either side, `fid_floor` four real ones, diversity two inputs that differ.
+        Lower is better but for PSNR (dB, at most 100) and diversity: the spread of the outputs' features relative to
+        the inputs', 0 when all outputs are the same, 1 when they vary as the inputs do.  The truth's keys are there
+        only if truth was given.
+        """
+        real, source, fake = (self.table(name) for name in ("real", "source", "fake"))
+        means = dict(zip(_SCORES, self.table("scores").nanmean(dim=0), strict=True))
+        has_truth = bool(means["psnr_truth"].isfinite())
+        kid, kid_std = kernel_distance(real, fake)
+        if self._floor is None or not self.real_ready:
+            self._floor = _number(frechet_floor(real))
+        self.real_ready = len(real) > 0
+        report: dict[str, Any] = {
+            "fid": _number(frechet_distance(real, fake)),
+            "fid_features": self.features.name,
+            "kid": _number(kid),
+            "kid_std": _number(kid_std),
+            "n_real": len(real),
+            "n_fake": len(fake),
+            "fid_floor": self._floor,
+            "structure": _number(means["structure"]),
+            "structure_features": self.structure.name,
+            "lpips_features": self.lpips.name,
+            "identity_gap": _number(means["identity_gap"]),
+            "diversity": _number(_spread(fake) / _spread(source)),
+            "features_seen_in_training": list(self.features_seen_in_training),
+        }
+        copy: dict[str, float | None] = {
+            "fid": _number(frechet_distance(real, source)),
+            "kid": _number(kernel_distance(real, source)[0]),
+        }
+        if has_truth:
+            for key in ("psnr_truth", "lpips_truth"):
+                report[key], copy[key] = _number(means[key]), _number(means[f"copy_{key}"])
+        return {**report, "copy_input": copy}
+
+    def _describe(self, picture: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Embedding, keys and stages of uint8 pictures, from one pass through each network."""
+        image = as_image(picture)
+        found = {network: network(image) for network in {self.features, self.structure, self.lpips}}
+        return (
+            self.features.require("embedding", found[self.features].embedding),
+            self.structure.require("keys", found[self.structure].keys),
+            self.lpips.require("stages", found[self.lpips].stages),
+        )
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Root mean squared distance of two different rows, up to a constant; nan below two rows."""
+    return rows.var(dim=0, correction=1).sum().sqrt() if len(rows) > 1 else torch.tensor(math.nan)
+
+
+def _number(value: Tensor) -> float | None:
+    return value.item() if value.isfinite() else None

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from metrics.fid import FrechetDistance, frechet_distance, frechet_floor
+
+
+def sample(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(width, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    return torch.randn(n, width, generator=generator, dtype=torch.float64) @ mix * scale + shift
+
+
+def by_scipy(real: torch.Tensor, fake: torch.Tensor) -> float:
+    """Heusel et al., Eq. 6, written out."""
+    import numpy as np
+    from scipy.linalg import sqrtm
+
+    a, b = real.numpy(), fake.numpy()
+    s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = sqrtm(s @ t)
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t - 2 * np.real(root)))
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 50), (200, 33), (9, 200)])
+def test_equals_the_formula(n, m):
+    width = 6
+    real, fake = sample(n, width, 0), sample(m, width, 1, shift=0.3, scale=1.4)
+    assert frechet_distance(real, fake).item() == pytest.approx(by_scipy(real, fake), rel=1e-6)
+
+
+def test_equals_clean_fid():
+    from cleanfid.fid import frechet_distance as reference
+
+    real, fake = sample(50, 5, 0).numpy(), sample(60, 5, 1, scale=0.7).numpy()
+    moments = [x for rows in (real, fake) for x in (rows.mean(0), __import__("numpy").cov(rows, rowvar=False))]
+    ours = frechet_distance(torch.from_numpy(real), torch.from_numpy(fake)).item()
+    assert ours == pytest.approx(reference(*moments), rel=1e-6)
+
+
+def test_fewer_images_than_features_agrees_with_eigenvalues():
+    real, fake = sample(7, 20, 0), sample(9, 20, 1, shift=1.0)
+    root = torch.linalg.eigvals(real.T.cov() @ fake.T.cov()).real.clamp(min=0).sqrt().sum()
+    shift = (real.mean(0) - fake.mean(0)).square().sum()
+    expected = shift + real.T.cov().trace() + fake.T.cov().trace() - 2 * root
+    assert frechet_distance(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_known_gaussians():
+    # N(0, I) against N((3, 0), 4 I) in the plane: 9 + 2 (1 + 4 - 2 * 2) = 11, here with exact sample moments
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * (3 / 4) ** 0.5
+    assert frechet_distance(corners, corners * 2 + torch.tensor([3.0, 0.0])).item() == pytest.approx(11, rel=1e-6)
+
+
+def test_same_set_is_zero_and_a_large_mean_costs_no_digits():
+    real, fake = sample(40, 6, 0), sample(40, 6, 1, scale=1.2)
+    assert frechet_distance(real, real).item() == pytest.approx(0, abs=1e-9)
+    near, far = frechet_distance(real, fake), frechet_distance(real + 1e4, fake + 1e4)
+    assert far.item() == pytest.approx(near.item(), rel=1e-6)
+
+
+def test_one_image_gives_nan():
+    assert frechet_distance(sample(1, 3, 0), sample(5, 3, 1)).isnan()
+    assert frechet_floor(sample(3, 3, 0)).isnan()
+    assert frechet_floor(sample(4, 3, 0)).isfinite()
+
+
+def test_floor_shrinks_with_more_images():
+    assert frechet_floor(sample(800, 4, 0)) < frechet_floor(sample(40, 4, 0))
+
+
+def images(n: int, seed: int) -> torch.Tensor:
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_metric_keeps_its_real_set_and_counts_each_image_once():
+    metric = FrechetDistance("random")
+    real, fake = images(6, 0), images(5, 1) * 0.5
+    metric.update(real, torch.arange(6), real=True)
+    metric.update(fake, torch.arange(5), real=False)
+    first = metric.compute()
+    metric.reset()
+    metric.update(real, torch.arange(6), real=True)  # again, as a careless loop would
+    metric.update(fake[3:], torch.arange(3, 5), real=False)
+    metric.update(fake[:4], torch.arange(4), real=False)  # 3 is there twice
+    assert metric.compute().item() == pytest.approx(first.item(), rel=1e-6)
+    assert len(metric.table("real")) == 6
+
+
+def test_brightness_order():
+    metric = FrechetDistance("lite0")
+    smooth = torch.nn.functional.interpolate(images(6, 0)[:, :, :4, :4], 32, mode="bilinear")
+    distances = []
+    for gain in (1.0, 0.9, 0.3):
+        metric.reset()
+        metric.update(smooth, torch.arange(6), real=True)
+        metric.update(smooth * gain, torch.arange(6), real=False)
+        distances.append(metric.compute().item())
+    assert distances[0] == pytest.approx(0, abs=1e-6)
+    assert distances[0] < distances[1] < distances[2]

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from metrics.kid import KernelDistance, kernel_distance, polynomial_mmd
+
+
+def sample(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+def test_mmd_written_out():
+    real, fake = sample(4, 0), sample(6, 1, 0.5)
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> float:
+        return (float(x @ y) / 5 + 1) ** 3
+
+    within = 0.0
+    for rows in (real, fake):
+        n = len(rows)
+        within += sum(kernel(rows[i], rows[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    between = sum(kernel(x, y) for x in real for y in fake) / (4 * 6)
+    assert polynomial_mmd(real, fake).item() == pytest.approx(within - 2 * between, rel=1e-12)
+
+
+def test_mmd_equals_torchmetrics():
+    from torchmetrics.image.kid import poly_mmd
+
+    real, fake = sample(8, 0), sample(8, 1, 0.5)
+    assert polynomial_mmd(real, fake).item() == pytest.approx(poly_mmd(real, fake).item(), rel=1e-9)
+
+
+def test_unbiased_mean_over_draws_of_one_distribution_is_zero():
+    values = torch.stack([polynomial_mmd(sample(5, 2 * k), sample(5, 2 * k + 1)) for k in range(400)])
+    assert abs(values.mean()) < 3 * values.std() / 20
+
+
+def test_subsets_are_seeded_and_show_a_spread():
+    real, fake = sample(20, 0), sample(20, 1, 0.7)
+    torch.manual_seed(1)
+    first = kernel_distance(real, fake)
+    torch.manual_seed(2)
+    assert kernel_distance(real, fake) == first
+    assert first[1] > 0
+    # the mean over subsets estimates the value of the whole sets
+    assert first[0].item() == pytest.approx(polynomial_mmd(real, fake).item(), abs=first[1].item())
+
+
+def test_subset_size_is_capped_by_the_sets():
+    assert kernel_distance(sample(3, 0), sample(2, 1))[0].isfinite()
+    assert kernel_distance(sample(2, 0), sample(1, 1))[0].isnan()
+    assert kernel_distance(sample(0, 0), sample(5, 1))[1].isnan()
+
+
+def test_metric_is_independent_of_order_and_repeats():
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    metric = KernelDistance("random")
+    metric.update(images, torch.arange(6), real=True)
+    metric.update(images * 0.4, torch.arange(6), real=False)
+    expected = metric.compute()
+    metric.reset()
+    order = torch.tensor([4, 0, 5, 1, 3, 2, 0])
+    metric.update((images * 0.4)[order], order, real=False)
+    again = metric.compute()
+    assert again[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    assert again[1].item() == pytest.approx(expected[1].item(), rel=1e-6)

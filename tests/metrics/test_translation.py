@@ -1,0 +1,219 @@
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from metrics.fid import FrechetDistance, frechet_distance
+from metrics.kid import KernelDistance
+from metrics.pictures import as_image, psnr, quantise
+from metrics.translation import TranslationMetrics
+from networks.features import load_features
+
+KEYS = [
+    "fid", "fid_features", "kid", "kid_std", "n_real", "n_fake", "fid_floor", "structure", "structure_features",
+    "lpips_features", "identity_gap", "diversity", "features_seen_in_training",
+]  # fmt: skip
+
+
+def images(n: int, seed: int, size: int = 16) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+REAL, SOURCE = images(7, 0) * 0.5 + 0.5, images(5, 1)
+TRUTH = SOURCE * 0.5 + 0.5
+FAKE = SOURCE * 0.6 + 0.4
+
+
+def build(**options: object) -> TranslationMetrics:
+    network = load_features("random")
+    return TranslationMetrics(network, network, network, **options)
+
+
+def filled(real: bool = True, truth: torch.Tensor | None = TRUTH) -> TranslationMetrics:
+    metrics = build(features_seen_in_training=["lite1"])
+    if real:
+        metrics.update_real(REAL, torch.arange(7))
+    metrics.update(SOURCE, FAKE, torch.arange(5), truth)
+    return metrics
+
+
+def test_keys_are_those_of_metrics_json():
+    report = filled().compute()
+    assert list(report) == [*KEYS, "psnr_truth", "lpips_truth", "copy_input"]
+    assert list(report["copy_input"]) == ["fid", "kid", "psnr_truth", "lpips_truth"]
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert (report["n_real"], report["n_fake"], report["features_seen_in_training"]) == (7, 5, ["lite1"])
+    assert report["fid_features"] == report["structure_features"] == report["lpips_features"] == "random"
+
+
+def test_without_truth_its_keys_are_absent():
+    report = filled(truth=None).compute()
+    assert list(report) == [*KEYS, "copy_input"]
+    assert list(report["copy_input"]) == ["fid", "kid"]
+
+
+def test_numbers_are_those_of_the_single_metrics():
+    report = filled().compute()
+    network = load_features("random")
+    real, source, fake, truth = (as_image(quantise(x)) for x in (REAL, SOURCE, FAKE, TRUTH))
+    embed = network.embedding
+    assert report["fid"] == pytest.approx(frechet_distance(embed(real), embed(fake)).item(), rel=1e-6)
+    assert report["copy_input"]["fid"] == pytest.approx(frechet_distance(embed(real), embed(source)).item(), rel=1e-6)
+    gap = network.distance(network.stages(fake), network.stages(source)).mean().item()
+    assert report["identity_gap"] == pytest.approx(gap, rel=1e-5)
+    assert report["psnr_truth"] == pytest.approx(psnr(quantise(fake), quantise(truth)).mean().item(), rel=1e-6)
+    assert report["copy_input"]["psnr_truth"] == pytest.approx(psnr(quantise(source), quantise(truth)).mean().item())
+    # the translation went most of the way to the truth
+    assert report["psnr_truth"] > report["copy_input"]["psnr_truth"]
+    assert report["lpips_truth"] < report["copy_input"]["lpips_truth"]
+
+
+def test_returning_the_input_has_no_gap_and_scores_as_the_copy():
+    metrics = build()
+    metrics.update_real(REAL, torch.arange(7))
+    metrics.update(SOURCE, SOURCE, torch.arange(5), TRUTH)
+    report = metrics.compute()
+    assert (report["structure"], report["identity_gap"], report["diversity"]) == (0, 0, 1)
+    assert {key: report[key] for key in report["copy_input"]} == report["copy_input"]
+
+
+def test_collapsed_outputs_have_no_diversity():
+    metrics = build()
+    metrics.update(SOURCE, FAKE[:1].expand_as(FAKE), torch.arange(5))
+    assert metrics.compute()["diversity"] == pytest.approx(0, abs=1e-3)
+
+
+def test_real_set_is_filled_once_and_kept():
+    metrics = filled()
+    assert not metrics.real_ready
+    first = metrics.compute()
+    assert metrics.real_ready
+    with pytest.raises(RuntimeError, match="fill it once"):
+        metrics.update_real(REAL, torch.arange(7))
+    metrics.reset()
+    assert metrics.real_ready
+    metrics.update(SOURCE, FAKE, torch.arange(5), TRUTH)
+    assert metrics.compute() == first
+
+
+def test_nothing_is_left_of_the_last_epoch():
+    metrics = filled()
+    metrics.compute()
+    metrics.reset()
+    metrics.update(SOURCE[:3], FAKE[:3], torch.arange(3))
+    report = metrics.compute()
+    assert report["n_fake"] == 3
+    assert "psnr_truth" not in report
+
+
+@pytest.mark.parametrize(("n_real", "n_fake"), [(0, 0), (0, 1), (1, 1), (1, 3), (2, 2), (3, 0)])
+def test_few_images_lower_the_trust_but_never_raise(n_real, n_fake):
+    metrics = build()
+    if n_real:
+        metrics.update_real(REAL[:n_real], torch.arange(n_real))
+    if n_fake:
+        metrics.update(SOURCE[:n_fake], FAKE[:n_fake], torch.arange(n_fake))
+    with pytest.warns(UserWarning) if not n_fake else nullcontext():
+        report = metrics.compute()
+    json.dumps(report, allow_nan=False)
+    assert (report["n_real"], report["n_fake"]) == (n_real, n_fake)
+    assert (report["fid"] is None) == (min(n_real, n_fake) < 2)
+    assert (report["kid"] is None) == (min(n_real, n_fake) < 2)
+    assert (report["structure"] is None) == (n_fake == 0)
+    assert (report["diversity"] is None) == (n_fake < 2)
+    assert report["fid_floor"] is None
+
+
+def test_images_of_different_sizes_and_repeats():
+    metrics = filled()
+    metrics.update(images(1, 5, 24), images(1, 6, 24), torch.tensor([5]))
+    metrics.update(SOURCE[:2], FAKE[:2], torch.arange(2))  # a sampler's padding
+    report = metrics.compute()
+    assert report["n_fake"] == 6
+    assert report["psnr_truth"] is not None  # over the images that have a truth
+
+
+def test_each_picture_goes_through_the_network_once():
+    metrics = build()
+    calls = []
+    metrics.features.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    metrics.update(SOURCE, FAKE, torch.arange(5), TRUTH)
+    assert calls == [5, 5, 5]
+    shared = TranslationMetrics("random", "random", "random")
+    assert shared.features is shared.structure is shared.lpips
+
+
+def test_what_a_network_lacks_and_what_does_not_fit_is_said():
+    metrics = build()
+    with pytest.raises(ValueError, match="want one shape"):
+        metrics.update(SOURCE, FAKE[:, :, :8], torch.arange(5))
+    with pytest.raises(ValueError, match=r"images in \[-1, 1\]"):
+        metrics.update(SOURCE, FAKE * 3, torch.arange(5))
+    blind = load_features("random")
+    blind.width = None
+    with pytest.raises(ValueError, match="'random' has no embedding"):
+        TranslationMetrics(blind, "random", "random")
+
+
+def test_autocast_changes_nothing():
+    plain = filled().compute()
+    metrics = build(features_seen_in_training=["lite1"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        metrics.update_real(REAL, torch.arange(7))
+        metrics.update(SOURCE, FAKE, torch.arange(5), TRUTH)
+        assert metrics.compute() == plain
+
+
+def test_an_owner_cast_to_bfloat16_changes_nothing():
+    owner = nn.ModuleDict({"metrics": filled()}).bfloat16()
+    assert owner["metrics"].compute() == filled().compute()
+    assert not list(owner.parameters())
+    assert not owner.state_dict()
+
+
+PADDED, ONE_EMPTY = [[0, 2, 4], [1, 3, 0]], [[0, 1, 2, 3, 4], []]
+
+
+def compute_shares(shares: list[list[int]], real: list[list[int]], rank: int) -> dict[str, object]:
+    """What one rank computes after adding its shares of the images."""
+    metrics, fid, kid = build(), FrechetDistance("random"), KernelDistance("random")
+    mine, reference = torch.tensor(shares[rank], dtype=torch.int64), torch.tensor(real[rank], dtype=torch.int64)
+    with torch.inference_mode():  # as Lightning validates
+        if len(reference):
+            metrics.update_real(REAL[reference], reference)
+        if len(mine):
+            metrics.update(SOURCE[mine], FAKE[mine], mine, TRUTH[mine])
+            for metric in (fid, kid):
+                metric.update(TRUTH[mine], mine, real=True)
+                metric.update(FAKE[mine], mine, real=False)
+        report = metrics.compute()
+        copy = {f"copy_{key}": value for key, value in report.pop("copy_input").items()}
+        single = {"fid_alone": fid.compute().item(), "kid_alone": [value.item() for value in kid.compute()]}
+    return {**report, **copy, **single, "ready": metrics.real_ready}
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    reports = [
+        compute_shares(PADDED, [[0, 2, 4, 6], [1, 3, 5]], rank),
+        compute_shares(ONE_EMPTY, [[], [*range(7)]], rank),
+    ]
+    Path(folder, f"{rank}.json").write_text(json.dumps(reports))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_with_repeats_and_with_an_empty_rank(tmp_path):
+    mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    expected = compute_shares([[*range(5)]], [[*range(7)]], 0)
+    for found in first:
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            plain = isinstance(value, str | bool) or value == []
+            assert found[key] == (value if plain else pytest.approx(value, rel=1e-6, abs=1e-9)), key
