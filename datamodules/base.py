@@ -1,0 +1,223 @@
+"""Lightning's data side: loaders, sharding over ranks, and the position in the epoch that a checkpoint keeps."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from datamodules.folders import EvaluationCollate, EvaluationImages
+from datamodules.headers import check_headers
+from datamodules.images import TrainTransform
+from datamodules.layouts import STAGES, existing_root
+from datamodules.sampling import EpochSampler, ShapeBatches
+
+NO_PICTURES = "Where DATA is not given the data is rendered, but {} needs a folder of pictures: DATA=folder."
+
+
+class TranslationData(LightningDataModule):
+    """Two domains of images, in training, validation and test splits.
+
+    Subclasses fill in `prepare_folder` or `prepare_scenes`, `training_set`, `evaluation_set` and `reference_set`.  All
+    attributes below are known after construction, which lists files and reads headers but decodes no JPEG or PNG.
+
+    The trainer must not add samplers (``use_distributed_sampler=False``): ranks share out the images here.
+
+    Args:
+        root: folder of the data; None renders placeholder scenes, where the class can.
+        resize: short side after resizing for training, pixels.  Small images are resized up.
+        crop: side of the training crop, pixels, at most ``resize``.
+        random_crop: crop anywhere; False takes the centre.
+        flip: mirror half of the training images left and right.
+        eval_size: short side of validation and test images, pixels; they are not cropped.
+        batch_size: training images (of each domain) per step and rank.
+        eval_batch_size: evaluated images per batch at most; a batch has images of one shape.
+        num_workers: processes that read images, per loader and rank.
+        seed: of splits, order, partners, crops, flips and strengths.
+        train_scenes: rendered training images per domain, without ``root``.
+        val_scenes: rendered validation images per domain, without ``root``.
+        test_scenes: rendered test images per domain, without ``root``.
+
+    Attributes:
+        directions: what can be evaluated: "a2b", and "b2a" where the task has it.
+        domain_names: of A and B.
+        prompts: the text that leads each direction, naming its target.
+        description: in one line, which data this is.
+        preprocessing: how pictures become inputs; plain values, kept with every adapter.
+        is_placeholder: the data is rendered.
+        has_truth: evaluation batches have true counterparts.
+        test_is_validation: there are no test images, so the validation images stand in.
+
+    Raises:
+        ValueError: a setting or the content of the folder cannot be used; says what and where.
+        FileNotFoundError: a folder is missing or empty.
+    """
+
+    directions: tuple[str, ...] = ("a2b", "b2a")
+    domain_names: tuple[str, str] = ("A", "B")
+    prompts: dict[str, str]
+    has_truth = False
+    test_is_validation = False
+
+    def __init__(
+        self,
+        root: str | None = None,
+        resize: int = 286,
+        crop: int = 256,
+        random_crop: bool = True,
+        flip: bool = True,
+        eval_size: int = 256,
+        batch_size: int = 1,
+        eval_batch_size: int = 4,
+        num_workers: int = 2,
+        seed: int = 0,
+        train_scenes: int = 400,
+        val_scenes: int = 32,
+        test_scenes: int = 64,
+    ) -> None:
+        super().__init__()
+        # A rank may have no image of a small validation split.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        counts = {"eval_size": eval_size, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"data: {name} must be at least 1, got {value}.")
+        if seed < 0 or num_workers < 0:
+            raise ValueError(f"data: seed and num_workers must not be negative, got {seed} and {num_workers}.")
+        self.transform = TrainTransform(resize, crop, flip, random_crop)
+        self.eval_size = eval_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.preprocessing: dict[str, Any] = {"resize": resize, "crop": crop, "eval_size": eval_size}
+        self.is_placeholder = root is None
+        self._start = (0, 0)
+        if root is None:
+            self.scene_counts = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
+            self.prepare_scenes(resize)
+            numbers = ", ".join(f"{stage} {count}" for stage, count in self.scene_counts.items())
+            drawn = " and ".join(self.domain_names)
+            self.description = f"placeholder renderer: drawn scenes of {drawn}, not photographs ({numbers} per domain)"
+        else:
+            folder = existing_root(root)
+            self.prepare_folder(folder)
+            self.description = f"{root}: {self.describe_splits()}"
+
+    @classmethod
+    def list_files(cls, root: Path, seed: int) -> Any:
+        """Find the files of each split in a folder, without opening one."""
+        raise NotImplementedError
+
+    def prepare_folder(self, root: Path) -> None:
+        """Find the files of a folder and check their headers; set `prompts`."""
+        raise NotImplementedError
+
+    def prepare_scenes(self, size: int) -> None:
+        """Set up rendered images of ``size`` pixels; set `prompts`.
+
+        Raises:
+            ValueError: this class has no scenes.
+        """
+        raise ValueError(NO_PICTURES.format(type(self).__name__))
+
+    def describe_splits(self) -> str:
+        """Numbers of images by split, in a few words."""
+        raise NotImplementedError
+
+    def training_set(self) -> Dataset[Any]:
+        """The training samples, asked with ``(epoch, index)``."""
+        raise NotImplementedError
+
+    def collate(self, samples: list[dict[str, Any]]) -> Any:
+        """Training samples => batch."""
+        raise NotImplementedError
+
+    def evaluation_set(self, direction: str, stage: str) -> EvaluationImages:
+        """What is translated in a direction; ``stage`` is "validate" or "test"."""
+        raise NotImplementedError
+
+    def reference_set(self, direction: str, stage: str) -> EvaluationImages:
+        """Real images of the direction's target domain; ``stage`` is "validate" or "test"."""
+        raise NotImplementedError
+
+    def checked(self, files: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+        """Check the headers of files; returns height and width of each.
+
+        Raises:
+            ValueError: some cannot be used.
+        """
+        return check_headers(files)
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _generator(self) -> torch.Generator:
+        # A loader draws its workers' seeds when it starts: from its own generator, not from the training's.
+        return torch.Generator().manual_seed(self.seed)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of this rank, from the restored position if there is one."""
+        samples = self.training_set()
+        rank, world_size = self._rank()
+        start = self._start
+        if self.trainer is not None and start == (0, 0):
+            start = (self.trainer.current_epoch, 0)
+        self._start = (0, 0)
+        length = len(samples)  # type: ignore[arg-type]
+        sampler = EpochSampler(length, self.batch_size, self.seed, rank, world_size, start)
+        return DataLoader(
+            samples,
+            batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            generator=self._generator(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _evaluation_loader(self, images: EvaluationImages, direction: str) -> DataLoader[Any]:
+        return DataLoader(
+            images,
+            batch_sampler=ShapeBatches(images.shapes(), self.eval_batch_size, *self._rank()),
+            num_workers=self.num_workers,
+            collate_fn=EvaluationCollate(direction),
+            generator=self._generator(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """One loader of `EvaluationBatch` per direction."""
+        return [self._evaluation_loader(self.evaluation_set(d, "validate"), d) for d in self.directions]
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """One loader of `EvaluationBatch` per direction."""
+        return [self._evaluation_loader(self.evaluation_set(d, "test"), d) for d in self.directions]
+
+    def reference_dataloader(self, direction: str, stage: str) -> DataLoader[Any]:
+        """Every real image of a direction's target domain, whatever the trainer's limits; this rank's share, unpadded.
+
+        Args:
+            direction: "a2b" gives images of B.
+            stage: "validate" or "test".
+        """
+        return self._evaluation_loader(self.reference_set(direction, stage), direction)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The next training position: epoch, and batches of it already trained on."""
+        if self.trainer is None:
+            return {"epoch": self._start[0], "batches": self._start[1]}
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
+        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        # `processed`, not `completed`: a checkpoint at a batch's end is written before that batch counts as completed.
+        epoch, done = epochs.processed, batches.processed
+        if epochs.started == epochs.processed:  # between epochs; the counters of batches are the past epoch's
+            done = 0
+        elif done >= self.trainer.num_training_batches:
+            epoch, done = epoch + 1, 0
+        return {"epoch": epoch, "batches": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start the next `train_dataloader` at a saved position."""
+        self._start = (state_dict["epoch"], state_dict["batches"])
+        # Lightning looks for state in the loader; it is here.
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")

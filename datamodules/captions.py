@@ -1,0 +1,55 @@
+"""Captions of pairs and photographs, as JSON, JSONL or CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def read_captions(root: Path, split: str) -> dict[str, str]:
+    """Captions by file name from ``train_prompts.json`` (``.jsonl``, ``.csv``); empty where there is no such file.
+
+    JSON: ``{"name.png": "caption"}``.  JSONL: an object per line, CSV: a header line; both with a column "file_name"
+    (or "name", "image") and one "caption" (or "text", "prompt").
+
+    Raises:
+        ValueError: the file does not have that form.
+    """
+    for suffix in (".json", ".jsonl", ".csv"):
+        path = root / f"{split}_prompts{suffix}"
+        if path.is_file():
+            try:
+                return _parse_captions(path)
+            except (ValueError, KeyError, TypeError, StopIteration, csv.Error) as error:
+                raise ValueError(
+                    f"{path} does not hold captions: {error}. Expected names and captions, see docs/your-own-data.md."
+                ) from error
+    return {}
+
+
+def _parse_captions(path: Path) -> dict[str, str]:
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".json":
+        found = json.loads(text)
+        if not isinstance(found, dict) or not all(isinstance(caption, str) for caption in found.values()):
+            raise ValueError("not an object of strings")
+        return found
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    captions = {}
+    for row in rows:
+        name = next((row[key] for key in ("file_name", "name", "image") if key in row), None)
+        caption = next((row[key] for key in ("caption", "text", "prompt") if key in row), None)
+        if not isinstance(name, str) or not isinstance(caption, str):
+            raise ValueError(f"{row} has no file_name or no caption")
+        captions[name] = caption
+    return captions
+
+
+def caption_of(name: Path, captions: Mapping[str, str]) -> str | None:
+    """The caption of a picture: under its path below its folder, its file name, or its name without ending."""
+    keys = (name.as_posix(), name.name, name.stem)
+    return next((captions[key] for key in keys if key in captions), None)
