@@ -17,7 +17,7 @@ from datamodules.batches import EvaluationBatch
 from datamodules.images import list_images, read_image, resize_short_side
 from lightning_modules.callbacks import Evaluation
 from networks import OneStepGenerator
-from networks.generator import generator_from
+from networks.generator import load_generator
 from networks.weights import read_adapter
 
 
@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
     device = torch.device(_default_device() if own.device == "auto" else own.device)
     report: dict[str, Any]
     if adapter is not None:
-        generator = generator_from(adapter, own.base).to(device)
+        generator = load_generator(adapter, own.base).to(device)
         card = {**adapter.card, "data": data.description, "data_is_placeholder": data.is_placeholder, "preprocessing": data.preprocessing}
         report = {
             "images_seen": adapter.card.get("images_seen"),
