@@ -7,15 +7,13 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from commands.terminal import user_errors
 from datamodules.contours import CONTOURS
+from datamodules.headers import check_headers
 from datamodules.images import (
-    EXIF_ORIENTATION,
     IMAGE_SUFFIXES,
-    UNREADABLE,
     list_images,
     read_image_with_alpha,
     resize_short_side,
@@ -64,8 +62,7 @@ def main(args: list[str] | None = None) -> int:
     prompt = check_options(options, adapter)
     device = pick_device(options.device)
     jobs = plan(Path(options.source), Path(options.target))
-    checked = tqdm(jobs, "Checking", leave=False, delay=2, unit="picture")
-    shapes = {picture: read_shape(picture, options.size) for picture, _ in checked}
+    shapes = check_pictures([picture for picture, _ in jobs], options.size)
 
     generator = load_generator(adapter, options.base).to(device)
     generator.encode_prompts([prompt], device)
@@ -77,6 +74,9 @@ def main(args: list[str] | None = None) -> int:
     print(f"Base: {generator.base_description}")
     if "data" in adapter.card:
         print(f"Trained on: {adapter.card['data']}")
+    lines = adapter.card.get("preprocessing", {}).get("preprocess", "none")
+    if options.preprocess == "none" != lines:
+        print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
     pictures = "1 picture" if len(jobs) == 1 else f"{len(jobs)} pictures"
     print(f"{pictures}, direction {options.direction}, prompt {prompt!r}, on {device}", flush=True)
     with tqdm(total=len(jobs), unit="picture") as progress:
@@ -181,29 +181,22 @@ def _check_targets(jobs: list[Job]) -> None:
             raise ValueError(f"OUT {png} cannot be written: no permission to write in {there}.")
 
 
-def read_shape(picture: Path, size: int | None) -> Shape:
-    """Height and width at which a picture is translated; decodes it once, so that a damaged one stops the run early.
+def check_pictures(pictures: Iterable[Path], size: int | None) -> dict[Path, Shape]:
+    """Height and width at which each picture is translated; finds files that are no pictures or are cut off.
 
     Raises:
-        ValueError: it cannot be read, or is larger than a megapixel without a size asked for.
+        ValueError: some cannot be used, or one is larger than a megapixel and no size was asked for.
     """
-    try:
-        with Image.open(picture) as file:
-            width, height = file.size
-            if file.getexif().get(EXIF_ORIENTATION, 1) >= 5:
-                height, width = width, height
-            file.load()
-    except UNREADABLE:
-        # Our own reader knows kinds that Pillow does not, and names the file where it cannot read it either.
-        height, width = read_image_with_alpha(picture)[0].shape[-2:]
+    shapes = check_headers(pictures)
     if size is not None:
-        return resized_shape(height, width, size)
-    if height * width > MEGAPIXEL:
-        raise ValueError(
-            f"{picture} has {width} x {height} pixels. Above one megapixel memory and time grow steeply, far from the "
-            "sizes trained at: say how large the result should be, e.g. SIZE=512 (short side, pixels)."
-        )
-    return height, width
+        return {picture: resized_shape(height, width, size) for picture, (height, width) in shapes.items()}
+    for picture, (height, width) in shapes.items():
+        if height * width > MEGAPIXEL:
+            raise ValueError(
+                f"{picture} has {width} x {height} pixels. Above one megapixel memory and time grow steeply, far "
+                "from the sizes trained at: say how large the result should be, e.g. SIZE=512 (short side, pixels)."
+            )
+    return shapes
 
 
 def batches(jobs: Iterable[Job], shapes: dict[Path, Shape], size: int) -> Iterator[list[Job]]:

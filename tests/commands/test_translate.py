@@ -1,6 +1,8 @@
 """Translation from the command line: names, sizes, transparency, repeatability, and what bad input gets."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -26,6 +28,11 @@ def adapter(tiny_base, tmp_path_factory):
                 parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.1)
     generator.prompts = {"a2b": "driving in the night", "b2a": "driving in the day"}
     return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter", {"task": "unpaired"})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONE_STEP_CACHE", str(tmp_path / "cache"))
 
 
 def pixels(height, width, channels=3, seed=0, dtype=np.uint8):
@@ -173,6 +180,18 @@ def test_preprocess_draws_lines_first(adapter, tmp_path):
     edges = canny_edges(resize_short_side(read_image(photo), 24))
     expected = to_pixels(load_generator(adapter).translate(edges[None])[0]).astype(int)
     assert np.abs(expected - np.asarray(Image.open(tmp_path / "out.png"))).max() <= 1
+
+
+def test_lines_instead_of_photographs_are_recalled(adapter, tmp_path, capsys):
+    photo = save(tmp_path / "photo.png", pixels(16, 16))
+    shutil.copytree(adapter, tmp_path / "edges")
+    card = json.loads((tmp_path / "edges" / "adapter.json").read_text())
+    card |= {"data": "placeholder renderer", "preprocessing": {"preprocess": "canny"}}
+    (tmp_path / "edges" / "adapter.json").write_text(json.dumps(card))
+    for more, expected in (([], True), (["--preprocess", "canny"], False)):
+        assert run(tmp_path / "edges", photo, tmp_path / "out.png", *more) == 0
+        printed = capsys.readouterr().out
+        assert ("PREPROCESS=canny" in printed) is expected and "Trained on: placeholder renderer" in printed
 
 
 def refuses(capsys, words, adapter, source, target, *more):
