@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -28,6 +29,16 @@ from lightning_modules.callbacks import CollapseAlarm, Evaluation, ImageGrid, Ru
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 DDP = "ddp_find_unused_parameters_true"  # two optimisers take turns: each backward leaves the other's weights unused
+UNKNOWN_KEY = re.compile(
+    r"nrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|[Kk]ey [\"']?([\w.]+)[\"']? is not expected"
+)
+NOISE = (
+    ".*does not have many workers.*",  # two cores are two cores
+    "LightningCLI's args parameter",  # EXP=, BASE= and DATA= became its arguments
+    r"Found \d+ module\(s\) in eval mode",  # the frozen base stays there on purpose
+    "isinstance.treespec, LeafSpec",  # Lightning against a newer torch
+    "The number of training batches .* is smaller than the logging interval",  # the first batch is always logged
+)
 
 
 class TrainCLI(LightningCLI):
@@ -40,6 +51,9 @@ class TrainCLI(LightningCLI):
 
     def __init__(self, run_folder: Path, args: list[str]) -> None:
         self.run_folder = run_folder
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         try:
             super().__init__(
                 model_class=TranslationModule,
@@ -51,7 +65,7 @@ class TrainCLI(LightningCLI):
                 run=False,
                 args=args,
                 save_config_kwargs={"overwrite": True},
-                parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False},
+                parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False, "allow_abbrev": False},
             )
         except ArgumentError as error:
             raise ValueError(_explain(str(error))) from error
@@ -67,7 +81,6 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # two cores are two cores
         trainer = self.config["trainer"]
         if trainer["strategy"] == "auto" and _more_than_one(trainer):
             trainer["strategy"] = DDP
@@ -81,6 +94,10 @@ class TrainCLI(LightningCLI):
         # Before ModelCheckpoint, so that a best checkpoint is never newer than last.ckpt.
         trainer.callbacks.insert(0, last)  # type: ignore[attr-defined]
         return trainer
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
 
 
 def _prompts(data: TranslationData) -> dict[str, str]:
@@ -103,21 +120,29 @@ def _more_than_one(trainer: Any) -> bool:
 
 
 def _explain(message: str) -> str:
-    """The gist of a parser error: which key, and the nearest one that exists."""
-    unknown = re.search(r"(?:Option|Key|key|Unrecognized arguments:|unrecognized arguments:)\s+'?(?:--)?([\w.]+)'?[^\n]*?(?:not accepted|not expected|is not|$)", message)
-    wrong_key = re.search(r"Unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|[Kk]ey \"?'?([\w.]+)\"?'? is not expected", message)
-    match = wrong_key or (unknown if "not accepted" in message or "nrecognized" in message else None)
-    if match:
-        key = next(group for group in match.groups() if group)
-        leaf = key.split(".")[-1]
-        near = difflib.get_close_matches(leaf, set(_known_keys()), n=1, cutoff=0.6)
+    """The gist of a parser error on one line: which key, and the nearest one that exists; which value, and its type."""
+    unknown = UNKNOWN_KEY.search(message)
+    if unknown:
+        key = next(group for group in unknown.groups() if group)
+        known = set(_known_keys())
+        wrong = next((part for part in key.split(".") if part not in known), key)
+        near = difflib.get_close_matches(wrong, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"Configuration key {key!r} is not known.{hint} See `make help` and the files of {EXPERIMENTS}."
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    keyed = next((line for line in lines if "arser key" in line), "")
-    # The last line that is about a value says the most: jsonargparse ends with the innermost reason.
-    reason = next((line for line in reversed(lines) if "xpected" in line or "alue" in line), lines[-1])
-    return keyed[:200] if keyed and keyed == reason else f"{keyed[:160]} {reason[:240]}".strip()
+        return f"Configuration key {key!r} is not known.{hint} The keys in use are those of {EXPERIMENTS}."
+    keys = re.findall(r'arser key "([\w.]+)"', message)
+    if not keys:
+        return " ".join(message.split())[:400]
+    # jsonargparse reports from the outside in; what follows the last key is about the value.
+    inner = message.rpartition(f'arser key "{keys[-1]}"')[2]
+    wanted = [w for w in re.findall(r"Expected an? (.+?)(?:\. Got|$)", inner, re.M) if "NoneType" not in w]
+    value = re.search(r"(?:Got value|Given value): (.+)", inner)
+    if "not accessible" in inner and value:
+        name = re.sub(r"NestedArg\(.*val='(.+)'\)", r"\1", value[1])
+        return f"Configuration key {'.'.join(keys)!r} names {name!r}, and there is no such class."
+    if wanted and value:
+        kinds = " or ".join(dict.fromkeys(re.sub(r"<class '(.+)'>|typing\.", r"\1", w) for w in wanted))
+        return f"Configuration key {'.'.join(keys)!r} cannot be {value[1]!r}: expected {kinds}."
+    return f"Configuration key {'.'.join(keys)!r}: {' '.join(inner.split())[:300]}"
 
 
 def _known_keys() -> Iterator[str]:

@@ -4,20 +4,22 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import ParamSpec
 
+P = ParamSpec("P")
 TRACEBACK = "ONE_STEP_TRACEBACK"
 
 
-def user_errors(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
+def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Turn the errors that describe a user's mistake into one or two lines and exit code 2.
 
     Set the environment variable ``ONE_STEP_TRACEBACK=1`` to see where such an error came from.
     """
 
     @functools.wraps(main)
-    def guarded(args: list[str] | None = None) -> int:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(args)
+            return main(*args, **kwargs)
         except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
             if os.environ.get(TRACEBACK):
                 raise

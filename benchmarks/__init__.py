@@ -1,0 +1,1 @@
+"""Scripts that print a table and write JSON; never part of the test suite."""
