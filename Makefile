@@ -60,9 +60,9 @@ translate: ## translate pictures: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b ST
 	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch) $(ARGS)
 
-evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=]
+evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
-	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out) $(ARGS)
+	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
 
 ablate: ## not there yet: a grid of settings
 	@echo "make ablate is not there yet: change a setting of one run with make train EXP=... ARGS=..." >&2; exit 2

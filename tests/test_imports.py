@@ -21,8 +21,8 @@ ARROWS = {
     "lightning_modules.callbacks": {"lightning_modules", "metrics", "networks", "datamodules.batches"},
     "commands": {*PACKAGES},
 }
-# Callbacks are named in YAML; the train command and its LightningCLI add the ones that no overlay may lose.
-IMPORTS_CALLBACKS = {"commands.train", "commands.cli"}
+# Callbacks are named in YAML; these add the ones that no overlay may lose, or measure as training does.
+IMPORTS_CALLBACKS = {"commands.train", "commands.cli", "commands.evaluate"}
 FORBIDDEN_LIBRARIES = {
     "networks": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "losses": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
@@ -67,7 +67,7 @@ def wrong_arrows(name, tree, is_package=False):
             wrong.append(f"{name} imports {module}")
         if within(module, "lightning_modules.callbacks") and not within(name, "lightning_modules.callbacks"):
             if name not in IMPORTS_CALLBACKS:
-                wrong.append(f"{name} imports {module}: only YAML and the train command name callbacks")
+                wrong.append(f"{name} imports {module}: only YAML, train and evaluate name callbacks")
         if top in FORBIDDEN_LIBRARIES.get(name.split(".")[0], ()):
             wrong.append(f"{name} imports {module}")
     return wrong

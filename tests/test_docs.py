@@ -1,0 +1,195 @@
+"""What README and docs tell the user to type: each command is run here, or parsed where it needs a cluster or hours."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = re.findall(r"^([a-z-]+):.*?## .+$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+VARIABLES = re.search(r"^KNOWN := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
+RUN_FOLDER = "runs/clear2foggy/pocket/version_0"
+
+# Parsed, not run: why.
+NOT_RUN = {
+    "make setup": "installs 6 GB; .ci/run does it",
+    "make data NAME=horse2zebra": "downloads",
+    "make tensorboard": "serves until it is stopped",
+}
+NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|torchrun|#)|BASE=sd-turbo|--trainer\.devices")
+# Two batches of small pictures on a base of a few thousand weights: the same code in seconds.
+SMALL = """--trainer.accelerator=cpu --trainer.max_epochs=1 --trainer.limit_train_batches=2
+--trainer.limit_test_batches=1 --data.init_args.resize=72 --data.init_args.crop=64 --data.init_args.eval_size=64 --data.init_args.num_workers=0
+--data.init_args.batch_size=1 --model.init_args.generator.init_args.rank_unet=2""".split()
+
+
+def blocks(language):
+    for page in PAGES:
+        for text in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            yield page, text
+
+
+def commands():
+    found = [line.strip() for _, text in blocks("bash") for line in text.splitlines()]
+    return list(dict.fromkeys(line for line in found if line and not line.startswith("#")))
+
+
+def is_run(command):
+    return command.startswith("make ") and not any(
+        [NEEDS_A_CLUSTER.search(command), *(command.startswith(prefix) for prefix in NOT_RUN)]
+    )
+
+
+COMMANDS = commands()
+RUN = [command for command in COMMANDS if is_run(command)]
+
+
+def module_and_arguments(command, folder):
+    """What a command line ends up calling: make runs with a Python that only writes down its arguments."""
+    words = shlex.split(command)
+    if words[0] in ("torchrun", "srun"):
+        words = words[words.index("-m") + 1 :]
+        return words[0], words[1:]
+    recorder = folder / "recorder.py"
+    recorder.write_text("import json, sys\nprint('CALLED' + json.dumps(sys.argv[2:]))\n")
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
+    call = ["make", "-f", str(ROOT / "Makefile"), *words[1:], f"PY={sys.executable} {recorder}"]
+    done = subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    module, *arguments = json.loads(done.stdout.partition("CALLED")[2])
+    return module, arguments
+
+
+def help_text(module, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(module).main(["--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_there_is_something_to_check():
+    assert len(RUN) > 8
+    assert all(any(prefix in command for command in COMMANDS) for prefix in NOT_RUN)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.split()[0] not in ("sbatch",)])
+def test_command_is_understood(command, tmp_path, capsys):
+    if command == "make setup":
+        assert "setup" in TARGETS
+        return
+    module, arguments = module_and_arguments(command, tmp_path)
+    if module == "tensorboard.main":
+        assert arguments[0] == "--logdir"
+        return
+    assert module.startswith("commands.")
+    flags = re.findall(r"(?<![\w-])--[\w-]+", help_text(module, capsys))
+    for argument in arguments:
+        if argument.startswith("--") and "." not in argument and not argument.startswith("--seed_everything"):
+            assert argument.partition("=")[0] in flags, f"{module} does not know {argument}"
+
+
+def test_inline_commands_use_known_targets_and_variables():
+    for page in PAGES:
+        for code in re.findall(r"`(make [^`]+)`", page.read_text()):
+            words = code.replace("[", " ").replace("]", " ").split()
+            assert words[1] in TARGETS, f"{page.name}: {code}"
+            for name in re.findall(r"\b([A-Z]{2,})=", code):
+                assert name in (*VARIABLES, "PYTHON"), f"{page.name}: {code}"
+
+
+def test_configuration_keys_exist():
+    from lightning import Trainer
+
+    from datamodules.base import TranslationData
+    from lightning_modules import CycleGANTurbo
+
+    owners = {"trainer": Trainer, "data.init_args": TranslationData, "model.init_args": CycleGANTurbo}
+    for page in PAGES:
+        for owner, key in re.findall(r"--(trainer|data\.init_args|model\.init_args)\.(\w+)", page.read_text()):
+            assert key in inspect.signature(owners[owner]).parameters, f"{page.name}: --{owner}.{key}"
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_named_files_exist():
+    text = (ROOT / "README.md").read_text()
+    for folder in re.findall(r"`([a-z_]+/)`", text.partition("## Where things are")[2].partition("## ")[0]):
+        assert (ROOT / folder).is_dir(), folder
+    table = text.partition("## Experiments")[2].partition("## ")[0]
+    named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert named == {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, tiny_base):
+    """A folder as the reader's: pictures, and the run that the first command of the README makes."""
+    from datamodules.images import to_pixels, write_image
+
+    folder = tmp_path_factory.mktemp("desk")
+    draw = torch.Generator().manual_seed(0)
+    numbers = {"train": 8, "test": 2}
+    for split, number in numbers.items():
+        for k in range(number):
+            for side in (f"my-data/{split}_A", f"my-data/{split}_B", f"my-pairs/{split}_A", f"my-pairs/{split}_B"):
+                picture = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=draw), size=(72, 80))[0]
+                write_image(folder / side / f"{k}.png", picture * 2 - 1)
+            write_image(folder / "my-photos" / split / f"{k}.png", picture * 2 - 1)
+    write_image(folder / "photos" / "sub" / "a.png", picture * 2 - 1)
+    Image.fromarray(to_pixels(picture * 2 - 1)).save(folder / "photo.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        execute("make train EXP=clear2foggy DATA=my-data", folder, tiny_base, patch)
+    shutil.copy(folder / RUN_FOLDER / "metrics.json", folder / "trained.json")
+    return folder
+
+
+def execute(command, folder, base, patch):
+    module, arguments = module_and_arguments(command, folder)
+    patch.chdir(folder)
+    patch.delenv("ONE_STEP_RUN_FOLDER", raising=False)
+    if module == "commands.train":
+        # Later arguments win: what the page says stays parsed, and small.
+        arguments += [*SMALL, f"--model.init_args.generator.init_args.base={base}"]
+    code = importlib.import_module(module).main(arguments)
+    patch.delenv("ONE_STEP_RUN_FOLDER", raising=False)
+    assert code == 0, command
+
+
+@pytest.mark.parametrize("command", [c for c in RUN if c != "make train EXP=clear2foggy DATA=my-data"])
+def test_command_runs(command, desk, tiny_base, monkeypatch):
+    execute(command, desk, tiny_base, monkeypatch)
+
+
+def test_the_run_left_what_the_pages_name(desk):
+    for name in ("config.yaml", "metrics.json", "adapter/adapter.json", "checkpoints/last.ckpt"):
+        assert (desk / RUN_FOLDER / name).is_file()
+    metrics = json.loads((desk / "trained.json").read_text())
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    beside = re.findall(r"`(\w+)`", page.partition("Beside them")[2].split(".")[0])
+    assert beside
+    assert set(beside) <= set(metrics)
+    table = page.partition("## Scores of each direction")[2].partition("Beside them")[0]
+    # The scores against the truth exist where the data has it; folders of photographs do not.
+    scores = {key for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
+    assert scores - {"psnr_truth", "lpips_truth"} <= set(metrics["a2b"])
+
+
+@pytest.mark.parametrize("code", [text for _, text in blocks("python")])
+def test_python_runs(code, desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (desk / "foggy.png").is_file()
