@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch.callbacks
 import torch
 import yaml
 from jsonargparse import ArgumentError, set_parsing_settings

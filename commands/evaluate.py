@@ -24,9 +24,13 @@ from networks.weights import read_adapter
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(prog="python -m commands.evaluate", description=__doc__)
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="run, adapter, .ckpt, released .pkl, or a folder of pictures")
+    p.add_argument(
+        "--ckpt", required=True, metavar="PATH", help="run, adapter, .ckpt, released .pkl, or a folder of pictures"
+    )
     p.add_argument("--data", metavar="FOLDER", help="images to translate and compare with; default: the run's own")
-    p.add_argument("--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl")
+    p.add_argument(
+        "--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl"
+    )
     p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
     p.add_argument("--out", metavar="FOLDER", help="where metrics.json goes; default: beside the checkpoint")
     p.add_argument("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: what is there")
@@ -48,7 +52,12 @@ def main(args: list[str] | None = None) -> int:
     report: dict[str, Any]
     if adapter is not None:
         generator = load_generator(adapter, own.base).to(device)
-        card = {**adapter.card, "data": data.description, "data_is_placeholder": data.is_placeholder, "preprocessing": data.preprocessing}
+        card = {
+            **adapter.card,
+            "data": data.description,
+            "data_is_placeholder": data.is_placeholder,
+            "preprocessing": data.preprocessing,
+        }
         report = {
             "images_seen": adapter.card.get("images_seen"),
             "trainable_parameters": sum(t.numel() for t in adapter.tensors.values()),
@@ -72,7 +81,11 @@ def main(args: list[str] | None = None) -> int:
                 for reference in data.reference_dataloader(batch.direction, "test"):
                     metrics.update_real(reference.real.to(device), reference.index)
             real = batch.real.to(device)
-            fake = _translate(generator, real, batch) if generator else _made(pictures, batch, data.preprocessing).to(device)
+            fake = (
+                _translate(generator, real, batch)
+                if generator
+                else _made(pictures, batch, data.preprocessing).to(device)
+            )
             metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
         if metrics is not None:
             report[batch.direction] = metrics.compute()
@@ -93,7 +106,7 @@ def _translate(generator: OneStepGenerator, real: torch.Tensor, batch: Evaluatio
 
 
 def _pictures(path: Path) -> dict[str, dict[str, Path]] | None:
-    """Pictures by direction and stem: sub-folders a2b/ and b2a/, or a flat folder for a2b; None if it is no such folder."""
+    """Pictures by direction and stem: sub-folders a2b/ and b2a/, or a flat folder for a2b; None for anything else."""
     if not path.is_dir() or any(path.glob("**/adapter.json")) or not list_images(path):
         return None
     folders = {d: path / d for d in ("a2b", "b2a") if (path / d).is_dir()} or {"a2b": path}
@@ -109,10 +122,15 @@ def _made(pictures: Any, batch: EvaluationBatch, preprocessing: dict[str, Any]) 
     for name, real in zip(batch.names, batch.real, strict=True):
         path = pictures[batch.direction].get(Path(name).stem)
         if path is None:
-            raise FileNotFoundError(f"No picture for {name} ({batch.direction}): looked for {Path(name).stem}.* among {len(pictures[batch.direction])} files.")
+            raise FileNotFoundError(
+                f"No picture for {name} ({batch.direction}): "
+                f"looked for {Path(name).stem}.* among {len(pictures[batch.direction])} files."
+            )
         picture = resize_short_side(read_image(path), preprocessing["eval_size"])
         if picture.shape != real.shape:
-            raise ValueError(f"{path} has another shape than its input {name}: {tuple(picture.shape)} against {tuple(real.shape)}.")
+            raise ValueError(
+                f"{path} has another shape than its input {name}: {tuple(picture.shape)} against {tuple(real.shape)}."
+            )
         made.append(picture)
     return torch.stack(made)
 
@@ -125,7 +143,10 @@ def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
                 files = [folder / "config.yaml"]
                 break
         else:
-            raise ValueError(f"{path} is not part of a run (no config.yaml), so its task is not known: give EXP=, one of {', '.join(names())}.")
+            raise ValueError(
+                f"{path} is not part of a run (no config.yaml), so its task is not known: "
+                f"give EXP=, one of {', '.join(names())}."
+            )
     else:
         files = compose(exp, base).configs
     merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.load(f) for f in files)), resolve=True)

@@ -66,11 +66,14 @@ def compose(exp: str, base: str) -> Recipe:
             near = difflib.get_close_matches(base, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"Unknown base {base!r}.{hint} Known: {', '.join(known)} (experiments/base/); else give an existing folder in "
+                f"Unknown base {base!r}.{hint} Known: {', '.join(known)} (experiments/base/); "
+                "else give an existing folder in "
                 "Hugging Face layout or a hub id owner/name[@revision]."
             )
         arguments = [f"--model.init_args.generator.init_args.base={base}"]
         overlay, run_name = FULL_SIZE, Path(base).resolve().name if Path(base).is_dir() else base.split("/")[-1]
-    task = "paired" if yaml.safe_load(recipe.read_text())["model"]["class_path"].endswith("Pix2PixTurbo") else "unpaired"
+    task = (
+        "paired" if yaml.safe_load(recipe.read_text())["model"]["class_path"].endswith("Pix2PixTurbo") else "unpaired"
+    )
     overlays = [EXPERIMENTS / "base" / f"{overlay}.yaml", EXPERIMENTS / "base" / f"{overlay}.{task}.yaml"]
     return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay != FULL_SIZE)

@@ -28,7 +28,9 @@ def main(args: list[str] | None = None) -> int:
     if not config.is_file():
         raise FileNotFoundError(f"No run to resume in {own.run}: looked for {config}. Give runs/EXP/BASE/version_N.")
     if not last.is_file():
-        raise FileNotFoundError(f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew.")
+        raise FileNotFoundError(
+            f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew."
+        )
     card = read_checkpoint(last)["adapter"]
     return run(folder, [f"--config={config}", *overrides], {"experiment": card.get("experiment", "")}, last)
 

@@ -27,11 +27,17 @@ def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to LightningCLI."""
     p = argparse.ArgumentParser(
         prog="python -m commands.train",
-        description="Train an experiment. Any further argument overrides the configuration, e.g. --trainer.max_epochs=3 "
+        description="Train an experiment. Any further argument overrides the configuration, "
+        "e.g. --trainer.max_epochs=3 "
         "--model.init_args.generator.init_args.rank_unet=8 --seed_everything=7.",
     )
     p.add_argument("--exp", required=True, metavar="NAME", help=f"one of {', '.join(names())}")
-    p.add_argument("--base", default="pocket", metavar="BASE", help="pocket (default), sd-turbo, a folder, or owner/name[@revision]")
+    p.add_argument(
+        "--base",
+        default="pocket",
+        metavar="BASE",
+        help="pocket (default), sd-turbo, a folder, or owner/name[@revision]",
+    )
     p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
     p.add_argument("--init", metavar="PATH", help="start from a run, an adapter or a released .pkl")
     p.add_argument("--run", metavar="FOLDER", help="run folder; default runs/EXP/BASE/version_N with the next free N")
@@ -45,7 +51,8 @@ def main(args: list[str] | None = None) -> int:
     recipe = compose(own.exp, own.base)
     if own.data is None and not recipe.renders:
         raise ValueError(
-            f"{own.base} trains on photographs and DATA is not given: name a folder (DATA=...), or see `make data NAME=...` for "
+            f"{own.base} trains on photographs and DATA is not given: name a folder (DATA=...), "
+            "or see `make data NAME=...` for "
             "the public set of this experiment. The packaged base (BASE=pocket) renders its own."
         )
     arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
@@ -109,7 +116,9 @@ def _report(folder: Path, cli: TrainCLI) -> None:
     write_metrics(folder / "metrics.json", metrics)
     flat = {f"final/{k}_{d}": v for d, r in evaluation.results.items() for k, v in r.items() if isinstance(v, float)}
     logger: Any = cli.trainer.logger
-    logger.log_hyperparams({"experiment": model.card.get("experiment", ""), **model.generator.settings, "lr": model._full_lrs[0][0]}, flat)
+    logger.log_hyperparams(
+        {"experiment": model.card.get("experiment", ""), **model.generator.settings, "lr": model._full_lrs[0][0]}, flat
+    )
     logger.save()
     print_metrics(metrics)
     print(f"run folder: {folder}")
@@ -121,9 +130,16 @@ def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
         "base": generator.base_description,
         "base_fingerprint": generator.base_fingerprint,
         "data": card.get("data"),
-        "placeholders": [n for n, is_one in (("base", generator.base_is_placeholder), ("data", card.get("data_is_placeholder"))) if is_one],
+        "placeholders": [
+            n
+            for n, is_one in (("base", generator.base_is_placeholder), ("data", card.get("data_is_placeholder")))
+            if is_one
+        ],
         "preprocessing": card.get("preprocessing"),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "lightning", "torchmetrics")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("torch", "lightning", "torchmetrics")},
+        },
     }
 
 
@@ -142,8 +158,10 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
             m = metrics[direction]
             copied = m.get("copy_input") or {}
             print(
-                f"{direction}: fid({m['fid_features']}) {_figure(m['fid'])} (copying the input {_figure(copied.get('fid'))}, floor "
-                f"{_figure(m['fid_floor'])})  kid {_figure(m['kid'])}  structure({m['structure_features']}) {_figure(m['structure'])}  "
+                f"{direction}: fid({m['fid_features']}) {_figure(m['fid'])} "
+                f"(copying the input {_figure(copied.get('fid'))}, floor "
+                f"{_figure(m['fid_floor'])})  kid {_figure(m['kid'])}  "
+                f"structure({m['structure_features']}) {_figure(m['structure'])}  "
                 f"identity gap({m['lpips_features']}) {_figure(m['identity_gap'])}  n {m['n_fake']}/{m['n_real']}"
             )
 
@@ -159,7 +177,9 @@ def _run_folder(given: str | None, parent: Path) -> Path:
     if given is not None:
         folder = Path(given)
         if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"Run folder {folder} is not empty: go on in it with `make resume RUN={folder}`, or name another.")
+            raise ValueError(
+                f"Run folder {folder} is not empty: go on in it with `make resume RUN={folder}`, or name another."
+            )
     else:
         taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
         folder = parent / f"version_{max(taken, default=-1) + 1}"

@@ -58,12 +58,19 @@ class TranslationModule(LightningModule):
         if accumulate < 1:
             raise ValueError(f"accumulate must be at least 1 batch, got {accumulate}.")
         self.automatic_optimization = False
-        self.strict_loading = False  # frozen weights are not in a checkpoint; on_load_checkpoint checks the rest exactly
+        self.strict_loading = (
+            False  # frozen weights are not in a checkpoint; on_load_checkpoint checks the rest exactly
+        )
         self.generator = generator
         self.discriminators = discriminators
         generator.prompts = dict(prompts)
         self.optimizer_g, self.optimizer_d = optimizer_g, optimizer_d
-        self.warmup_images, self.clip_norm, self.accumulate, self.max_images = warmup_images, clip_norm, accumulate, max_images
+        self.warmup_images, self.clip_norm, self.accumulate, self.max_images = (
+            warmup_images,
+            clip_norm,
+            accumulate,
+            max_images,
+        )
         self.card = card
         self.images_seen = 0
         self.batches_seen = 0
@@ -83,7 +90,8 @@ class TranslationModule(LightningModule):
         """Refuse what would silently ruin training."""
         if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
             raise ValueError(
-                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step estimate "
+                f"precision {self.trainer.precision} is refused: trained weights stay float32 and "
+                "the one-step estimate "
                 "multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
             )
 
@@ -132,13 +140,18 @@ class TranslationModule(LightningModule):
             NonFiniteLossError: this rank's loss, or another's, is NaN or infinite.
         """
         bad = (~torch.isfinite(loss.detach())).float()
-        anywhere = self.all_gather(bad).max() if self.trainer.world_size > 1 else bad
+        anywhere = self._over_ranks(bad).max() if self.trainer.world_size > 1 else bad
         if anywhere:
             values = ", ".join(f"{k}={float(v.detach()):.3g}" for k, v in terms.items() if not torch.isfinite(v))
             raise NonFiniteLossError(
                 f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
                 f"{', '.join(names)}. Nothing of this step was kept; the last checkpoint is good."
             )
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        """``(...)`` => ``(ranks, ...)``."""
+        gathered: Any = self.all_gather(value)
+        return gathered
 
     def count(self, batch_size: int) -> None:
         """Book one batch of this size on every rank, and stop when `max_images` is reached."""
@@ -148,12 +161,13 @@ class TranslationModule(LightningModule):
             self.trainer.should_stop = True
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
-        """Write every loss term and learning rate to the loggers, x axis `images_seen`, every `log_every_n_steps` batches."""
-        if self.batches_seen % self.trainer.log_every_n_steps and self.batches_seen != 1:
+        """Write loss terms and learning rates, x axis `images_seen`, every `log_every_n_steps` batches."""
+        trainer: Any = self.trainer
+        if self.batches_seen % trainer.log_every_n_steps and self.batches_seen != 1:
             return
         stacked = torch.stack([t.detach().float() for t in terms.values()])
         if self.trainer.world_size > 1:
-            stacked = self.all_gather(stacked).mean(0)
+            stacked = self._over_ranks(stacked).mean(0)
         scalars = {f"train/{name}": value for name, value in zip(terms, stacked.tolist(), strict=True)}
         for name, optimizer in zip(("g", "d"), self._optimizers(), strict=True):
             scalars[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
@@ -175,12 +189,13 @@ class TranslationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
-        name, keys, *rest = np.random.get_state()  # type: ignore[misc]
+        numpy_state: Any = np.random.get_state()
+        name, keys, *rest = numpy_state
         version, internal, gauss = random.getstate()
         own = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-            "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+            "numpy": [name, keys.tolist(), *rest],
             "python": [version, list(internal), gauss],
         }
         states: list[Any] = [own]
@@ -201,7 +216,8 @@ class TranslationModule(LightningModule):
         card = checkpoint["adapter"]
         if card["base_fingerprint"] != self.generator.base_fingerprint:
             raise ValueError(
-                f"The checkpoint was trained on the base {card['base_description']} ({card['base_fingerprint']}), this run "
+                f"The checkpoint was trained on the base {card['base_description']} ({card['base_fingerprint']}), "
+                "this run "
                 f"uses {self.generator.base_description} ({self.generator.base_fingerprint})."
             )
         load_trained(self, checkpoint["state_dict"], "The checkpoint")

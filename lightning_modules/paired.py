@@ -90,7 +90,7 @@ class Pix2PixTurbo(TranslationModule):
         )
         self.weights = {name: w for name, w in asdict(weights).items() if w}
         self.perceptual = PerceptualDistance(load_features(lpips_features))
-        self.clip = load_features("clip", clip_features) if "clip" in self.weights else None
+        self.clip: Any = load_features("clip", clip_features) if "clip" in self.weights else None
         self.real_label = real_label
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -136,7 +136,10 @@ class Pix2PixTurbo(TranslationModule):
             terms["gan"] = generator_loss(self.discriminators["a2b"](fake_b, batch.seed))
         return terms
 
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Translation:
+    # Lightning expects tensors or dicts of a step; callbacks here read one typed object.
+    def validation_step(  # type: ignore[override]
+        self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Translation:
         """Translate deterministically."""
         captions = batch.captions or [self.generator.prompts["a2b"]] * len(batch.real)
         # Float32 whatever the training precision: the picture must be the exported adapter's.
@@ -144,4 +147,4 @@ class Pix2PixTurbo(TranslationModule):
             fake = self.generator(batch.real, self.generator.encode_prompts(captions, self.device))
         return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth)
 
-    test_step = validation_step
+    test_step = validation_step  # type: ignore[assignment]

@@ -3,4 +3,10 @@
 from networks.discriminators import EnsembleDiscriminator, PatchDiscriminator, VisionAidedDiscriminator
 from networks.generator import OneStepGenerator, load_generator
 
-__all__ = ["EnsembleDiscriminator", "OneStepGenerator", "PatchDiscriminator", "VisionAidedDiscriminator", "load_generator"]
+__all__ = [
+    "EnsembleDiscriminator",
+    "OneStepGenerator",
+    "PatchDiscriminator",
+    "VisionAidedDiscriminator",
+    "load_generator",
+]

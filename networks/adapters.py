@@ -53,7 +53,7 @@ def checkpoint(module: nn.Module, *args: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
 
 
-def inject_lora(module: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> nn.Module:
+def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) -> Any:
     """Put a LoRA of one rank on every module whose name ends in a target; in place; exact no-op until trained.
 
     Freezes everything else in ``module`` (peft does), so call it before anything is made trainable.
@@ -91,7 +91,7 @@ def lora_layers(module: nn.Module) -> list[LoraLayer]:
 class TrainedConv(nn.Module):
     """The UNet's first convolution, trained in full beside its frozen pretrained twin.
 
-    With a strength ``r`` the two outputs blend as ``r * trained + (1 - r) * pretrained``; without, only the trained runs.
+    With a strength ``r`` the outputs blend as ``r * trained + (1 - r) * pretrained``; without, only the trained runs.
     """
 
     def __init__(self, pretrained: nn.Conv2d) -> None:
@@ -116,8 +116,9 @@ def merge_lora(module: nn.Module) -> nn.Module:
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, LoraLayer):
             continue
-        merged = layer.get_base_layer()
-        weight = merged.weight.detach().float() + layer.get_delta_weight(ADAPTER).detach().float()
+        merged: Any = layer.get_base_layer()
+        delta: Any = layer.get_delta_weight  # type: ignore[attr-defined]  # every kind of layer here has it
+        weight = merged.weight.detach().float() + delta(ADAPTER).detach().float()
         merged.weight = nn.Parameter(weight, requires_grad=False)
         if merged.bias is not None:
             merged.bias = nn.Parameter(merged.bias.detach().float(), requires_grad=False)
@@ -126,7 +127,7 @@ def merge_lora(module: nn.Module) -> nn.Module:
     return module
 
 
-def share_parameters(module: nn.Module) -> nn.Module:
+def share_parameters(module: Any) -> Any:
     """A second module tree over the SAME parameters and buffers: what is added to one tree is not in the other."""
     memo: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
     return copy.deepcopy(module, memo)

@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from networks.adapters import checkpoint
@@ -18,16 +17,14 @@ class SkipAutoencoder(nn.Module):
     Levels and channels are read from the VAE.  Skips are values that travel with their own image, never module state.
 
     Args:
-        vae: the base's autoencoder; its weights are frozen by whoever adapts it.
+        vae: the base's `AutoencoderKL`; its weights are frozen by whoever adapts it.
         skips: False leaves the 1x1 convolutions out (an ablation).
         skip_init: every weight of the 1x1 convolutions ("zero-convs", released value 1e-5), or "gaussian" for
             PyTorch's own initialisation.
         checkpointing: recompute each block's activations during backward.
     """
 
-    def __init__(
-        self, vae: AutoencoderKL, skips: bool = True, skip_init: SkipInit = 1e-5, checkpointing: bool = False
-    ) -> None:
+    def __init__(self, vae: Any, skips: bool = True, skip_init: SkipInit = 1e-5, checkpointing: bool = False) -> None:
         super().__init__()
         self.vae = vae
         self.scaling: float = vae.config.scaling_factor
@@ -39,8 +36,8 @@ class SkipAutoencoder(nn.Module):
         pairs = list(zip(sources, targets, strict=True)) if skips else []
         self.skip_convs = nn.ModuleList(nn.Conv2d(c_in, c_out, 1, bias=False) for c_in, c_out in pairs)
         if skip_init != "gaussian":
-            for conv in self.skip_convs:
-                nn.init.constant_(conv.weight, float(skip_init))
+            for weight in self.skip_convs.parameters():
+                nn.init.constant_(weight, float(skip_init))
 
     def _run(self, block: nn.Module, *args: Any) -> Tensor:
         return checkpoint(block, *args) if self.checkpointing and torch.is_grad_enabled() else block(*args)

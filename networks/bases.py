@@ -91,7 +91,8 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         revision = tag or None
     else:
         raise ValueError(
-            f"Unknown base {name!r}: looked for 'pocket', a folder of that name here, or a hub id owner/name[@revision]. "
+            f"Unknown base {name!r}: looked for 'pocket', a folder of that name here, "
+            "or a hub id owner/name[@revision]. "
             "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
     where = _where(source, revision)
@@ -125,7 +126,7 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
 
 
 def fingerprint(*modules: nn.Module) -> str:
-    """Twelve hex digits over names, shapes and up to 16 values of every tensor (rounded to fp16, so both variants agree)."""
+    """Twelve hex digits over names, shapes and 16 values per tensor, rounded to fp16 so that both variants agree."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -158,6 +159,7 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
         if is_local:
             raise FileNotFoundError(f"Base {name!r}: cannot read {folder}: {reason}") from error
         raise FileNotFoundError(
-            f"Base {name!r}: {part} could not be read from the hub ({reason}). Without a connection give a local folder in "
+            f"Base {name!r}: {part} could not be read from the hub ({reason}). "
+            "Without a connection give a local folder in "
             "Hugging Face layout (BASE=/path/to/sd-turbo), or train on the packaged base with BASE=pocket."
         ) from error

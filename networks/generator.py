@@ -31,7 +31,8 @@ class OneStepGenerator(nn.Module):
     """A one-step text-to-image model turned into an image-to-image network.
 
     One UNet serves every direction, told apart by the prompt; each direction has VAE adapters and skip convolutions of
-    its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in full, the skip convolutions.
+    its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in
+    full, the skip convolutions.
 
     Args:
         base: "pocket", a local folder in Hugging Face layout, or a hub id ``owner/name[@revision]``.
@@ -48,7 +49,7 @@ class OneStepGenerator(nn.Module):
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
         skip_lora: also put a LoRA on the skip convolutions, as released files have it.
-        init: start from an adapter, a checkpoint of ours or a released .pkl; its LoRA targets and scales are taken over.
+        init: start from an adapter, a checkpoint of ours or a released .pkl, with its LoRA targets and scales.
 
     Raises:
         ValueError: unknown direction or range, or `init` was trained at another rank or in other directions.
@@ -113,16 +114,19 @@ class OneStepGenerator(nn.Module):
         self._alpha_bar, self._timestep = loaded.alpha_bar, loaded.timestep
         self._prediction_type = loaded.prediction_type
 
-        self.unet = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
-        self.unet.conv_in = TrainedConv(loaded.unet.conv_in)
+        # diffusers' models are nn.Modules whose attributes type checkers cannot see.
+        self.unet: Any = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
+        self.unet.conv_in = TrainedConv(self.unet.conv_in)
         if checkpointing:
             self.unet.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint)
         self.autoencoders = nn.ModuleDict()
         for direction in directions:
-            autoencoder = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
+            autoencoder: Any = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
             inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae)
             if skip_lora and skips:
-                inject_lora(autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae)
+                inject_lora(
+                    autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae
+                )
             # Full float32 masters, made trainable after the last LoRA: injecting freezes everything else.
             autoencoder.skip_convs.requires_grad_(True)
             self.autoencoders[direction] = autoencoder
@@ -168,7 +172,8 @@ class OneStepGenerator(nn.Module):
     @property
     def factor(self) -> int:
         """Image pixels per latent pixel; sides are padded to its multiples."""
-        return next(iter(self.autoencoders.values())).factor
+        autoencoder: Any = next(iter(self.autoencoders.values()))
+        return autoencoder.factor
 
     @property
     def latent_channels(self) -> int:
@@ -230,9 +235,10 @@ class OneStepGenerator(nn.Module):
         gammas = _split(gamma, counts)
         height, width = next(iter(images.values())).shape[-2:]
         latents, skips = [], {}
+        autoencoders: Any = self.autoencoders
         for k, (direction, image) in enumerate(images.items()):
             with strength_scope(strengths[k]):
-                latent, skips[direction] = self.autoencoders[direction].encode(self._feed(image))
+                latent, skips[direction] = autoencoders[direction].encode(self._feed(image))
             latents.append(latent)
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
         latent = torch.cat(latents)
@@ -244,7 +250,7 @@ class OneStepGenerator(nn.Module):
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
             with strength_scope(strengths[k]):
-                image = self.autoencoders[direction].decode(part, skips[direction], gammas[k])
+                image = autoencoders[direction].decode(part, skips[direction], gammas[k])
             outputs[direction] = image[..., :height, :width]
         return outputs
 
@@ -274,7 +280,9 @@ class OneStepGenerator(nn.Module):
         """
         if prompt is None:
             if direction not in self.prompts:
-                raise ValueError(f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=).")
+                raise ValueError(
+                    f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=)."
+                )
             prompt = self.prompts[direction]
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}.")
@@ -299,7 +307,9 @@ class OneStepGenerator(nn.Module):
     def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
         unknown = [d for d in images if d not in self.autoencoders]
         if unknown:
-            raise ValueError(f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}.")
+            raise ValueError(
+                f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}."
+            )
         if strength is not None and noise is None:
             raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
         if strength is not None and self._merged:

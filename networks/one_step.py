@@ -10,7 +10,7 @@ def predict_x0(latent: Tensor, prediction: Tensor, alpha_bar: float, prediction_
     ``epsilon``: ``x0 = (z - sqrt(1 - abar) eps) / sqrt(abar)`` (Ho et al. 2020, Eq. 15);
     ``v_prediction``: ``x0 = sqrt(abar) z - sqrt(1 - abar) v`` (Salimans & Ho 2022, App. D); ``sample``: the prediction.
 
-    Always float32: at t = 999 of Stable Diffusion's schedule ``1 / sqrt(abar) = 14.65`` multiplies every rounding error.
+    Always float32: at t = 999 of Stable Diffusion's schedule ``1 / sqrt(abar) = 14.65`` multiplies rounding errors.
 
     Args:
         latent: the UNet's input ``z_t``, ``(B, C, h, w)``.
@@ -33,7 +33,9 @@ def predict_x0(latent: Tensor, prediction: Tensor, alpha_bar: float, prediction_
             return signal * z - noise * out
         if prediction_type == "sample":
             return out
-    raise ValueError(f"Unknown prediction_type {prediction_type!r}: the one-step estimate knows epsilon, v_prediction and sample.")
+    raise ValueError(
+        f"Unknown prediction_type {prediction_type!r}: the one-step estimate knows epsilon, v_prediction and sample."
+    )
 
 
 def blend(strength: Tensor, trained: Tensor, plain: Tensor) -> Tensor:

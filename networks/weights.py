@@ -50,11 +50,7 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """
     trainable = set(trainable_names(module))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    return {
-        name: tensor
-        for name, tensor in module.state_dict().items()
-        if name in trainable or name not in parameters
-    }
+    return {name: tensor for name, tensor in module.state_dict().items() if name in trainable or name not in parameters}
 
 
 def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -67,7 +63,8 @@ def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     missing, unexpected = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
     if missing or unexpected:
         raise ValueError(
-            f"{where} does not fit this model: {len(missing)} tensors missing{_first(missing)}, {len(unexpected)} unknown"
+            f"{where} does not fit this model: {len(missing)} tensors missing{_first(missing)}, "
+            f"{len(unexpected)} unknown"
             f"{_first(unexpected)}. Other LoRA targets, skips, directions or discriminators were trained."
         )
     wrong = [n for n, t in tensors.items() if t.shape != state[n].shape]
@@ -75,7 +72,8 @@ def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
         name = min(wrong)
         raise ValueError(
             f"{where} does not fit this model: {len(wrong)} tensors of another shape, first {name} "
-            f"{tuple(tensors[name].shape)} where {tuple(state[name].shape)} is wanted. Another LoRA rank or base was trained."
+            f"{tuple(tensors[name].shape)} where {tuple(state[name].shape)} is wanted. "
+            "Another LoRA rank or base was trained."
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -135,10 +133,13 @@ def read_adapter(path: str | Path) -> Adapter:
                 return _read_folder(folder)
         raise FileNotFoundError(
             f"No adapter in {path}: looked for {CARD} and {WEIGHTS} there and in {path / 'adapter'}. "
-            "Give a run folder (runs/EXP/BASE/version_N) that has finished a validation, an adapter folder, a .ckpt or a .pkl."
+            "Give a run folder (runs/EXP/BASE/version_N) that has finished a validation, "
+            "an adapter folder, a .ckpt or a .pkl."
         )
     if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}: give a run folder, an adapter folder, a .ckpt or a released .pkl.")
+        raise FileNotFoundError(
+            f"No checkpoint at {path}: give a run folder, an adapter folder, a .ckpt or a released .pkl."
+        )
     if path.suffix == ".pkl":
         return Adapter(path=str(path), **read_released(path))
     content = read_checkpoint(path)
@@ -156,10 +157,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}: give the last.ckpt or best-*.ckpt of a run's checkpoints/ folder.")
+        raise FileNotFoundError(
+            f"No checkpoint at {path}: give the last.ckpt or best-*.ckpt of a run's checkpoints/ folder."
+        )
     content = read_pickle(path)
     if not isinstance(content, dict) or "adapter" not in content or "state_dict" not in content:
-        raise ValueError(f"{path} is not a checkpoint of this project: it has no adapter card. Give a run's last.ckpt or best-*.ckpt.")
+        raise ValueError(
+            f"{path} is not a checkpoint of this project: it has no adapter card. "
+            "Give a run's last.ckpt or best-*.ckpt."
+        )
     return content
 
 

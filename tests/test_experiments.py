@@ -91,19 +91,21 @@ def resolved(*arguments, exp="clear2foggy"):
 
 def test_shared_values_reach_every_consumer():
     """One override of the source; plain interpolation would leave the consumers at the old value."""
-    config = resolved("--model.init_args.optimizer_g.init_args.lr=0.125", "--seed_everything=7")
-    assert config.model.init_args.optimizer_d.init_args.lr == 0.125
+    config = resolved("--model.init_args.optimizer_g.init_args.betas=[0.25,0.75]", "--seed_everything=7")
+    assert config.model.init_args.optimizer_d.init_args.betas == [0.25, 0.75]
     assert config.data.init_args.seed == 7
 
 
 def test_the_consumer_alone_can_be_set():
-    config = resolved("--model.init_args.optimizer_d.init_args.lr=0.5")
-    assert config.model.init_args.optimizer_d.init_args.lr == 0.5
-    assert config.model.init_args.optimizer_g.init_args.lr == pytest.approx(5e-4)
+    config = resolved("--model.init_args.optimizer_d.init_args.betas=[0.25,0.75]")
+    assert config.model.init_args.optimizer_d.init_args.betas == [0.25, 0.75]
+    assert config.model.init_args.optimizer_g.init_args.betas == [0.5, 0.999]
 
 
 def test_an_overlay_cannot_lose_the_callbacks_of_every_run(tmp_path):
-    assert main(["--exp=clear2foggy", "--run=run", *FAST, "--trainer.callbacks=[]", "--trainer.val_check_interval=1"]) == 0
+    assert (
+        main(["--exp=clear2foggy", "--run=run", *FAST, "--trainer.callbacks=[]", "--trainer.val_check_interval=1"]) == 0
+    )
     assert (tmp_path / "run/adapter/adapter.json").is_file()
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
     assert (tmp_path / "run/metrics.json").is_file()

@@ -24,7 +24,10 @@ class CollapseAlarm(Callback):
         """Count how often each figure was below its floor."""
         if trainer.sanity_checking:
             return
-        names = {"identity_gap": "identity collapse: outputs equal their inputs", "diversity": "mode collapse: outputs are all alike"}
+        names = {
+            "identity_gap": "identity collapse: outputs equal their inputs",
+            "diversity": "mode collapse: outputs are all alike",
+        }
         for key, value in trainer.callback_metrics.items():
             kind, _, direction = key.removeprefix("val/").rpartition("_")
             if kind not in self.floors:

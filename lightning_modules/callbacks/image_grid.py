@@ -34,7 +34,7 @@ class ImageGrid(Callback):
             return
         seen: Any = pl_module.images_seen
         for logger in trainer.loggers:
-            add_image = getattr(logger.experiment, "add_image", None)
+            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
             if add_image is not None:
                 add_image(f"val/pictures_{outputs.direction}", self.draw(outputs), seen)
 

@@ -29,7 +29,8 @@ class RunFolder(Callback):
         trainable = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         rank_zero_info(
             f"base: {generator.base_description}\nprompts: {generator.prompts}\n"
-            f"trainable: {trainable:,} parameters, {sum(p.numel() for p in generator.parameters()):,} in the generator\n"
+            f"trainable: {trainable:,} parameters, "
+            f"{sum(p.numel() for p in generator.parameters()):,} in the generator\n"
             f"run folder: {self.folder}"
         )
 

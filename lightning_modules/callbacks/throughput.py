@@ -43,9 +43,9 @@ class Throughput(Callback):
         self._last = now
         self.batches += 1
         self.seconds += spent
-        batches, seconds, images = self._window
+        batches, _, images = self._window
         self._window[1] += spent
-        if self.batches - batches < trainer.log_every_n_steps:
+        if self.batches - batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         seen = int(pl_module.images_seen)  # type: ignore[arg-type]
         span = max(self._window[1], 1e-9)

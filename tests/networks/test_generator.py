@@ -206,7 +206,7 @@ def test_missing_and_misshapen_tensors_are_named(tiny_base):
     generator = build(tiny_base)
     tensors = trained_state(generator)
     name = "unet.conv_in.trained.weight"
-    with pytest.raises(ValueError, match=f"1 tensors missing .first {name}"):
+    with pytest.raises(ValueError, match=rf"1 tensors missing .first {name}"):
         load_trained(generator, {k: v for k, v in tensors.items() if k != name}, "x")
     with pytest.raises(ValueError, match="another shape"):
         load_trained(generator, tensors | {name: torch.zeros(1)}, "x")
