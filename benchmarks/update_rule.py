@@ -63,7 +63,10 @@ def batches(count: int, batch_size: int, size: int) -> list[UnpairedBatch]:
     index = torch.arange(batch_size)
     names = ["noise"] * batch_size
     shape = (batch_size, 3, size, size)
-    return [UnpairedBatch(torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1, index, index, names, names) for _ in range(count)]
+    return [
+        UnpairedBatch(torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1, index, index, names, names)
+        for _ in range(count)
+    ]
 
 
 def measure(batch_size: int, size: int, rounds: int, per_round: int) -> dict[str, Any]:
@@ -115,7 +118,13 @@ def main() -> None:
         )
     own.out.parent.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    report = {"size": own.size, "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+    report = {
+        "size": own.size,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rows": rows,
+    }
     own.out.write_text(json.dumps(report, indent=2) + "\n")
     print(f"written: {own.out}")
 

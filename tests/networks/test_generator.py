@@ -210,7 +210,7 @@ def test_missing_and_misshapen_tensors_are_named(tiny_base):
         load_trained(generator, {k: v for k, v in tensors.items() if k != name}, "x")
     with pytest.raises(ValueError, match="another shape"):
         load_trained(generator, tensors | {name: torch.zeros(1)}, "x")
-    with pytest.raises(ValueError, match="unknown .first extra"):
+    with pytest.raises(ValueError, match=r"unknown .first extra"):
         generator.load_adapter(Adapter(tensors | {"extra": torch.zeros(1)}, {}, "x"))
 
 
