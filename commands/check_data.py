@@ -139,11 +139,12 @@ def draw_sheet(domains: list[tuple[str, Domain]], contour: str | None, sheet: Pa
 
 
 def readable(path: Path) -> Tensor | None:
-    """A picture at about twice the size of its tile; None where it cannot be read."""
+    """A picture, made smaller where it is much larger than its tile; None where it cannot be read."""
     try:
-        return resize_short_side(read_image(path), 2 * TILE)
+        picture = read_image(path)
     except UNREADABLE:
         return None
+    return resize_short_side(picture, min(2 * TILE, *picture.shape[-2:]))
 
 
 if __name__ == "__main__":
