@@ -30,8 +30,9 @@ NOT_RUN = {
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|torchrun|#)|BASE=sd-turbo|--trainer\.devices")
 # Two batches of small pictures on a base of a few thousand weights: the same code in seconds.
 SMALL = """--trainer.accelerator=cpu --trainer.max_epochs=1 --trainer.limit_train_batches=2
---trainer.limit_test_batches=1 --data.init_args.resize=72 --data.init_args.crop=64 --data.init_args.eval_size=64 --data.init_args.num_workers=0
---data.init_args.batch_size=1 --model.init_args.generator.init_args.rank_unet=2""".split()
+--trainer.limit_test_batches=1 --data.init_args.resize=72 --data.init_args.crop=64 --data.init_args.eval_size=64
+--data.init_args.num_workers=0 --data.init_args.batch_size=1
+--model.init_args.generator.init_args.rank_unet=2""".split()
 
 
 def blocks(language):
@@ -172,6 +173,32 @@ def execute(command, folder, base, patch):
 @pytest.mark.parametrize("command", [c for c in RUN if c != "make train EXP=clear2foggy DATA=my-data"])
 def test_command_runs(command, desk, tiny_base, monkeypatch):
     execute(command, desk, tiny_base, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "accelerator=cpu" in c or "--standalone" in c])
+def test_command_of_several_processes_runs(command, desk, tiny_base):
+    """As written, in processes of its own; torchrun's GPUs become two processes on the CPU."""
+    module, arguments = module_and_arguments(command, desk)
+    launcher = [sys.executable, "-m"]
+    if command.startswith("torchrun"):
+        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+        arguments = [word for word in arguments if word not in ("--base", "sd-turbo")]
+    small = [*SMALL, f"--model.init_args.generator.init_args.base={tiny_base}", "--data.init_args.root=my-data"]
+    env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
+    before = len(list(desk.glob("runs/clear2foggy/pocket/*")))
+    done = subprocess.run(
+        [*launcher, module, *arguments, *small, "--trainer.devices=2"],
+        cwd=desk,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    runs = sorted(desk.glob("runs/clear2foggy/pocket/*"), key=lambda folder: folder.stat().st_mtime)
+    assert len(runs) == before + 1, "every rank must write into the one run folder"
+    metrics = json.loads((runs[-1] / "metrics.json").read_text())
+    assert (metrics["batches"], metrics["images_seen"]) == (2, 4)
 
 
 def test_the_run_left_what_the_pages_name(desk):
