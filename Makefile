@@ -79,6 +79,9 @@ check-data: ## look through a data folder before training: EXP= DATA= [OUT=pictu
 tensorboard: ## watch runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
 
+# Tests are tiny: more threads only get into each other's way, much so on a busy machine.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest $(ARGS)
 
