@@ -10,15 +10,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Lower-case endings of the files that count as images."""
 
 EXIF_ORIENTATION = 0x0112
+PLANAR_CONFIGURATION = 284
 # What cv2's and PIL's decoders raise for files that they cannot read.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error)
 
@@ -70,12 +73,19 @@ def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     # PIL cuts 16-bit colour down to 8 bits, cv2 does not; cv2 in turn knows less of palettes and colour models.
     if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK"):
         return None
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        return None
-    if pixels.ndim == 2:
-        pixels = pixels[..., None].repeat(3, axis=2)
-    pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
+    if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
+        # One plane after the other: cv2 mixes them up.
+        planes = tifffile.imread(path)
+        if planes.dtype != np.uint16:
+            return None
+        pixels = planes.transpose(1, 2, 0)
+    else:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.dtype != np.uint16:
+            return None
+        if pixels.ndim == 2:
+            pixels = pixels[..., None].repeat(3, axis=2)
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
     return _oriented(pixels.astype(np.uint16), header.getexif().get(EXIF_ORIENTATION, 1))
 
 

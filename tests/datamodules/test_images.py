@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -54,6 +55,13 @@ def test_sixteen_bits_are_kept(name, channels, tmp_path):
     stored = ((image.double() + 1) * 32767.5).round().numpy()
     assert np.array_equal(stored[2], ramp)  # cv2 writes BGR
     assert np.array_equal(stored[0], ramp if channels == 1 else ramp + 2)
+
+
+def test_sixteen_bit_planes_are_not_mixed_up(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 65536, (3, 4, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")
+    stored = ((read_image(tmp_path / "x.tif").double() + 1) * 32767.5).round().numpy()
+    assert np.array_equal(stored, planes)
 
 
 def test_sixteen_bit_alpha_is_read_as_alpha(tmp_path):
