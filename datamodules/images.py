@@ -73,20 +73,18 @@ def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     # PIL cuts 16-bit colour down to 8 bits, cv2 does not; cv2 in turn knows less of palettes and colour models.
     if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK"):
         return None
+    orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         # One plane after the other: cv2 mixes them up.
         planes = tifffile.imread(path)
-        if planes.dtype != np.uint16:
-            return None
-        pixels = planes.transpose(1, 2, 0)
-    else:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.dtype != np.uint16:
-            return None
-        if pixels.ndim == 2:
-            pixels = pixels[..., None].repeat(3, axis=2)
-        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
-    return _oriented(pixels.astype(np.uint16), header.getexif().get(EXIF_ORIENTATION, 1))
+        return _oriented(planes.transpose(1, 2, 0), orientation) if planes.dtype == np.uint16 else None
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        return None
+    if pixels.ndim == 2:
+        pixels = pixels[..., None].repeat(3, axis=2)
+    pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
+    return _oriented(pixels.astype(np.uint16), orientation)
 
 
 def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
