@@ -4,6 +4,7 @@ import difflib
 import inspect
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,13 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.init_args.prompts", compute_fn=_prompts, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.card", compute_fn=_card, apply_on="instantiate")
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; what a class says of its arguments comes through unwrapped."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, ArgumentError) as error:
+            raise _from_the_class(error) from error
+
     def before_instantiate_classes(self) -> None:
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""
         trainer = self.config["trainer"]
@@ -116,6 +124,16 @@ def _more_than_one(trainer: Any) -> bool:
     if str(devices) in ("auto", "-1"):
         return trainer["accelerator"] != "cpu" and torch.cuda.device_count() > 1
     return str(devices).isdigit() and int(devices) > 1
+
+
+def _from_the_class(error: BaseException) -> BaseException:
+    """The outermost exception of a chain that the parser did not raise itself."""
+    link: BaseException | None = error
+    while link is not None:
+        if "jsonargparse" not in traceback.extract_tb(link.__traceback__)[-1].filename:
+            return link
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _explain(message: str) -> str:

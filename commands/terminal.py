@@ -20,7 +20,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
-        except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        except (ValueError, OSError) as error:
             if os.environ.get(TRACEBACK):
                 raise
             print(f"error: {error}", file=sys.stderr)

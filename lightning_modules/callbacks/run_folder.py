@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from networks.weights import save_adapter
 
@@ -26,6 +26,13 @@ class RunFolder(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will train, and in which folder."""
         generator: Any = pl_module.generator
+        for logger in trainer.loggers:
+            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+            if add_text is not None and trainer.is_global_zero:
+                config = (self.folder / "config.yaml").read_text()
+                add_text("config", "```yaml\n" + config + "\n```")
+                add_text("prompts", "  \n".join(f"{d}: {prompt}" for d, prompt in generator.prompts.items()))
+                add_text("base and data", f"{generator.base_description}  \n{pl_module.card.get('data')}")  # type: ignore[operator,union-attr]
         trainable = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         rank_zero_info(
             f"base: {generator.base_description}\nprompts: {generator.prompts}\n"
@@ -56,6 +63,8 @@ class RunFolder(Callback):
                 save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
         except OSError as error:
             part.unlink(missing_ok=True)
-            rank_zero_warn(f"{last} was not renewed ({error}): free some space. The checkpoint before it is kept.")
-            return
+            raise OSError(
+                f"{last} could not be renewed after {seen} images ({error}); the one before it is kept. "
+                f"Free some space, then: make resume RUN={self.folder}"
+            ) from error
         self._saved_at = seen

@@ -1,0 +1,283 @@
+"""The whole path through the commands: train, resume, translate, evaluate agree with each other."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from commands import evaluate, resume, train, translate
+from commands.cli import TrainCLI
+from commands.experiments import compose
+from networks.weights import load_trained
+
+from .conftest import QUICK
+
+
+def arguments(base, data, run, *more):
+    return ["--exp=clear2foggy", f"--base={base}", f"--data={data}", f"--run={run}", *QUICK, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base, folder_of_two_domains, tmp_path_factory):
+    """A finished run of four images with a validation at every second batch."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2")
+    assert train.main(arguments(tiny_base, folder_of_two_domains, folder, *more)) == 0
+    return folder
+
+
+def same(a, b, path=""):
+    """Bit-equality of nested states."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for k, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{path}/{k}")
+    else:
+        assert a == b, path
+
+
+@pytest.mark.parametrize("stop", [2, 6, 7])
+def test_resume_equals_no_interruption(stop, tiny_base, folder_of_two_domains, tmp_path):
+    """Six images make an epoch: stopped within the first, at its end, within the second."""
+    more = ("--trainer.val_check_interval=2",)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    end = "--model.init_args.max_images=9"
+    assert train.main(arguments(tiny_base, folder_of_two_domains, whole, *more, end)) == 0
+    cut = f"--model.init_args.max_images={stop}"
+    assert train.main(arguments(tiny_base, folder_of_two_domains, broken, *more, cut)) == 0
+    assert resume.main([f"--run={broken}", end]) == 0
+    a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, broken))
+    for key in ("state_dict", "optimizer_states", "progress", "rng"):
+        same(a[key], b[key], key)
+    x, y = (json.loads((f / "metrics.json").read_text()) for f in (whole, broken))
+    assert (x["a2b"], x["b2a"], x["images_seen"]) == (y["a2b"], y["b2a"], 9)
+    same(load_file(whole / "adapter" / "adapter.safetensors"), load_file(broken / "adapter" / "adapter.safetensors"))
+
+
+def test_the_run_folder_is_complete(finished):
+    files = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml",
+        "metrics.json",
+        "checkpoints/last.ckpt",
+        "adapter/adapter.json",
+        "adapter/adapter.safetensors",
+    } <= files
+    assert any(f.startswith("events.") for f in files)
+    assert any(f.startswith("checkpoints/best-") for f in files)
+    assert not [f for f in files if f.endswith(".part")]
+
+
+def test_metrics_json_holds_what_was_promised(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert (metrics["images_seen"], metrics["batches"]) == (4, 4)
+    assert metrics["wall_s"] >= metrics["seconds_per_batch"] * 4 * 0.9
+    assert metrics["peak_memory_mb"] > 0
+    saved = load_file(finished / "adapter" / "adapter.safetensors")
+    assert metrics["trainable_parameters"] == sum(t.numel() for t in saved.values())
+    for direction in ("a2b", "b2a"):
+        block = metrics[direction]
+        assert (block["n_real"], block["n_fake"]) == (5, 5)
+        assert block["fid_features"] == block["structure_features"] == block["lpips_features"] == "random"
+        assert block["features_seen_in_training"] == ["random"]
+        for key in ("fid", "kid", "kid_std", "fid_floor", "structure", "identity_gap"):
+            assert isinstance(block[key], float), key
+        assert {"fid", "kid"} <= block["copy_input"].keys()
+
+
+def test_tensorboard_has_every_term_on_one_axis_of_images(finished):
+    events = EventAccumulator(str(finished), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    directions = ("a2b", "b2a")
+    for term in ("gan", "cycle", "cycle_lpips", "idt", "idt_lpips", "disc"):
+        for d in directions:
+            assert [s.step for s in events.Scalars(f"train/{term}_{d}")] == [1, 2, 3, 4]
+    for name in ("fid", "kid", "structure", "identity_gap", "diversity"):
+        for d in directions:
+            assert [s.step for s in events.Scalars(f"val/{name}_{d}")] == [2, 4]
+    assert {"lr/g", "lr/d", "perf/images_per_s", "perf/seconds_per_batch", "perf/peak_memory_mb"} <= set(
+        tags["scalars"]
+    )
+    for d in directions:
+        pictures = events.Images(f"val/pictures_{d}")
+        assert [p.step for p in pictures] == [2, 4]
+    texts = {t.removesuffix("/text_summary") for t in tags["tensors"]}
+    assert {"config", "prompts", "base and data"} <= texts
+    warm_up = [s.value for s in events.Scalars("lr/g")]
+    np.testing.assert_allclose(warm_up, [0.00025, 0.0005, 0.00075, 0.001], rtol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["a2b", "b2a"])
+def test_translate_gives_the_validation_picture(direction, finished, folder_of_two_domains, tiny_base, tmp_path):
+    """Within 1/255 of what the module itself makes of the same file."""
+    cli = TrainCLI(finished, [f"--config={finished / 'config.yaml'}"])
+    content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    load_trained(cli.model, content["state_dict"], "last.ckpt")
+    cli.model.setup("validate")
+    cli.model.eval()
+    loader = cli.datamodule.test_dataloader()[0 if direction == "a2b" else 1]
+    source = folder_of_two_domains / ("test_A" if direction == "a2b" else "test_B")
+    flags = [
+        f"--ckpt={finished}",
+        f"--in={source}",
+        f"--out={tmp_path / 'out'}",
+        f"--direction={direction}",
+        "--size=32",
+    ]
+    assert translate.main(flags) == 0
+    compared = 0
+    for batch in loader:
+        with torch.no_grad():
+            made = cli.model.validation_step(batch, 1)
+        for name, fake in zip(made.names, made.fake, strict=True):
+            png = np.asarray(Image.open((tmp_path / "out" / name).with_suffix(".png"))).astype(float)
+            ours = ((fake.permute(1, 2, 0).numpy() + 1) * 127.5).round()
+            assert np.abs(png - ours).max() <= 1
+            compared += 1
+    assert compared == 5
+
+
+def test_evaluate_repeats_the_runs_own_figures(finished, tmp_path):
+    before = json.loads((finished / "metrics.json").read_text())
+    assert evaluate.main([f"--ckpt={finished}", f"--out={tmp_path / 'again'}"]) == 0
+    after = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    for direction in ("a2b", "b2a"):
+        for key in ("fid", "kid", "structure", "identity_gap", "fid_floor"):
+            assert after[direction][key] == pytest.approx(before[direction][key], rel=1e-3, abs=1e-5), key
+
+
+def test_evaluate_measures_pictures_of_any_other_program(finished, folder_of_two_domains, tmp_path):
+    """The inputs handed back as translations score what copying scores."""
+    given = folder_of_two_domains / "test_A"
+    config = [f"--data={folder_of_two_domains}", "--exp=clear2foggy", f"--out={tmp_path / 'scores'}"]
+    assert evaluate.main([f"--ckpt={given}", *config]) == 0
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["a2b"]
+    assert scores["fid"] == pytest.approx(scores["copy_input"]["fid"])
+    assert scores["identity_gap"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "words"),
+    [
+        (resume, ["--run=no/run"], ["no/run", "config.yaml"]),
+        (evaluate, ["--ckpt=no/ckpt"], ["no/ckpt"]),
+        (translate, ["--ckpt=no/ckpt", "--in=x", "--out=y"], ["no/ckpt"]),
+    ],
+)
+def test_missing_runs_are_named(command, flags, words, capsys):
+    assert command.main(flags) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words)
+    assert error.count("\n") <= 2
+
+
+def test_a_foreign_checkpoint_is_refused_by_resume(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    torch.save({"model": torch.zeros(1)}, run / "checkpoints" / "last.ckpt")
+    assert resume.main([f"--run={run}"]) == 2
+    assert "not a checkpoint of this project" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_and_keeps_the_last_good_checkpoint(finished, monkeypatch, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    good = (run / "checkpoints" / "last.ckpt").read_bytes()
+
+    def full(self, path, *args, **kwargs):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    assert resume.main([f"--run={run}", "--model.init_args.max_images=6"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert f"make resume RUN={run}" in error
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == good
+    assert not list(run.rglob("*.part"))
+
+
+GRADIENTS = """
+import sys
+import torch
+from commands.cli import TrainCLI
+from pathlib import Path
+
+def keep(self, which, loss):
+    self.manual_backward(loss)
+    if which == 0:
+        found = {n: p.grad.clone() for n, p in self.generator.named_parameters() if p.grad is not None}
+    else:
+        found = {n: p.grad.clone() for n, p in self.discriminators.named_parameters() if p.grad is not None}
+    torch.save(found, f"{sys.argv[1]}-{which}-rank{self.global_rank}.pt")
+
+from lightning_modules.base import TranslationModule
+TranslationModule.optimise = keep
+cli = TrainCLI(Path("run").absolute() / "a" / "b" / "c", sys.argv[2:])
+cli.trainer.fit(cli.model, cli.datamodule)
+"""
+
+
+def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(tiny_base, folder_of_two_domains, tmp_path):
+    recipe = compose("clear2foggy", str(tiny_base))
+    common = [
+        *(f"--config={c}" for c in recipe.configs),
+        *recipe.arguments,
+        f"--data.init_args.root={folder_of_two_domains}",
+        *QUICK,
+        "--model.init_args.max_images=2",
+        "--trainer.limit_val_batches=0",
+        "--trainer.callbacks=[]",
+    ]
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    environment = os.environ | {"PYTHONPATH": os.getcwd() + os.pathsep + str(train.__file__).rsplit("/", 2)[0]}
+    for name, flags in {
+        "one": ["--data.init_args.batch_size=2"],
+        "two": ["--data.init_args.batch_size=1", "--trainer.devices=2"],
+    }.items():
+        command = [sys.executable, "gradients.py", name, *common, *flags]
+        subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True)
+    for which in (0, 1):
+        one = torch.load(f"one-{which}-rank0.pt")
+        ranks = [torch.load(f"two-{which}-rank{r}.pt") for r in (0, 1)]
+        assert one.keys() == ranks[0].keys() == ranks[1].keys()
+        total = torch.stack([gradient.norm() for gradient in one.values()]).norm()
+        for name, gradient in one.items():
+            assert torch.equal(ranks[0][name], ranks[1][name]), name
+            # A bias before instance norm has no gradient but rounding.
+            assert (ranks[0][name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7 * total, name
+
+
+def test_two_ranks_train_through_the_command(tiny_base, folder_of_two_domains, tmp_path):
+    """No other change than the number of devices; every image is measured once."""
+    run = tmp_path / "run"
+    more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1")
+    flags = arguments(tiny_base, folder_of_two_domains, run, *more)
+    root = str(train.__file__).rsplit("/", 2)[0]
+    environment = os.environ | {"PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-m", "commands.train", *flags], env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["images_seen"], metrics["batches"]) == (4, 2)
+    for direction in ("a2b", "b2a"):
+        assert (metrics[direction]["n_real"], metrics[direction]["n_fake"]) == (5, 5)
