@@ -12,6 +12,7 @@ from tqdm import tqdm
 from commands.experiments import compose, names
 from commands.terminal import user_errors
 from commands.train import describe, print_metrics, write_metrics
+from commands.translate import pick_device
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from datamodules.images import list_images, read_image, resize_short_side
@@ -48,7 +49,7 @@ def main(args: list[str] | None = None) -> int:
     out = _out(path, own.out, beside=not pictures and path.suffix != ".pkl")
     data = _data(config, own.data)
     evaluation = Evaluation(**config.get("evaluation", {}))
-    device = torch.device(_default_device() if own.device == "auto" else own.device)
+    device = pick_device(own.device)
     report: dict[str, Any]
     if adapter is not None:
         generator = load_generator(adapter, own.base).to(device)
@@ -93,12 +94,6 @@ def main(args: list[str] | None = None) -> int:
     print_metrics(report)
     print(f"written: {out / 'metrics.json'}")
     return 0
-
-
-def _default_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _translate(generator: OneStepGenerator, real: torch.Tensor, batch: EvaluationBatch) -> torch.Tensor:

@@ -76,9 +76,6 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
         if checkpoint is not None:
             read_checkpoint(checkpoint)
         cli.trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-        if cli.trainer.interrupted:
-            rank_zero_info(f"Interrupted after {model.images_seen} images. Go on with: make resume RUN={folder}")
-            return 130
         cli.trainer.test(model, data, verbose=False, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(str(error).strip().splitlines()[0]) from error

@@ -14,13 +14,22 @@ from networks.bases import POCKET
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random base: Stable Diffusion's four VAE levels, the pocket base's tokenizer and schedule."""
-    folder = tmp_path_factory.mktemp("tiny_base")
+    return save_base(tmp_path_factory.mktemp("tiny_base"), (8, 8, 16, 16))
+
+
+@pytest.fixture(scope="session")
+def two_level_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two VAE levels: half the layers, for tests that train."""
+    return save_base(tmp_path_factory.mktemp("two_level_base"), (8, 16))
+
+
+def save_base(folder: Path, channels: tuple[int, ...]) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKL(
-            block_out_channels=(8, 8, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * len(channels),
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
             layers_per_block=1,
             norm_num_groups=4,
             latent_channels=4,

@@ -143,7 +143,7 @@ def test_named_files_exist():
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, tiny_base):
+def desk(tmp_path_factory, two_level_base):
     """A folder as the reader's: pictures, and the run that the first command of the README makes."""
     from datamodules.images import to_pixels, write_image
 
@@ -159,7 +159,7 @@ def desk(tmp_path_factory, tiny_base):
     write_image(folder / "photos" / "sub" / "a.png", picture * 2 - 1)
     Image.fromarray(to_pixels(picture * 2 - 1)).save(folder / "photo.jpg")
     with pytest.MonkeyPatch.context() as patch:
-        execute("make train EXP=clear2foggy DATA=my-data", folder, tiny_base, patch)
+        execute("make train EXP=clear2foggy DATA=my-data", folder, two_level_base, patch)
     shutil.copy(folder / RUN_FOLDER / "metrics.json", folder / "trained.json")
     return folder
 
@@ -177,20 +177,20 @@ def execute(command, folder, base, patch):
 
 
 @pytest.mark.parametrize("command", [c for c in RUN if c != "make train EXP=clear2foggy DATA=my-data"])
-def test_command_runs(command, desk, tiny_base, monkeypatch):
-    execute(command, desk, tiny_base, monkeypatch)
+def test_command_runs(command, desk, two_level_base, monkeypatch):
+    execute(command, desk, two_level_base, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "accelerator=cpu" in c or "--standalone" in c])
-def test_command_of_several_processes_runs(command, desk, tiny_base):
+def test_command_of_several_processes_runs(command, desk, two_level_base):
     """As written, in processes of its own; torchrun's GPUs become two processes on the CPU."""
     module, arguments = module_and_arguments(command, desk)
     launcher = [sys.executable, "-m"]
     if command.startswith("torchrun"):
         launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
         arguments = [word for word in arguments if word not in ("--base", "sd-turbo")]
-    small = [*SMALL, f"--model.init_args.generator.init_args.base={tiny_base}", "--data.init_args.root=my-data"]
+    small = [*SMALL, f"--model.init_args.generator.init_args.base={two_level_base}", "--data.init_args.root=my-data"]
     env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
     before = len(list(desk.glob("runs/clear2foggy/pocket/*")))
     done = subprocess.run(

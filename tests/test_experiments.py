@@ -54,14 +54,14 @@ def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
 
 
 @pytest.mark.parametrize("exp", names())
-def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, tiny_base):
+def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
     """The paper's own YAML with the sd-turbo overlay, on a folder in Hugging Face layout and a folder of images."""
     paired = "Pix2Pix" in yaml.safe_load((EXPERIMENTS / f"{exp}.yaml").read_text())["model"]["class_path"]
     data = photographs(tmp_path / "photographs", paired)
     extra = ["--model.init_args.weights.clip=0"] if paired else []
     arguments = [a for a in FAST if "scenes" not in a]
-    assert main([f"--exp={exp}", f"--base={tiny_base}", f"--data={data}", *arguments, *RANDOM_JUDGES, *extra]) == 0
-    (folder,) = (tmp_path / "runs" / exp / Path(tiny_base).name).iterdir()
+    assert main([f"--exp={exp}", f"--base={two_level_base}", f"--data={data}", *arguments, *RANDOM_JUDGES, *extra]) == 0
+    (folder,) = (tmp_path / "runs" / exp / Path(two_level_base).name).iterdir()
     assert json.loads((folder / "metrics.json").read_text())["placeholders"] == []
 
 

@@ -50,6 +50,14 @@ class RunFolder(Callback):
         """The last state, wherever training stopped."""
         self._save(trainer, pl_module)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how to go on.  Nothing is saved here: the batch may be half done, and resuming would not be exact."""
+        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+            rank_zero_info(
+                f"Stopped after {pl_module.images_seen} images; the last checkpoint holds {self._saved_at}. "
+                f"Go on with: make resume RUN={self.folder}"
+            )
+
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seen: Any = pl_module.images_seen
         if seen == self._saved_at:

@@ -28,11 +28,11 @@ def arguments(base, data, run, *more):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_base, folder_of_two_domains, tmp_path_factory):
+def finished(two_level_base, folder_of_two_domains, tmp_path_factory):
     """A finished run of four images with a validation at every second batch."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2")
-    assert train.main(arguments(tiny_base, folder_of_two_domains, folder, *more)) == 0
+    assert train.main(arguments(two_level_base, folder_of_two_domains, folder, *more)) == 0
     return folder
 
 
@@ -54,14 +54,14 @@ def same(a, b, path=""):
 
 
 @pytest.mark.parametrize("stop", [2, 6, 7])
-def test_resume_equals_no_interruption(stop, tiny_base, folder_of_two_domains, tmp_path):
+def test_resume_equals_no_interruption(stop, two_level_base, folder_of_two_domains, tmp_path):
     """Six images make an epoch: stopped within the first, at its end, within the second."""
     more = ("--trainer.val_check_interval=2",)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     end = "--model.init_args.max_images=9"
-    assert train.main(arguments(tiny_base, folder_of_two_domains, whole, *more, end)) == 0
+    assert train.main(arguments(two_level_base, folder_of_two_domains, whole, *more, end)) == 0
     cut = f"--model.init_args.max_images={stop}"
-    assert train.main(arguments(tiny_base, folder_of_two_domains, broken, *more, cut)) == 0
+    assert train.main(arguments(two_level_base, folder_of_two_domains, broken, *more, cut)) == 0
     assert resume.main([f"--run={broken}", end]) == 0
     a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, broken))
     for key in ("state_dict", "optimizer_states", "progress", "rng"):
@@ -126,7 +126,7 @@ def test_tensorboard_has_every_term_on_one_axis_of_images(finished):
 
 
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])
-def test_translate_gives_the_validation_picture(direction, finished, folder_of_two_domains, tiny_base, tmp_path):
+def test_translate_gives_the_validation_picture(direction, finished, folder_of_two_domains, two_level_base, tmp_path):
     """Within 1/255 of what the module itself makes of the same file."""
     cli = TrainCLI(finished, [f"--config={finished / 'config.yaml'}"])
     content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
@@ -236,8 +236,8 @@ cli.trainer.fit(cli.model, cli.datamodule)
 """
 
 
-def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(tiny_base, folder_of_two_domains, tmp_path):
-    recipe = compose("clear2foggy", str(tiny_base))
+def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(two_level_base, folder_of_two_domains, tmp_path):
+    recipe = compose("clear2foggy", str(two_level_base))
     common = [
         *(f"--config={c}" for c in recipe.configs),
         *recipe.arguments,
@@ -266,11 +266,11 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(tiny_base,
             assert (ranks[0][name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7 * total, name
 
 
-def test_two_ranks_train_through_the_command(tiny_base, folder_of_two_domains, tmp_path):
+def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
     """No other change than the number of devices; every image is measured once."""
     run = tmp_path / "run"
     more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1")
-    flags = arguments(tiny_base, folder_of_two_domains, run, *more)
+    flags = arguments(two_level_base, folder_of_two_domains, run, *more)
     root = str(train.__file__).rsplit("/", 2)[0]
     environment = os.environ | {"PYTHONPATH": root}
     done = subprocess.run(

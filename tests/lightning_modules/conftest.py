@@ -41,10 +41,10 @@ def discriminator():
 
 
 @pytest.fixture
-def unpaired(tiny_base):
+def unpaired(two_level_base):
     def build(weights=None, optimizer=None, generator=None, **arguments):
         torch.manual_seed(0)
-        g = OneStepGenerator(str(tiny_base), rank_unet=4, rank_vae=2, **(generator or {}))
+        g = OneStepGenerator(str(two_level_base), rank_unet=4, rank_vae=2, **(generator or {}))
         optimizer = optimizer or adamw()
         return CycleGANTurbo(
             g, discriminator(), optimizer, optimizer, PROMPTS, weights or UnpairedWeights(), "random", **arguments
@@ -54,10 +54,10 @@ def unpaired(tiny_base):
 
 
 @pytest.fixture
-def paired(tiny_base):
+def paired(two_level_base):
     def build(weights=None, optimizer=None, **arguments):
         torch.manual_seed(0)
-        g = OneStepGenerator(str(tiny_base), directions=["a2b"], rank_unet=4, rank_vae=2, input_range="[0, 1]")
+        g = OneStepGenerator(str(two_level_base), directions=["a2b"], rank_unet=4, rank_vae=2, input_range="[0, 1]")
         optimizer = optimizer or adamw()
         weights = weights or PairedWeights(clip=0.0)
         return Pix2PixTurbo(g, discriminator(), optimizer, optimizer, PROMPTS, weights, "random", **arguments)

@@ -1,0 +1,117 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from datamodules.batches import EvaluationBatch, Translation
+from lightning_modules.callbacks import CollapseAlarm, Evaluation, ImageGrid, Throughput
+
+from .conftest import pictures, unpaired_batch
+
+
+class Data(LightningDataModule):
+    """Two validation batches per direction, seven real images; counts how often the real ones are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def train_dataloader(self):
+        return DataLoader([unpaired_batch(1, k) for k in range(2)], batch_size=None)
+
+    def batches(self, direction):
+        for k in range(2):
+            index = torch.arange(2) + 2 * k
+            yield EvaluationBatch(pictures(2, 50 + k), direction, index, [f"{i}.png" for i in index.tolist()])
+
+    def val_dataloader(self):
+        return [DataLoader(list(self.batches(d)), batch_size=None) for d in ("a2b", "b2a")]
+
+    def reference_dataloader(self, direction, stage):
+        self.asked.append((direction, stage))
+        whole = EvaluationBatch(pictures(7, 80), direction, torch.arange(7), [str(i) for i in range(7)])
+        return DataLoader([whole], batch_size=None)
+
+
+def fit(module, callbacks, **arguments):
+    data = Data()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        **arguments,
+    )
+    trainer.fit(module, data)
+    return trainer, data
+
+
+def test_real_statistics_are_read_once_and_whole_whatever_the_limits(unpaired):
+    evaluation = Evaluation("random", "random", "random")
+    trainer, data = fit(unpaired(), [evaluation], limit_val_batches=1)
+    assert sorted(data.asked) == [("a2b", "validate"), ("b2a", "validate")]
+    for direction in ("a2b", "b2a"):
+        result = evaluation.results[direction]
+        assert (result["n_real"], result["n_fake"]) == (7, 2)
+        assert math.isclose(float(trainer.callback_metrics[f"val/kid_{direction}"]), result["kid"], rel_tol=1e-5)
+    assert float(trainer.callback_metrics["images_seen"]) == 4
+
+
+def test_judges_are_in_no_state_and_no_optimiser(unpaired):
+    module = unpaired()
+    before = {n for n, _ in module.named_parameters()} | set(module.state_dict())
+    fit(module, [Evaluation("random", "random", "random")])
+    assert {n for n, _ in module.named_parameters()} | set(module.state_dict()) == before
+
+
+def test_validation_leaves_training_alone(unpaired):
+    """Weights after training with and without validation are the same bits."""
+    weights = []
+    for callbacks, limit in (([Evaluation("random", "random", "random")], 1.0), ([], 0)):
+        module = unpaired()
+        fit(module, callbacks, limit_val_batches=limit)
+        weights.append(module.generator.unet.conv_in.trained.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("metric", "words"), [("identity_gap", "identity collapse"), ("diversity", "mode collapse")])
+def test_collapse_is_called_by_its_name_after_two_validations(metric, words):
+    alarm = CollapseAlarm()
+    low = SimpleNamespace(sanity_checking=False, callback_metrics={f"val/{metric}_b2a": torch.tensor(0.001)})
+    fine = SimpleNamespace(sanity_checking=False, callback_metrics={f"val/{metric}_b2a": torch.tensor(0.5)})
+    module = SimpleNamespace()
+    for trainer in (low, fine, low):
+        alarm.on_validation_end(trainer, module)
+    with pytest.warns(UserWarning, match=rf"{words}.* in b2a .*2 validations"):
+        alarm.on_validation_end(low, module)
+
+
+def test_the_grid_shows_each_image_in_a_row_of_its_columns():
+    real, fake, truth = (torch.full((2, 3, 4, 4), v) for v in (-1.0, 0.0, 1.0))
+    fake[1] = 0.5
+    grid = ImageGrid().draw(Translation("a2b", real, fake, torch.arange(2), ["0", "1"], truth))
+    assert grid.shape == (3, 2 * 6 + 2, 3 * 6 + 2)
+    row = grid[0, 3, [3, 9, 15]]
+    assert row.tolist() == [0.0, 0.5, 1.0]
+    assert grid[0, 9, 9] == 0.75
+
+
+def test_throughput_counts_batches_and_goes_on_after_a_resume(unpaired):
+    first = Throughput()
+    fit(unpaired(), [first], limit_val_batches=0)
+    assert first.batches == 4
+    assert 0 < first.seconds <= first.wall_s
+    second = Throughput()
+    second.load_state_dict(first.state_dict())
+    fit(unpaired(), [second], limit_val_batches=0)
+    assert second.batches == 8
+    assert second.seconds > first.seconds
+    assert second.seconds_per_batch == pytest.approx(second.seconds / 8)
