@@ -77,7 +77,6 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(ImageGrid, "image_grid")
         parser.add_lightning_class_args(CollapseAlarm, "collapse_alarm")
         parser.link_arguments("data", "model.init_args.prompts", compute_fn=_prompts, apply_on="instantiate")
-        parser.link_arguments("data", "model.init_args.card", compute_fn=_card, apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; what a class says of its arguments comes through unwrapped."""
@@ -85,6 +84,13 @@ class TrainCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, ArgumentError) as error:
             raise _from_the_class(error) from error
+        # Not a link: the parser would read a description with a colon as YAML.
+        data: TranslationData = self.datamodule
+        self.model.card |= {
+            "data": data.description,
+            "data_is_placeholder": data.is_placeholder,
+            "preprocessing": data.preprocessing,
+        }
 
     def before_instantiate_classes(self) -> None:
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""
@@ -109,10 +115,6 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
 
 def _prompts(data: TranslationData) -> dict[str, str]:
     return data.prompts
-
-
-def _card(data: TranslationData) -> dict[str, Any]:
-    return {"data": data.description, "data_is_placeholder": data.is_placeholder, "preprocessing": data.preprocessing}
 
 
 def _more_than_one(trainer: Any) -> bool:

@@ -90,6 +90,7 @@ def test_metrics_json_holds_what_was_promised(finished):
     assert (metrics["images_seen"], metrics["batches"]) == (4, 4)
     assert metrics["wall_s"] >= metrics["seconds_per_batch"] * 4 * 0.9
     assert metrics["peak_memory_mb"] > 0
+    assert metrics["data"].endswith("train 6 + 6, validate 4 + 4, test 5 + 5")
     saved = load_file(finished / "adapter" / "adapter.safetensors")
     assert metrics["trainable_parameters"] == sum(t.numel() for t in saved.values())
     for direction in ("a2b", "b2a"):
