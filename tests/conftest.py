@@ -1,7 +1,12 @@
 """What tests of several packages share: a base model of a few thousand weights in Hugging Face layout."""
 
+import os
 import shutil
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # before the libraries below read it: a test that reaches for a hub must fail at once
+)
 
 import pytest
 import torch
