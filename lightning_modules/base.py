@@ -4,18 +4,17 @@ Progress is counted in `images_seen`: training samples over all ranks (an unpair
 Lightning's `global_step` counts every optimiser step, so nothing here reads it.
 """
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_modules.random_states import random_states, set_random_states
 from networks import OneStepGenerator
 from networks.features import FeatureNetwork
 from networks.weights import adapter_card, load_trained, trained_state
@@ -177,35 +176,15 @@ class TranslationModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """The first batch after a resume starts from the random states that the checkpoint held."""
         if self._rng is not None:
-            state = self._rng[self.trainer.global_rank % len(self._rng)]
-            torch.set_rng_state(state["torch"])
-            if state["cuda"]:
-                torch.cuda.set_rng_state_all(state["cuda"])
-            name, keys, *rest = state["numpy"]
-            np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-            version, internal, gauss = state["python"]
-            random.setstate((version, tuple(internal), gauss))
+            set_random_states(self._rng, self.trainer.global_rank)
             self._rng = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
-        numpy_state: Any = np.random.get_state()
-        name, keys, *rest = numpy_state
-        version, internal, gauss = random.getstate()
-        own = {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-            "numpy": [name, keys.tolist(), *rest],
-            "python": [version, list(internal), gauss],
-        }
-        states: list[Any] = [own]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            states = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(states, own)
         checkpoint["state_dict"] = trained_state(self)
         checkpoint["adapter"] = adapter_card(self.generator, self.full_card)
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
-        checkpoint["rng"] = states
+        checkpoint["rng"] = random_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names and shapes must be exactly this module's.
@@ -217,8 +196,7 @@ class TranslationModule(LightningModule):
         if card["base_fingerprint"] != self.generator.base_fingerprint:
             raise ValueError(
                 f"The checkpoint was trained on the base {card['base_description']} ({card['base_fingerprint']}), "
-                "this run "
-                f"uses {self.generator.base_description} ({self.generator.base_fingerprint})."
+                f"this run uses {self.generator.base_description} ({self.generator.base_fingerprint})."
             )
         load_trained(self, checkpoint["state_dict"], "The checkpoint")
         self.images_seen = checkpoint["progress"]["images_seen"]
