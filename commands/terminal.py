@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -18,6 +19,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        warnings.formatwarning = _one_line
         try:
             return main(*args, **kwargs)
         except (ValueError, OSError) as error:
@@ -27,3 +29,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
             return 2
 
     return guarded
+
+
+def _one_line(message: Warning | str, *args: object, **kwargs: object) -> str:
+    return f"warning: {message}\n"
