@@ -36,7 +36,7 @@ NOISE = (
     ".*does not have many workers.*",  # two cores are two cores
     "LightningCLI's args parameter",  # EXP=, BASE= and DATA= became its arguments
     r"Found \d+ module\(s\) in eval mode",  # the frozen base stays there on purpose
-    "isinstance.treespec, LeafSpec",  # Lightning against a newer torch
+    "`isinstance.treespec, LeafSpec",  # Lightning against a newer torch
     "The number of training batches .* is smaller than the logging interval",  # the first batch is always logged
 )
 

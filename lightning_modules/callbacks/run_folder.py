@@ -65,7 +65,7 @@ class RunFolder(Callback):
         last = self.folder / "checkpoints" / "last.ckpt"
         part = last.with_suffix(".part")
         try:
-            trainer.save_checkpoint(part)
+            trainer.save_checkpoint(part, weights_only=False)
             if trainer.is_global_zero:
                 os.replace(part, last)
                 save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
