@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def main(args: list[str] | None = None) -> int:
             metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
         if metrics is not None:
             report[batch.direction] = metrics.compute()
+    report = _training_figures(out / "metrics.json", report) | report
     write_metrics(out / "metrics.json", report)
     print_metrics(report)
     print(f"written: {out / 'metrics.json'}")
@@ -98,6 +100,14 @@ def main(args: list[str] | None = None) -> int:
 
 def _translate(generator: OneStepGenerator, real: torch.Tensor, batch: EvaluationBatch) -> torch.Tensor:
     return generator.translate(real, batch.captions, batch.direction)
+
+
+def _training_figures(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """What only training knows, from the file that is about to be replaced, if it is of the same state."""
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    if old.get("images_seen") is None or old["images_seen"] != report.get("images_seen"):
+        return {}
+    return {k: old[k] for k in ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb") if k in old}
 
 
 def _pictures(path: Path) -> dict[str, dict[str, Path]] | None:

@@ -165,6 +165,16 @@ def test_evaluate_repeats_the_runs_own_figures(finished, tmp_path):
             assert after[direction][key] == pytest.approx(before[direction][key], rel=1e-3, abs=1e-5), key
 
 
+def test_evaluate_in_place_keeps_what_only_training_knows(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = json.loads((run / "metrics.json").read_text())
+    assert evaluate.main([f"--ckpt={run}"]) == 0
+    after = json.loads((run / "metrics.json").read_text())
+    assert after.keys() == before.keys()
+    assert all(after[k] == before[k] for k in ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb"))
+
+
 def test_evaluate_measures_pictures_of_any_other_program(finished, folder_of_two_domains, tmp_path):
     """The inputs handed back as translations score what copying scores."""
     given = folder_of_two_domains / "test_A"
