@@ -27,7 +27,7 @@ class TranslationData(LightningDataModule):
     The trainer must not add samplers (``use_distributed_sampler=False``): ranks share out the images here.
 
     Args:
-        root: folder of the data; None renders placeholder scenes, where the class can.
+        root: folder of the data; None renders scenes of the twin world, where the class has some.
         resize: short side after resizing for training, pixels.  Small images are resized up.
         crop: side of the training crop, pixels, at most ``resize``.
         random_crop: crop anywhere; False takes the centre.
@@ -47,7 +47,7 @@ class TranslationData(LightningDataModule):
         prompts: the text that leads each direction, naming its target.
         description: in one line, which data this is.
         preprocessing: how pictures become inputs; plain values, kept with every adapter.
-        is_placeholder: the data is rendered.
+        is_rendered: the data is the twin world.
         has_truth: evaluation batches have true counterparts.
         test_is_validation: there are no test images, so the validation images stand in.
 
@@ -92,14 +92,14 @@ class TranslationData(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.preprocessing: dict[str, Any] = {"resize": resize, "crop": crop, "eval_size": eval_size}
-        self.is_placeholder = root is None
+        self.is_rendered = root is None
         self._start = (0, 0)
         if root is None:
             self.scene_counts = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
             self.prepare_scenes(resize)
             numbers = ", ".join(f"{stage} {count}" for stage, count in self.scene_counts.items())
             drawn = " and ".join(self.domain_names)
-            self.description = f"placeholder renderer: drawn scenes of {drawn}, not photographs ({numbers} per domain)"
+            self.description = f"twin world: rendered scenes of {drawn}, not photographs ({numbers} per domain)"
         else:
             folder = existing_root(root)
             self.prepare_folder(folder)

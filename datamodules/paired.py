@@ -90,12 +90,13 @@ class PairedImages(TranslationData):
         """
         if self.contour is None:
             super().prepare_scenes(size)
-        self.computed, self.inputs, self.targets = self.contour, None, {}
+        self.computed, self.inputs, self.targets, self.captions = self.contour, None, {}, {}
         first = 0
         for stage, count in self.scene_counts.items():
-            self.targets[stage] = SceneImages("day_night", "a", self.seed, first, count, size)
+            scenes = SceneImages("day_night", "a", self.seed, first, count, size)
+            self.targets[stage] = scenes
+            self.captions[stage] = [scenes.caption(k) for k in range(count)]
             first += count
-        self.captions = {stage: [self.caption] * count for stage, count in self.scene_counts.items()}
 
     def describe_splits(self) -> str:
         """Numbers of pairs by split."""

@@ -101,7 +101,9 @@ class FeatureNetwork(nn.Module):
             raise ValueError(f"Feature network '{self.name}' wants images (B, 3, H, W), got {tuple(image.shape)}.")
         with torch.autocast(image.device.type, enabled=False):
             unit = (image.float() + 1) / 2  # [-1, 1] => [0, 1]
-            return self.describe((unit - self.mean) / self.std)
+            normalised = (unit - self.mean) / self.std
+            # Convolutions in depth run about twice as fast in this layout on CPUs.
+            return self.describe(normalised.contiguous(memory_format=torch.channels_last))
 
     def describe(self, normalised: Tensor) -> Features:
         """The features of images that are already normalised, `(B, 3, H, W)`; what a subclass provides."""

@@ -1,5 +1,5 @@
-"""Rendered scenes with their true counterpart, for runs without photographs."""
+"""Rendered scenes with their true counterpart, for runs without photographs and for measuring against the truth."""
 
-from datamodules.scenes.placeholder import TASKS, SceneImages, render
+from datamodules.scenes.world import PROMPTS, TASKS, WORDS, SceneImages, caption, render, render_pixels
 
-__all__ = ["TASKS", "SceneImages", "render"]
+__all__ = ["PROMPTS", "TASKS", "WORDS", "SceneImages", "caption", "render", "render_pixels"]

@@ -260,9 +260,9 @@ def test_no_scene_is_in_two_places_and_truth_is_its_twin():
         for k in range(len(images))
     ]
     assert len(set(scenes)) == len(scenes) == 22
-    assert data.is_placeholder
+    assert data.is_rendered
     assert data.has_truth
-    assert data.description.startswith("placeholder renderer")
+    assert data.description.startswith("twin world")
     for loader, letter in zip(data.test_dataloader(), "ab", strict=True):
         for batch in loader:
             number = int(batch.names[0].rpartition("/")[2])
