@@ -88,7 +88,7 @@ class TrainCLI(LightningCLI):
         data: TranslationData = self.datamodule
         self.model.card |= {
             "data": data.description,
-            "data_is_placeholder": data.is_placeholder,
+            "data_is_rendered": data.is_rendered,
             "preprocessing": data.preprocessing,
         }
 

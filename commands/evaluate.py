@@ -18,7 +18,7 @@ from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from datamodules.images import list_images, read_image, resize_short_side
 from lightning_modules.callbacks import Evaluation
-from networks import OneStepGenerator
+from networks import ImageTranslator
 from networks.generator import load_generator
 from networks.weights import read_adapter
 
@@ -57,7 +57,7 @@ def main(args: list[str] | None = None) -> int:
         card = {
             **adapter.card,
             "data": data.description,
-            "data_is_placeholder": data.is_placeholder,
+            "data_is_rendered": data.is_rendered,
             "preprocessing": data.preprocessing,
         }
         report = {
@@ -98,7 +98,7 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _translate(generator: OneStepGenerator, real: torch.Tensor, batch: EvaluationBatch) -> torch.Tensor:
+def _translate(generator: ImageTranslator, real: torch.Tensor, batch: EvaluationBatch) -> torch.Tensor:
     return generator.translate(real, batch.captions, batch.direction)
 
 

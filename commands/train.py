@@ -127,11 +127,8 @@ def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
         "base": generator.base_description,
         "base_fingerprint": generator.base_fingerprint,
         "data": card.get("data"),
-        "placeholders": [
-            n
-            for n, is_one in (("base", generator.base_is_placeholder), ("data", card.get("data_is_placeholder")))
-            if is_one
-        ],
+        "rendered_data": bool(card.get("data_is_rendered")),
+        "placeholders": ["base"] if generator.base_is_placeholder else [],
         "preprocessing": card.get("preprocessing"),
         "versions": {
             "python": platform.python_version(),

@@ -20,7 +20,7 @@ from datamodules.images import (
     resized_shape,
     write_image,
 )
-from networks.generator import OneStepGenerator, load_generator
+from networks import ImageTranslator, load_generator
 from networks.weights import Adapter, read_adapter
 
 MEGAPIXEL = 1024 * 1024  # pixels
@@ -207,7 +207,7 @@ def batches(jobs: Iterable[Job], shapes: dict[Path, Shape], size: int) -> Iterat
 
 
 def translate(
-    generator: OneStepGenerator, batch: list[Job], prompt: str, options: argparse.Namespace, device: torch.device
+    generator: ImageTranslator, batch: list[Job], prompt: str, options: argparse.Namespace, device: torch.device
 ) -> None:
     """Read, translate and write pictures of one shape."""
     inputs, alphas = [], []

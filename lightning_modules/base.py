@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_modules.random_states import random_states, set_random_states
-from networks import OneStepGenerator
+from networks import ImageTranslator
 from networks.features import FeatureNetwork
 from networks.weights import adapter_card, load_trained, trained_state
 
@@ -28,7 +28,7 @@ class TranslationModule(LightningModule):
     """Base of `CycleGANTurbo` and `Pix2PixTurbo`.
 
     Args:
-        generator: the one-step generator.
+        generator: the one-step generator, or a plain network to compare it with.
         discriminators: by name; only their heads train.
         optimizer_g: builds the generator's optimiser from its parameters.
         optimizer_d: builds the discriminators' optimiser.
@@ -42,7 +42,7 @@ class TranslationModule(LightningModule):
 
     def __init__(
         self,
-        generator: OneStepGenerator,
+        generator: ImageTranslator,
         discriminators: nn.ModuleDict,
         optimizer_g: OptimizerCallable,
         optimizer_d: OptimizerCallable,

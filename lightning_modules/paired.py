@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from datamodules.batches import EvaluationBatch, PairedBatch, Translation
 from lightning_modules.base import TranslationModule
 from losses.adversarial import discriminator_loss, generator_loss
-from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l2
+from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, l2
 from losses.totals import weighted_total
-from networks import OneStepGenerator
+from networks import ImageTranslator
 from networks.features import load_features
 from networks.one_step import noise_map
 
@@ -27,6 +27,7 @@ class PairedWeights:
         clip: 1 - CLIP similarity of output and caption.
         gan: adversarial, generator's side.
         disc: adversarial, discriminator's side.
+        l1: absolute difference to the target; pix2pix's term (Isola et al. 2017), not the method's.
     """
 
     l2: float = 1.0
@@ -34,6 +35,7 @@ class PairedWeights:
     clip: float = 5.0
     gan: float = 0.5
     disc: float = 1.0
+    l1: float = 0.0
 
 
 class Pix2PixTurbo(TranslationModule):
@@ -49,7 +51,7 @@ class Pix2PixTurbo(TranslationModule):
         optimizer_d: builds the discriminator's optimiser.
         prompts: ``{"a2b": caption}`` for images without one.
         weights: of the loss terms.
-        lpips_features: network of the LPIPS term: "vgg" (the paper), "lite1" (offline).
+        lpips_features: network of the LPIPS term: "vgg" (the paper), "lite1" (offline); not loaded at weight 0.
         clip_features: CLIP of the caption term: a hub id or a folder; not loaded at weight 0.
         real_label: what the discriminator should say of real images (smoothed, 0.8 as released).
         warmup_images: see `TranslationModule`.
@@ -61,7 +63,7 @@ class Pix2PixTurbo(TranslationModule):
 
     def __init__(
         self,
-        generator: OneStepGenerator,
+        generator: ImageTranslator,
         discriminator: nn.Module,
         optimizer_g: OptimizerCallable,
         optimizer_d: OptimizerCallable,
@@ -89,7 +91,7 @@ class Pix2PixTurbo(TranslationModule):
             {"task": "paired", **(card or {})},
         )
         self.weights = {name: w for name, w in asdict(weights).items() if w}
-        self.perceptual = PerceptualDistance(load_features(lpips_features))
+        self.perceptual: Any = PerceptualDistance(load_features(lpips_features)) if "lpips" in self.weights else None
         self.clip: Any = load_features("clip", clip_features) if "clip" in self.weights else None
         self.real_label = real_label
 
@@ -126,6 +128,8 @@ class Pix2PixTurbo(TranslationModule):
     def _generator_terms(self, batch: PairedBatch, fake_b: Tensor) -> dict[str, Tensor]:
         terms = {}
         r = torch.ones(len(fake_b), device=self.device) if batch.strength is None else batch.strength
+        if "l1" in self.weights:
+            terms["l1"] = l1(fake_b, batch.real_b, r)
         if "l2" in self.weights:
             terms["l2"] = l2(fake_b, batch.real_b, r)
         if "lpips" in self.weights:

@@ -13,7 +13,7 @@ from lightning_modules.base import TranslationModule
 from losses.adversarial import discriminator_loss, generator_loss
 from losses.reconstruction import PerceptualDistance, l1
 from losses.totals import weighted_total
-from networks import OneStepGenerator
+from networks import ImageTranslator
 from networks.features import FeatureNetwork, load_features
 
 Pictures = dict[str, Tensor]
@@ -50,7 +50,7 @@ class CycleGANTurbo(TranslationModule):
         optimizer_d: builds the discriminators' optimiser.
         prompts: target prompt by direction, ``{"a2b": prompt of B, "b2a": prompt of A}``.
         weights: of the loss terms.
-        lpips_features: network of the LPIPS terms: "vgg" (the paper), "lite1" (offline).
+        lpips_features: network of the LPIPS terms: "vgg" (the paper), "lite1" (offline); not loaded at weight 0.
         update: "fused" takes one summed generator step per batch, in which cycle and adversarial terms share their
             translations and both directions share the UNet's passes; "sequential" is the released order of three
             generator steps and two discriminator steps.
@@ -66,7 +66,7 @@ class CycleGANTurbo(TranslationModule):
 
     def __init__(
         self,
-        generator: OneStepGenerator,
+        generator: ImageTranslator,
         discriminator: nn.Module,
         optimizer_g: OptimizerCallable,
         optimizer_d: OptimizerCallable,
@@ -100,7 +100,8 @@ class CycleGANTurbo(TranslationModule):
         )
         self.update = update
         self.weights = {f"{term}_{d}": w for term, w in asdict(weights).items() for d in ("a2b", "b2a") if w}
-        self.perceptual = PerceptualDistance(load_features(lpips_features))
+        # Only where a term needs it: what is not looked at in training must not be listed as looked at.
+        self.perceptual: Any = PerceptualDistance(load_features(lpips_features)) if self._wants_lpips() else None
 
     def setup(self, stage: str) -> None:
         """Embed both prompts once; the text encoder leaves memory."""
@@ -152,6 +153,9 @@ class CycleGANTurbo(TranslationModule):
 
     def _wants(self, family: str) -> bool:
         return any(name.removesuffix("_a2b") in (family, f"{family}_lpips") for name in self.weights)
+
+    def _wants_lpips(self) -> bool:
+        return any("lpips" in name for name in self.weights)
 
     def _translate(self, images: Pictures) -> Pictures:
         embeddings = {d: self.generator.encode_prompts([self.generator.prompts[d]], self.device) for d in images}

@@ -104,9 +104,8 @@ class TranslationMetrics(TableMetric):
         """The block of metrics.json; every number a float, or None where the images are too few for it.
 
         FID and KID need two images on either side, `fid_floor` four real ones, diversity two inputs that differ.
-        Lower is better but for PSNR (dB, at most 100) and diversity: the spread of the outputs' features relative to
-        the inputs', 0 when all outputs are the same, 1 when they vary as the inputs do.  The truth's keys are there
-        only if truth was given.
+        Lower is better but for PSNR (dB, at most 100), diversity and `domain_shift`; see `nearest_ratio` and
+        `domain_shift` for these.  The truth's keys are there only if truth was given.
         """
         real, source, fake = (self.table(name) for name in ("real", "source", "fake"))
         means = dict(zip(_SCORES, self.table("scores").nanmean(dim=0), strict=True))
@@ -127,7 +126,8 @@ class TranslationMetrics(TableMetric):
             "structure_features": self.structure.name,
             "lpips_features": self.lpips.name,
             "identity_gap": _number(means["identity_gap"]),
-            "diversity": _number(_spread(fake) / _spread(source)),
+            "diversity": _number(nearest_ratio(source, fake)),
+            "domain_shift": _number(domain_shift(real, source, fake)),
             "features_seen_in_training": list(self.features_seen_in_training),
         }
         copy: dict[str, float | None] = {
@@ -150,9 +150,55 @@ class TranslationMetrics(TableMetric):
         )
 
 
-def _spread(rows: Tensor) -> Tensor:
-    """Root mean squared distance of two different rows, up to a constant; nan below two rows."""
-    return rows.var(dim=0, correction=1).sum().sqrt() if len(rows) > 1 else torch.tensor(math.nan)
+def domain_shift(real: Tensor, source: Tensor, fake: Tensor) -> Tensor:
+    """Share of the way from the inputs' domain to the target's that the translations went, in feature space.
+
+    The projection of the mean step, `mean(fake) - mean(source)`, on `d = mean(real) - mean(source)`, over `|d|^2`.
+    0 for copies, 1 where translations arrived; needs no counterparts.  `|d|^2` is freed from what sampling alone adds,
+    `tr(S_real) / n + tr(S_source) / m`.
+
+    Args:
+        real: features of real pictures of the target domain, `(n, D)`.
+        source: of the inputs, `(m, D)`.
+        fake: of their translations, `(m, D)`.
+
+    Returns:
+        Scalar, float64; nan where the domains differ by less than twice what sampling explains.
+    """
+    if min(len(real), len(source)) < 2:
+        return torch.tensor(math.nan)
+    step, way = fake.mean(dim=0) - source.mean(dim=0), real.mean(dim=0) - source.mean(dim=0)
+    sampling = sum(rows.var(dim=0, correction=1).sum() / len(rows) for rows in (real, source))
+    distance = way.square().sum() - sampling
+    return (step * way).sum() / distance if distance > sampling else torch.tensor(math.nan)
+
+
+def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
+    """Mean distance of an output's features to the nearest other output's, relative to the inputs'.
+
+    0 when every output has a twin, be it one picture for all or a few that take turns (whose variance would look
+    healthy); 1 when outputs differ as the inputs do.
+
+    Args:
+        source: features of the inputs, `(m, D)`.
+        fake: of their translations, `(m, D)`.
+
+    Returns:
+        Scalar, float64; nan below two rows, or where the inputs do not differ.
+    """
+    return _nearest(fake) / _nearest(source)
+
+
+def _nearest(rows: Tensor, chunk: int = 1024) -> Tensor:
+    """Mean distance to the nearest other row; nan below two rows."""
+    if len(rows) < 2:
+        return torch.tensor(math.nan)
+    nearest = []
+    for first in range(0, len(rows), chunk):  # all distances of a large test split at once would take gigabytes
+        distance = torch.cdist(rows[first : first + chunk], rows)
+        distance.diagonal(first).fill_(math.inf)
+        nearest.append(distance.amin(dim=1))
+    return torch.cat(nearest).mean()
 
 
 def _number(value: Tensor) -> float | None:

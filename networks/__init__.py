@@ -2,11 +2,15 @@
 
 from networks.discriminators import EnsembleDiscriminator, PatchDiscriminator, VisionAidedDiscriminator
 from networks.generator import OneStepGenerator, load_generator
+from networks.resnet import ResnetGenerator
+from networks.translator import ImageTranslator
 
 __all__ = [
     "EnsembleDiscriminator",
+    "ImageTranslator",
     "OneStepGenerator",
     "PatchDiscriminator",
+    "ResnetGenerator",
     "VisionAidedDiscriminator",
     "load_generator",
 ]

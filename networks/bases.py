@@ -46,7 +46,7 @@ class Base:
     @property
     def placeholder(self) -> bool:
         """Whether this is the pocket base before its pretrained weights exist."""
-        return self.name == "pocket" and self.random_init
+        return self.name == "pocket" and not any((POCKET / "unet").glob("*.safetensors"))
 
     @property
     def description(self) -> str:

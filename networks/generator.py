@@ -20,14 +20,16 @@ from networks.adapters import (
 )
 from networks.autoencoder import SkipAutoencoder, SkipInit
 from networks.bases import load_base
-from networks.one_step import blend, noise_map, predict_x0
+from networks.one_step import blend, predict_x0
 from networks.prompts import PromptEncoder
-from networks.weights import Adapter, load_trained, read_adapter
+from networks.resnet import ResnetGenerator
+from networks.translator import ImageTranslator, known_directions
+from networks.weights import Adapter, read_adapter
 
 Range = Literal["[-1, 1]", "[0, 1]"]
 
 
-class OneStepGenerator(nn.Module):
+class OneStepGenerator(ImageTranslator):
     """A one-step text-to-image model turned into an image-to-image network.
 
     One UNet serves every direction, told apart by the prompt; each direction has VAE adapters and skip convolutions of
@@ -82,16 +84,13 @@ class OneStepGenerator(nn.Module):
             alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
             unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
             skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
-        unknown = set(directions) - {"a2b", "b2a"}
-        if unknown or not directions:
-            raise ValueError(f"directions must name a2b, b2a or both, got {list(directions)}.")
         if input_range not in ("[-1, 1]", "[0, 1]"):
             raise ValueError(f"input_range must be '[-1, 1]' or '[0, 1]', got {input_range!r}.")
         unet_targets = list(unet_targets or UNET_TARGETS)
         vae_targets = list(vae_targets or VAE_TARGETS)
         # What rebuilds this generator from the same base: written to adapter.json.
         self.settings: dict[str, Any] = {
-            "directions": list(directions),
+            "directions": known_directions(directions),
             "rank_unet": rank_unet,
             "rank_vae": rank_vae,
             "alpha_unet": rank_unet if alpha_unet is None else alpha_unet,
@@ -144,25 +143,14 @@ class OneStepGenerator(nn.Module):
         super().train(mode and getattr(self.unet, "is_gradient_checkpointing", False))
         return self
 
-    def load_adapter(self, adapter: Adapter) -> None:
-        """Copy an adapter's tensors and prompts in.
-
-        Raises:
-            ValueError: it was trained on another base, or its tensors do not fit.
-        """
-        trained_on = adapter.card.get("base_fingerprint")  # released files do not name their base
-        if trained_on not in (None, self.base_fingerprint):
-            raise ValueError(
-                f"{adapter.path} was trained on the base {adapter.card['base_description']} ({trained_on}), this is "
-                f"{self.base_description} ({self.base_fingerprint}). Give the base that it was trained on with BASE=."
-            )
+    def adapter_tensors(self, adapter: Adapter) -> dict[str, Tensor]:
+        """Released unpaired files hold `conv_in` as a difference to the pretrained one."""
         tensors = dict(adapter.tensors)
         if adapter.conv_in_delta is not None:
             pretrained = self.unet.conv_in.pretrained
             tensors["unet.conv_in.trained.weight"] = pretrained.weight.detach().float().cpu() + adapter.conv_in_delta
             tensors["unet.conv_in.trained.bias"] = pretrained.bias.detach().float().cpu()
-        load_trained(self, tensors, adapter.path)
-        self.prompts = dict(adapter.card.get("prompts", {}))
+        return tensors
 
     @property
     def directions(self) -> list[str]:
@@ -179,30 +167,6 @@ class OneStepGenerator(nn.Module):
     def latent_channels(self) -> int:
         """Channels of latent and noise map."""
         return self.unet.config.in_channels
-
-    def forward(
-        self,
-        image: Tensor,
-        embedding: Tensor,
-        direction: str = "a2b",
-        strength: Tensor | None = None,
-        noise: Tensor | None = None,
-        gamma: Tensor | None = None,
-    ) -> Tensor:
-        """Translate a batch in one direction.
-
-        Args:
-            image: ``(B, 3, H, W)`` in [-1, 1], any H and W.
-            embedding: prompt embeddings, ``(B, L, D)`` or ``(1, L, D)``.
-            direction: "a2b" or "b2a".
-            strength: ``(B,)`` in [0, 1]; None is the deterministic model (``r = 1``).
-            noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength.
-            gamma: weight of the skips, ``(B,)``; None follows the strength.
-
-        Returns:
-            ``(B, 3, H, W)`` float32 in [-1, 1].
-        """
-        return self.translate_together({direction: image}, {direction: embedding}, strength, noise, gamma)[direction]
 
     def translate_together(
         self,
@@ -254,45 +218,6 @@ class OneStepGenerator(nn.Module):
             outputs[direction] = image[..., :height, :width]
         return outputs
 
-    @torch.no_grad()
-    def translate(
-        self,
-        image: Tensor,
-        prompt: str | Sequence[str] | None = None,
-        direction: str = "a2b",
-        strength: float = 1.0,
-        seed: int = 0,
-    ) -> Tensor:
-        """Translate pictures with everything spelled out: what `make translate` and notebooks call.
-
-        Args:
-            image: ``(B, 3, H, W)`` in [-1, 1], any size.
-            prompt: one text, or one per image; None takes the prompt of this direction from the adapter.
-            direction: "a2b" or "b2a".
-            strength: 1 is deterministic; below, ``seed`` draws the noise map that is blended in.
-            seed: of the noise map; every image of the batch gets the same map, whatever the batch size.
-
-        Returns:
-            ``(B, 3, H, W)`` float32 in [-1, 1], on the image's device.
-
-        Raises:
-            ValueError: strength is outside [0, 1], the direction is unknown, or no prompt is known.
-        """
-        if prompt is None:
-            if direction not in self.prompts:
-                raise ValueError(
-                    f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=)."
-                )
-            prompt = self.prompts[direction]
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must lie in [0, 1], got {strength}.")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        embedding = self.encode_prompts(prompts, image.device)
-        if strength == 1:
-            return self(image, embedding, direction)
-        r = torch.full((image.shape[0],), strength, device=image.device)
-        return self(image, embedding, direction, r, noise_map(seed, self.noise_shape(image)))
-
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
         """Shape of the noise map of one image: ``(1, C, padded H / factor, padded W / factor)``."""
         height, width = image.shape[-2:]
@@ -305,11 +230,7 @@ class OneStepGenerator(nn.Module):
         return self
 
     def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
-        unknown = [d for d in images if d not in self.autoencoders]
-        if unknown:
-            raise ValueError(
-                f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}."
-            )
+        self.check_direction(images)
         if strength is not None and noise is None:
             raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
         if strength is not None and self._merged:
@@ -326,7 +247,7 @@ class OneStepGenerator(nn.Module):
         return image if self.input_range == "[-1, 1]" else (image + 1) / 2
 
 
-def load_generator(path: str | Path | Adapter, base: str | None = None) -> OneStepGenerator:
+def load_generator(path: str | Path | Adapter, base: str | None = None) -> ImageTranslator:
     """A trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
 
     Args:
@@ -341,12 +262,20 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> OneSt
     name = base or adapter.card.get("base")
     if name is None:
         raise ValueError(f"{adapter.path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
-    generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
+    generator: ImageTranslator
+    if adapter.card.get("base") == ResnetGenerator.base_name:
+        if base not in (None, ResnetGenerator.base_name):
+            raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out BASE={base}.")
+        generator = ResnetGenerator(**adapter.settings)
+    else:
+        generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
     generator.load_adapter(adapter)
     return generator.requires_grad_(False)
 
 
 def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
+    if adapter.card.get("base") == ResnetGenerator.base_name:
+        raise ValueError(f"INIT {adapter.path} is a plain ResNet and cannot start another base: use BASE=resnet.")
     for name, value in given.items():
         saved = adapter.settings[name]
         if saved != value:

@@ -26,7 +26,7 @@ class Adapter:
     """A trained generator without its base.
 
     Attributes:
-        tensors: every trained tensor by its name in `OneStepGenerator`.
+        tensors: every trained tensor by its name in the generator.
         card: base and its fingerprint, settings, prompts, preprocessing, versions: see `save_adapter`.
         path: where it was read.
     """
@@ -84,7 +84,7 @@ def save_adapter(generator: nn.Module, folder: str | Path, card: Mapping[str, An
     """Write ``adapter.safetensors`` and ``adapter.json``; each appears whole or not at all.
 
     Args:
-        generator: an `OneStepGenerator`.
+        generator: an `ImageTranslator`.
         folder: made if missing.
         card: what only the caller knows: task, experiment, preprocessing, images_seen ...
 

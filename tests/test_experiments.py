@@ -47,9 +47,24 @@ def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     assert main([f"--exp={exp}", *FAST]) == 0
     (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["placeholders"] == ["base", "data"]
+    assert metrics["rendered_data"]
     assert metrics["a2b"]["fid_features"] == "lite0"
     assert "lite0" not in metrics["a2b"]["features_seen_in_training"]
+
+
+@pytest.mark.parametrize("exp", names())
+def test_every_experiment_runs_as_a_plain_resnet(exp, tmp_path):
+    """Nothing pretrained is looked at, and each optimiser has the rate of the publication."""
+    small = [f"--model.init_args.{k}" for k in ("generator.init_args.width=4", "discriminator.init_args.width=4")]
+    assert main([f"--exp={exp}", "--base=resnet", *FAST, *small]) == 0
+    (folder,) = (tmp_path / "runs" / exp / "resnet").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["a2b"]["features_seen_in_training"] == []
+    assert "base" not in metrics["placeholders"]
+    model = OmegaConf.load(folder / "config.yaml").model.init_args
+    for optimizer in (model.optimizer_g, model.optimizer_d):
+        assert (optimizer.class_path, optimizer.init_args.lr) == ("torch.optim.Adam", 2e-4)
+        assert optimizer.init_args.betas == [0.5, 0.999]
 
 
 @pytest.mark.parametrize("exp", names())

@@ -1,11 +1,12 @@
-"""The same validation images each time, side by side, in TensorBoard."""
+"""The same validation images each time, side by side, in TensorBoard; test images as a picture in the run folder."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torchvision.utils import make_grid
+from torchvision.utils import make_grid, save_image
 
 from datamodules.batches import Translation
 
@@ -13,8 +14,11 @@ from datamodules.batches import Translation
 class ImageGrid(Callback):
     """Writes ``val/pictures_a2b`` and ``_b2a``: a row per image, columns real, fake, rec, idt, truth as far as known.
 
+    At the end of a run, ``pictures_a2b.png`` and ``_b2a.png`` in its folder show test images: inputs, below them
+    translations, below these the truth where it is known.
+
     Args:
-        images: rows per direction, taken from the first validation batch.
+        images: per direction, taken from the first batch.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -37,6 +41,23 @@ class ImageGrid(Callback):
             add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
             if add_image is not None:
                 add_image(f"val/pictures_{outputs.direction}", self.draw(outputs), seen)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the first batch of each direction as a picture."""
+        if batch_idx or not trainer.is_global_zero or trainer.log_dir is None:
+            return
+        rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
+        pictures = torch.cat([part[: self.images] for part in rows]).float().cpu().clamp(-1, 1)
+        path = Path(trainer.log_dir) / f"pictures_{outputs.direction}.png"
+        save_image((pictures + 1) / 2, path, nrow=len(outputs.real[: self.images]), padding=2)
 
     def draw(self, translation: Translation) -> Tensor:
         """``(3, H, W)`` in [0, 1], as TensorBoard wants it."""

@@ -28,6 +28,10 @@ class Throughput(Callback):
         """Wall time runs from here, validation included."""
         self._started = time.perf_counter()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Testing afterwards is not fitting."""
+        self.wall_before, self._started = self.wall_s, None
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock runs from here, so that the first batch's loading counts."""
         self._last = time.perf_counter()

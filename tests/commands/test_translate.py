@@ -186,12 +186,12 @@ def test_lines_instead_of_photographs_are_recalled(adapter, tmp_path, capsys):
     photo = save(tmp_path / "photo.png", pixels(16, 16))
     shutil.copytree(adapter, tmp_path / "edges")
     card = json.loads((tmp_path / "edges" / "adapter.json").read_text())
-    card |= {"data": "placeholder renderer", "preprocessing": {"preprocess": "canny"}}
+    card |= {"data": "twin world", "preprocessing": {"preprocess": "canny"}}
     (tmp_path / "edges" / "adapter.json").write_text(json.dumps(card))
     for more, expected in (([], True), (["--preprocess", "canny"], False)):
         assert run(tmp_path / "edges", photo, tmp_path / "out.png", *more) == 0
         printed = capsys.readouterr().out
-        assert ("PREPROCESS=canny" in printed) is expected and "Trained on: placeholder renderer" in printed
+        assert ("PREPROCESS=canny" in printed) is expected and "Trained on: twin world" in printed
 
 
 def refuses(capsys, words, adapter, source, target, *more):

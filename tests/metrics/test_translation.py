@@ -11,12 +11,12 @@ from torch import nn
 from metrics.fid import FrechetDistance, frechet_distance
 from metrics.kid import KernelDistance
 from metrics.pictures import as_image, psnr, quantise
-from metrics.translation import TranslationMetrics
+from metrics.translation import TranslationMetrics, _nearest, domain_shift, nearest_ratio
 from networks.features import load_features
 
 KEYS = [
     "fid", "fid_features", "kid", "kid_std", "n_real", "n_fake", "fid_floor", "structure", "structure_features",
-    "lpips_features", "identity_gap", "diversity", "features_seen_in_training",
+    "lpips_features", "identity_gap", "diversity", "domain_shift", "features_seen_in_training",
 ]  # fmt: skip
 
 
@@ -86,6 +86,32 @@ def test_collapsed_outputs_have_no_diversity():
     metrics = build()
     metrics.update(SOURCE, FAKE[:1].expand_as(FAKE), torch.arange(5))
     assert metrics.compute()["diversity"] == pytest.approx(0, abs=1e-3)
+
+
+def rows(n: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_shift_is_the_share_of_the_way_between_the_domains():
+    """0 for copies and for steps across the way, the step's share else; unknown where sampling explains the way."""
+    way = 10 * torch.eye(6, dtype=torch.float64)[0]
+    source, real = rows(200, 0), rows(300, 1) + way
+    for share in (0.0, 0.5, 1.0):
+        assert domain_shift(real, source, source + share * way).item() == pytest.approx(share, abs=0.03)
+    assert domain_shift(real, source, source + way.roll(1)).item() == pytest.approx(0, abs=0.03)
+    assert domain_shift(rows(3, 1), rows(3, 2), rows(3, 3)).isnan()
+
+
+def test_outputs_that_take_turns_are_not_diverse():
+    source = rows(40, 0)
+    assert nearest_ratio(source, source) == 1
+    assert nearest_ratio(source, 0.5 * source).item() == pytest.approx(0.5)
+    assert nearest_ratio(source, source[:4].repeat(10, 1)).item() == pytest.approx(0, abs=1e-6)
+    assert nearest_ratio(source[:1], source[:1]).isnan()
+
+
+def test_distances_in_chunks_are_those_at_once():
+    assert _nearest(rows(50, 0), chunk=7).item() == pytest.approx(_nearest(rows(50, 0)).item())
 
 
 def test_real_set_is_filled_once_and_kept():

@@ -1,0 +1,156 @@
+"""The table of ``make bench-base``: metrics.json files => means, spreads, and whether the base earned its place."""
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+Key = tuple[str, str, int]  # task, model, seed
+SCORES = ("fid", "kid", "lpips_truth", "psnr_truth", "structure")
+COPY = ("fid", "kid", "lpips_truth", "psnr_truth")
+HEADINGS = {
+    "fid": "FID",
+    "kid": "KID",
+    "lpips_truth": "LPIPS to truth",
+    "psnr_truth": "PSNR to truth",
+    "structure": "structure",
+    "fid_floor": "FID floor",
+    "images": "images",
+    "seconds": "seconds",
+}
+
+
+def build_report(
+    finished: Mapping[Key, Mapping[str, Any]], command: str, images: int, seeds: int, failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that the table says, as plain JSON types.
+
+    Args:
+        finished: metrics.json of each finished run.
+        command: what was typed.
+        images: that pocket and random were meant to see.
+        seeds: runs of each that were asked for.
+        failures: run folder => why there is no figure.
+    """
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for (task, model, _), metrics in finished.items():
+        for direction in ("a2b", "b2a"):
+            if direction in metrics:
+                groups.setdefault((task, direction, model), []).append(metrics)
+    rows = [_row(*key, found) for key, found in groups.items()]
+    tasks = dict.fromkeys(task for task, _, _ in finished)
+    some = next(iter(finished.values()), {})
+    return {
+        "command": command,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+        "versions": some.get("versions", {}),
+        "images": images,
+        "seeds": seeds,
+        "placeholders": sorted({name for metrics in finished.values() for name in metrics.get("placeholders", [])}),
+        "rows": rows,
+        "verdicts": [verdict(task, rows) for task in tasks],
+        "failures": dict(failures),
+    }
+
+
+def _row(task: str, direction: str, model: str, found: list[Mapping[str, Any]]) -> dict[str, Any]:
+    blocks = [metrics[direction] for metrics in found]
+    return {
+        "task": task,
+        "direction": direction,
+        "model": model,
+        "n": len(found),
+        "features": {name: blocks[0].get(f"{name}_features") for name in ("fid", "lpips", "structure")},
+        "pictures": blocks[0].get("n_fake"),
+        **{name: _summary([block.get(name) for block in blocks]) for name in (*SCORES, "fid_floor")},
+        "copy_input": {name: _summary([block["copy_input"].get(name) for block in blocks]) for name in COPY},
+        "images": _summary([metrics["images_seen"] for metrics in found]),
+        "seconds": _summary([metrics["wall_s"] for metrics in found]),
+    }
+
+
+def _summary(values: list[float | None]) -> dict[str, Any] | None:
+    """Mean, extremes and the values themselves; None where a run lacks the figure."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    return {"mean": sum(known) / len(known), "min": min(known), "max": max(known), "values": known}
+
+
+def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether pocket's FID is at most half of random's and below resnet's, in every direction; None if not known."""
+    fids: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["task"] == task and row["fid"]:
+            fids.setdefault(row["direction"], {})[row["model"]] = row["fid"]["mean"]
+
+    def holds(rival: str, share: float, strictly: bool) -> bool | None:
+        pairs = [(fid.get("pocket"), fid.get(rival)) for fid in fids.values()]
+        known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        if not known or len(known) < len(pairs):
+            return None
+        return all(ours < share * theirs if strictly else ours <= share * theirs for ours, theirs in known)
+
+    return {
+        "task": task,
+        "fid": fids,
+        "at_most_half_of_random": holds("random", 0.5, strictly=False),
+        "below_resnet": holds("resnet", 1.0, strictly=True),
+    }
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as a table, with a line of judgement per task."""
+    columns = [*SCORES, "fid_floor", "images", "seconds"]
+    lines = [
+        f"`{report['command']}`",
+        "",
+        f"{report['images']} images for pocket and random, pocket's seconds for resnet; n = {report['seeds']} per row "
+        f"unless it says otherwise, mean (lowest to highest); {report['device']}, {report['threads']} thread(s). "
+        "Lower is better but for PSNR.",
+        "",
+    ]
+    if report["placeholders"]:
+        lines += [f"PLACEHOLDER: {' and '.join(report['placeholders'])}. These figures say nothing.", ""]
+    lines.append("| task | model | " + " | ".join(HEADINGS[c] for c in columns) + " |")
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for (task, direction), rows in _by_direction(report["rows"]).items():
+        for row in rows:
+            note = f" (n = {row['n']})" if row["n"] != report["seeds"] else ""
+            cells = " | ".join(_cell(row[c]) for c in columns)
+            lines.append(f"| {task} {direction} | {row['model']}{note} | {cells} |")
+        copied = rows[0]["copy_input"]
+        cells = " | ".join(_cell(copied.get(c)) for c in columns)
+        lines.append(f"| {task} {direction} | copy of the input | {cells} |")
+    lines.append("")
+    lines += [_sentence(v) for v in report["verdicts"]]
+    lines += [f"- no figures from {folder}: {why}" for folder, why in report["failures"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _by_direction(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["direction"]), []).append(row)
+    return groups
+
+
+def _cell(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return "-"
+    mean, low, high = (f"{summary[key]:.4g}" for key in ("mean", "min", "max"))
+    return mean if len(summary["values"]) == 1 else f"{mean} ({low} to {high})"
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    figures = "; ".join(
+        f"{direction} " + ", ".join(f"{model} {fid:.4g}" for model, fid in fids.items())
+        for direction, fids in found["fid"].items()
+    )
+    answers = {True: "yes", False: "NO", None: "not known"}
+    return (
+        f"- {found['task']}: pocket's FID at most half of random's: {answers[found['at_most_half_of_random']]}; "
+        f"below resnet's: {answers[found['below_resnet']]} ({figures})"
+    )

@@ -1,0 +1,47 @@
+"""``make bench-scenes``: pictures per second that one core renders of the twin world."""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+
+from datamodules.scenes import PROMPTS, render_pixels
+
+
+def main() -> None:
+    """Print a table, and write JSON where asked."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.scenes", description=__doc__)
+    p.add_argument("--size", type=int, default=128, help="pixels of the square's side (%(default)s)")
+    p.add_argument("--count", type=int, default=40, help="pictures per round (%(default)s)")
+    p.add_argument("--rounds", type=int, default=5, help="the worlds take turns (%(default)s)")
+    p.add_argument("--out", type=Path, metavar="FILE", help="also write JSON")
+    options = p.parse_args()
+    cv2.setNumThreads(1)
+    rates: dict[str, list[float]] = {"-".join(world): [] for world in PROMPTS}
+    for turn in range(options.rounds):
+        for world in PROMPTS:
+            start = time.perf_counter()
+            for index in range(options.count):
+                render_pixels(*world, seed=0, index=turn * options.count + index, size=options.size)
+            rates["-".join(world)].append(options.count / (time.perf_counter() - start))
+    print(f"| world | pictures per second at {options.size} px, median (min to max) |\n|---|---|")
+    for name, found in rates.items():
+        print(f"| {name} | {statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f}) |")
+    if options.out:
+        report = {
+            "command": "make bench-scenes",
+            "settings": {"size": options.size, "count": options.count, "rounds": options.rounds},
+            "processor": platform.processor() or platform.machine(),
+            "versions": {n: version(n) for n in ("numpy", "opencv-python-headless")},
+            "pictures_per_second": rates,
+        }
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
