@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR ARGS
+KNOWN := EXP BASE DATA INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR SEEDS ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate evaluate ablate data check-data tensorboard test test-slow lint format bench
+.PHONY: help setup lock doctor train resume translate evaluate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -94,5 +94,14 @@ lint: ## check style (ruff) and types (mypy)
 format: ## rewrite the code in the project's style
 	@$(run) -m ruff check --fix . ; $(PY) -m ruff format .
 
+pocket: ## make the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
+	@$(run) -m commands.pocket $(ARGS)
+
 bench: ## time the fused against the sequential update
 	@$(run) -m benchmarks.update_rule $(ARGS)
+
+bench-base: ## train every task from pocket, from random weights and as a plain CycleGAN or pix2pix; hours [SEEDS=1]
+	@$(run) -m benchmarks.base_models $(call flags,SEEDS:--seeds) $(ARGS)
+
+bench-scenes: ## count the pictures per second that one core renders
+	@$(run) -m benchmarks.scenes $(ARGS)

@@ -1,0 +1,99 @@
+"""``make pocket``: make the packaged base from scratch, in stages that can be interrupted."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from commands.experiments import EXPERIMENTS
+from commands.pocket_card import export, quality
+from commands.pocket_stages import distil, train_autoencoder, train_teacher
+from commands.pocket_workshop import Workshop, flat
+from commands.terminal import user_errors
+from commands.translate import pick_device
+from networks.bases import POCKET
+
+RECIPE = EXPERIMENTS / "pretraining" / "pocket.yaml"
+STAGES: dict[str, Callable[[Workshop], None]] = {
+    "autoencoder": train_autoencoder,
+    "teacher": train_teacher,
+    "distillation": distil,
+    "export": export,
+    "quality": quality,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.pocket",
+        description="Make the packaged base from scratch: render captioned scenes, train the autoencoder, the "
+        "text-conditional teacher and the one-step student, export them, and measure the result. Finished stages are "
+        "skipped, an interrupted one goes on from its last checkpoint. TensorBoard: make tensorboard LOGDIR=WORK.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--out", type=Path, default=POCKET, metavar="FOLDER", help="where the base goes (networks/pocket)")
+    p.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/pocket"),
+        metavar="FOLDER",
+        help="caches, checkpoints, results of the stages (%(default)s)",
+    )
+    p.add_argument(
+        "--stage", action="append", choices=STAGES, help="do this one only; can be repeated (default: all in order)"
+    )
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"change a setting of {RECIPE.relative_to(EXPERIMENTS.parent)}, e.g. teacher.steps=500",
+    )
+    p.add_argument("--again", action="store_true", help="redo stages whose settings or inputs changed")
+    p.add_argument("--device", default="auto", help="auto takes an accelerator if there is one; or cpu")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parser().parse_args(args)
+    shop = Workshop(options.work, options.out, read_settings(options.set), options.again, pick_device(options.device))
+    for name, run in STAGES.items():
+        if options.stage is None or name in options.stage:
+            run(shop)
+    return 0
+
+
+def read_settings(changes: list[str], path: Path = RECIPE) -> DictConfig:
+    """The recipe with changes such as "teacher.steps=500".
+
+    Raises:
+        ValueError: a change is no assignment, or names no setting, or its value is of another kind.
+    """
+    settings = OmegaConf.load(path)
+    assert isinstance(settings, DictConfig)
+    known = flat(OmegaConf.to_container(settings))  # type: ignore[arg-type]
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or key not in known:
+            raise ValueError(f"Unknown setting {change!r}: give one as KEY=VALUE. Known: {', '.join(known)}.")
+        try:
+            parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+            parsed = parsed["value"]
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{change}: the value cannot be read: {error}") from error
+        old = known[key]
+        number = isinstance(old, float) and isinstance(parsed, int) and not isinstance(parsed, bool)
+        if old is not None and not number and type(parsed) is not type(old):
+            raise ValueError(f"{key} is {old!r}, so {value!r} cannot stand there.")
+        OmegaConf.update(settings, key, parsed)
+    return settings
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
