@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = (
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from networks.bases import POCKET
 
@@ -29,6 +29,7 @@ def two_level_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_base(folder: Path, channels: tuple[int, ...]) -> Path:
+    tokenizer = CLIPTokenizer.from_pretrained(POCKET / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKL(
@@ -52,15 +53,15 @@ def save_base(folder: Path, channels: tuple[int, ...]) -> Path:
         )
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=864,
+                vocab_size=len(tokenizer),
                 hidden_size=16,
                 intermediate_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 max_position_embeddings=32,
-                bos_token_id=862,
-                eos_token_id=863,
-                pad_token_id=863,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
             )
         )
     vae.save_pretrained(folder / "vae")
