@@ -50,6 +50,7 @@ def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["rendered_data"]
     assert metrics["a2b"]["fid_features"] == "lite0"
+    assert (folder / "pictures_a2b.png").is_file()
     assert "lite0" not in metrics["a2b"]["features_seen_in_training"]
 
 

@@ -52,11 +52,13 @@ class ImageGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the first batch of each direction as a picture."""
-        if batch_idx or not trainer.is_global_zero or trainer.log_dir is None:
+        # Not trainer.log_dir: it broadcasts, and the other ranks do not come here.
+        folder = getattr(trainer.logger, "log_dir", None)
+        if batch_idx or not trainer.is_global_zero or folder is None:
             return
         rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
         pictures = torch.cat([part[: self.images] for part in rows]).float().cpu().clamp(-1, 1)
-        path = Path(trainer.log_dir) / f"pictures_{outputs.direction}.png"
+        path = Path(folder) / f"pictures_{outputs.direction}.png"
         save_image((pictures + 1) / 2, path, nrow=len(outputs.real[: self.images]), padding=2)
 
     def draw(self, translation: Translation) -> Tensor:
