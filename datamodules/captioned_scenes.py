@@ -25,7 +25,7 @@ PART = 250  # pictures per file: what an interruption can cost
 
 def worlds() -> list[tuple[str, str]]:
     """The (task, domain) pairs in their order."""
-    return [(task, domain) for task in scenes.TASKS for domain in ("a", "b")]
+    return list(scenes.PROMPTS)
 
 
 def renderer_hash() -> str:
