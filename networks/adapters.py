@@ -8,9 +8,11 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torch.utils.checkpoint
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -24,6 +26,9 @@ UNET_TARGETS = (
 )
 VAE_TARGETS = "to_q to_k to_v to_out.0 conv conv1 conv2 conv_in conv_out conv_shortcut".split()
 ADAPTER = "default"
+SMALL_LAYER = 100_000
+"""Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
+which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
 
 _strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
 
@@ -75,7 +80,25 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) ->
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
     for layer in lora_layers(module):
         layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
+        if layer.get_base_layer().weight.numel() <= SMALL_LAYER:
+            layer.forward = MethodType(_forward_merged, layer)  # type: ignore[method-assign]
     return module
+
+
+def _forward_merged(layer: Any, x: Tensor) -> Tensor:
+    """``W x + s B A x`` as ``(W + s B A) x``.
+
+    Not under autocast: a young LoRA is smaller than the rounding step of a weight in bfloat16, and would train blindly.
+    """
+    if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
+        return type(layer).forward(layer, x)
+    base = layer.get_base_layer()
+    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
+    weight = torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
+    if isinstance(base, nn.Conv2d):
+        return base._conv_forward(x, weight, base.bias)
+    return F.linear(x, weight, base.bias)
 
 
 def _scale_by_strength(module: nn.Module, args: Any, output: Tensor) -> Tensor:

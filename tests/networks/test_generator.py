@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks import OneStepGenerator, load_generator
+from networks import OneStepGenerator, adapters, load_generator
 from networks.adapters import lora_layers, trainable_names
 from networks.bases import load_base
 from networks.weights import Adapter, load_trained, read_adapter, save_adapter, trained_state
@@ -92,6 +92,23 @@ def test_directions_do_not_leak_into_each_other(tiny_base, image):
     together = generator.translate_together({"a2b": image, "b2a": image.flip(0)}, {"a2b": e, "b2a": e})
     torch.testing.assert_close(together["a2b"], alone["a2b"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(together["b2a"], alone["b2a"].flip(0), atol=1e-5, rtol=1e-4)
+
+
+def test_small_layers_form_their_weight_and_give_the_same_output_and_gradients(tiny_base, image, monkeypatch):
+    outputs, grads = [], []
+    for limit in (adapters.SMALL_LAYER, 0):
+        monkeypatch.setattr(adapters, "SMALL_LAYER", limit)
+        generator = wake(build(tiny_base))
+        formed = [layer for layer in lora_layers(generator) if "forward" in vars(layer)]
+        assert len(formed) == (len(lora_layers(generator)) if limit else 0)
+        output = generator(image, embed(generator))
+        output.square().mean().backward()
+        outputs.append(output)
+        grads.append({n: p.grad for n, p in generator.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        assert (grad - grads[1][name]).norm() <= 1e-3 * grad.norm(), name
 
 
 @pytest.mark.parametrize("strength", [None, [0.3, 0.8]])
