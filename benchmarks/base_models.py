@@ -28,7 +28,6 @@ MODELS = {
     "random": ["--base=pocket", "--model.init_args.generator.init_args.random_init=true"],
     "resnet": ["--base=resnet"],
 }
-IMAGES = 1000
 GLANCE = 5.0  # seconds between two looks at a running training
 
 
@@ -70,18 +69,18 @@ def plan(root: Path, tasks: list[str], models: list[str], seeds: int) -> list[Ru
     ]
 
 
-def command(run: Run, images: int, seconds: float | None, overrides: list[str]) -> list[str]:
+def command(run: Run, images: int | None, seconds: float | None, overrides: list[str]) -> list[str]:
     """The command line that starts a training anew, or resumes it where its folder holds a checkpoint.
 
     Args:
         run: the training.
-        images: where it stops, if it goes by images.
+        images: where it stops, if it goes by images; None for its recipe's own number.
         seconds: where it stops, if it goes by time; validations within the training count, as in ``wall_s``.
         overrides: further arguments of ``make train``.
     """
     if (run.folder / "checkpoints" / "last.ckpt").is_file():
         return [sys.executable, "-m", "commands.resume", f"--run={run.folder}"]
-    limit = [f"--model.init_args.max_images={images}"]
+    limit = [] if images is None else [f"--model.init_args.max_images={images}"]
     if seconds is not None:
         limit = ["--model.init_args.max_images=null", f"--trainer.max_time={_clock(seconds)}"]
     return [
@@ -160,7 +159,7 @@ def expectation(run: Run, lengths: dict[Run, float]) -> float | None:
     return next((sum(found) / len(found) for found in alike if found), None)
 
 
-def train_all(runs: list[Run], images: int, overrides: list[str]) -> dict[str, str]:
+def train_all(runs: list[Run], images: int | None, overrides: list[str]) -> dict[str, str]:
     """Train what is not finished; returns why by run folder for what failed."""
     lengths = {run: metrics["wall_s"] for run in runs if (metrics := run.metrics())}
     failures: dict[str, str] = {}
@@ -168,7 +167,7 @@ def train_all(runs: list[Run], images: int, overrides: list[str]) -> dict[str, s
         label = f"[{k + 1}/{len(runs)}] {run.task} {run.model} seed {run.seed}"
         if run in lengths:
             seen = (run.metrics() or {})["images_seen"]
-            differs = run.model != "resnet" and seen < images
+            differs = images is not None and run.model != "resnet" and seen < images
             print(f"{label}: finished before, {seen} images{f' (NOT {images})' if differs else ''}", flush=True)
             continue
         seconds = None
@@ -206,7 +205,7 @@ def main(args: list[str] | None = None) -> int:
     p.add_argument(
         "--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="MODEL", help="of the three"
     )
-    p.add_argument("--images", type=int, default=IMAGES, help="that pocket and random see (default %(default)s)")
+    p.add_argument("--images", type=int, help="that pocket and random see (default: the recipe's own, a quick start)")
     p.add_argument("--seeds", type=int, default=1, help="runs of each, seeds 0 and up (default %(default)s)")
     p.add_argument("--root", type=Path, default=Path("runs/bench-base"), help="folder of the runs and tables")
     p.add_argument("--out", type=Path, help="write the JSON here too, e.g. benchmarks/results/base_models.json")

@@ -22,14 +22,14 @@ HEADINGS = {
 
 
 def build_report(
-    finished: Mapping[Key, Mapping[str, Any]], command: str, images: int, seeds: int, failures: Mapping[str, str]
+    finished: Mapping[Key, Mapping[str, Any]], command: str, images: int | None, seeds: int, failures: Mapping[str, str]
 ) -> dict[str, Any]:
     """Everything that the table says, as plain JSON types.
 
     Args:
         finished: metrics.json of each finished run.
         command: what was typed.
-        images: that pocket and random were meant to see.
+        images: that pocket and random were meant to see; None where each task's recipe says it.
         seeds: runs of each that were asked for.
         failures: run folder => why there is no figure.
     """
@@ -80,11 +80,21 @@ def _summary(values: list[float | None]) -> dict[str, Any] | None:
 
 
 def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether pocket's FID is at most half of random's and below resnet's, in every direction; None if not known."""
+    """Whether pocket's FID is at most half of random's and below resnet's, in every direction; None if not known.
+
+    ``to_copy``: pocket's FID and LPIPS to the truth as shares of what returning the input unchanged scores.
+    """
     fids: dict[str, dict[str, float]] = {}
+    to_copy: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["task"] == task and row["fid"]:
             fids.setdefault(row["direction"], {})[row["model"]] = row["fid"]["mean"]
+        if row["task"] == task and row["model"] == "pocket":
+            to_copy[row["direction"]] = {
+                name: row[name]["mean"] / row["copy_input"][name]["mean"]
+                for name in ("fid", "lpips_truth")
+                if row[name] and row["copy_input"][name]
+            }
 
     def holds(rival: str, share: float, strictly: bool) -> bool | None:
         pairs = [(fid.get("pocket"), fid.get(rival)) for fid in fids.values()]
@@ -98,16 +108,18 @@ def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "fid": fids,
         "at_most_half_of_random": holds("random", 0.5, strictly=False),
         "below_resnet": holds("resnet", 1.0, strictly=True),
+        "to_copy": to_copy,
     }
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as a table, with a line of judgement per task."""
     columns = [*SCORES, "fid_floor", "images", "seconds"]
+    number = report["images"] or "The recipe's"
     lines = [
         f"`{report['command']}`",
         "",
-        f"{report['images']} images for pocket and random, pocket's seconds for resnet; n = {report['seeds']} per row "
+        f"{number} images for pocket and random, pocket's seconds for resnet; n = {report['seeds']} per row "
         f"unless it says otherwise, mean (lowest to highest); {report['device']}, {report['threads']} thread(s). "
         "Lower is better but for PSNR.",
         "",
@@ -150,7 +162,12 @@ def _sentence(found: Mapping[str, Any]) -> str:
         for direction, fids in found["fid"].items()
     )
     answers = {True: "yes", False: "NO", None: "not known"}
+    shares = "; ".join(
+        f"{direction} " + ", ".join(f"{HEADINGS[name]} {share:.2f}" for name, share in known.items())
+        for direction, known in found["to_copy"].items()
+    )
     return (
         f"- {found['task']}: pocket's FID at most half of random's: {answers[found['at_most_half_of_random']]}; "
         f"below resnet's: {answers[found['below_resnet']]} ({figures})"
+        + (f"; of what a copy scores: {shares}" if shares else "")
     )

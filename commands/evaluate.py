@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from commands.experiments import compose, names
+from commands.records import write_json
 from commands.terminal import user_errors
-from commands.train import describe, print_metrics, write_metrics
+from commands.train import describe, print_metrics
 from commands.translate import pick_device
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
@@ -92,7 +93,7 @@ def main(args: list[str] | None = None) -> int:
         if metrics is not None:
             report[batch.direction] = metrics.compute()
     report = _training_figures(out / "metrics.json", report) | report
-    write_metrics(out / "metrics.json", report)
+    write_json(out / "metrics.json", report)
     print_metrics(report)
     print(f"written: {out / 'metrics.json'}")
     return 0

@@ -11,7 +11,8 @@ from torchvision.utils import make_grid
 
 from commands.pocket_quality import Judge, measure
 from commands.pocket_stages import load_teacher, load_vae
-from commands.pocket_workshop import Workshop, load_weights, stage, write_json
+from commands.pocket_workshop import Workshop, load_weights, stage
+from commands.records import write_json
 from datamodules import scenes
 from datamodules.captioned_scenes import WORLD_SEED
 from datamodules.images import write_image

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from commands.cli import NOISE
+from commands.records import write_json
 from datamodules.captioned_scenes import CaptionedScenes, render_scenes
 from datamodules.pretraining import PretrainingData, StepBatches
 from lightning_modules.pretraining import KeepCheckpoint, Stage
@@ -177,14 +178,6 @@ def load_weights(path: Path, module: Any) -> Any:
     """Fill a module from `save_weights`; returns it frozen."""
     module.load_state_dict(load_file(path))
     return module.requires_grad_(False).eval()
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(part, path)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,7 +1,6 @@
 """``make train``: train an experiment on a base, then score it on the test split."""
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -15,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from commands.cli import TrainCLI
 from commands.experiments import compose, names
+from commands.records import write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Evaluation, Throughput
@@ -110,7 +110,7 @@ def _report(folder: Path, cli: TrainCLI) -> None:
         **describe(model.generator, model.card),
         **evaluation.results,
     }
-    write_metrics(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     flat = {f"final/{k}_{d}": v for d, r in evaluation.results.items() for k, v in r.items() if isinstance(v, float)}
     logger: Any = cli.trainer.logger
     logger.log_hyperparams(
@@ -135,14 +135,6 @@ def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
             **{p: version(p) for p in ("torch", "lightning", "torchmetrics")},
         },
     }
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    part = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:

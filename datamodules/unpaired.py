@@ -63,6 +63,8 @@ class UnpairedImages(TranslationData):
     def prepare_scenes(self, size: int) -> None:
         """Render both domains: no scene is in two splits or, in training, in both domains.
 
+        Validation and test show the same scenes in both, so that one domain's picture is the other's true counterpart.
+
         Raises:
             ValueError: this class has no scenes.
         """
@@ -72,13 +74,12 @@ class UnpairedImages(TranslationData):
         self.images, self.truths = {}, {}
         first = 0
         for stage, count in self.scene_counts.items():
-            starts = {"a": first, "b": first + count}
-            first += 2 * count
+            apart = count if stage == "train" else 0
+            starts = {"a": first, "b": first + apart}
+            first += count + apart
             self.images[stage] = {d: SceneImages(str(self.scenes), d, self.seed, starts[d], count, size) for d in "ab"}
-            self.truths[stage] = {
-                d: SceneImages(str(self.scenes), other, self.seed, starts[d], count, size)
-                for d, other in (("a", "b"), ("b", "a"))
-            }
+            if not apart:
+                self.truths[stage] = {"a": self.images[stage]["b"], "b": self.images[stage]["a"]}
         self._set_prompts([None, None])
 
     def _set_prompts(self, found: list[str | None]) -> None:

@@ -60,7 +60,10 @@ def draw_meadow(layout: np.random.Generator, texture: np.random.Generator, size:
     pieces += _tufts(canvas, layout, (0.8 * r, 0.85 * g, 0.8 * b))
     coats, grazing = [], False
     count = 1 + int(layout.integers(0, 3))
-    depths = np.sort(layout.uniform(1, 2.4, count)) * layout.uniform(2.9, 4.2)
+    # The nearest animal fills a good part of the picture, as in photographs of one.
+    depths = np.sort(layout.uniform(1.1, 2.2, count))
+    depths[0] = min(depths[0], 1.3)
+    depths *= layout.uniform(2.7, 3.8)
     for k, z in enumerate(depths.tolist()):
         # Beside each other rather than behind each other.
         u = 0.5 + layout.uniform(-0.10, 0.10) if k == 0 else (0.5 + (-1) ** k * layout.uniform(0.2, 0.45))

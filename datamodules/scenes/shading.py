@@ -17,7 +17,7 @@ def _rgb(values: Sequence[float]) -> Array:
     return np.array(values, np.float32)[:, None]
 
 
-FOG_DENSITY = 0.035  # per metre: contrast falls to 3 % at 100 m
+FOG_DENSITY = 0.06  # per metre: contrast falls to 5 % at 50 m
 FOG_LIGHT = _rgb([0.76, 0.78, 0.80])
 DAY_AMBIENT = _rgb([0.50, 0.53, 0.58])
 SUNLIGHT = _rgb([0.62, 0.58, 0.50])

@@ -15,16 +15,13 @@ class CollapseAlarm(Callback):
     *Identity collapse* is judged against what the two domains differ by, since an absolute distance cannot do: a lossy
     autoencoder alone moves a picture as far as clear and foggy lie apart.
 
-    - Where the data has true counterparts: ``identity_gap / (identity_gap + lpips_truth)``, above a half where
-      translations are nearer to the truth than to their inputs.  Rendered scenes, Lite0, 128 px: copies 0.00, copies
-      blurred or with noise 0.15 to 0.45 (0.49 at a quarter of the resolution), true counterparts 1.00, these blurred,
-      noisy or moved by two pixels 0.51 to 0.83.
-    - Else ``domain_shift``, the share of the way between the domains: copies 0.00, copies at half resolution -0.03 to
-      0.27 (towards fog 0.41), true counterparts 0.95 to 1.07, these at half resolution 0.69 to 1.26.
+    - Where the data has true counterparts: ``identity_gap / (identity_gap + lpips_truth)``.  0 is a copy, 1 the truth;
+      above a half, translations are nearer to the truth than to their inputs.
+    - Else ``domain_shift``, the share of the way between the domains: 0 is a copy, 1 the target's domain.  Blur alone
+      moves a picture some of the way.
     - Where the pictures are too few to tell the domains apart, ``identity_gap`` as it is: finds exact copies only.
 
-    *Mode collapse* goes by ``diversity``: one, two or eight pictures for all inputs score 0.00, true counterparts 0.88
-    to 1.14.
+    *Mode collapse* goes by ``diversity``: 0 where a few pictures serve all inputs, 1 where outputs differ as inputs do.
 
     A warning goes to the log and, as text, to TensorBoard; ``alarm/<name>_<direction>`` is drawn as 0 or 1 each time.
 

@@ -83,6 +83,10 @@ class DistillationStage(Stage):
             optimizer(self.critic.heads.parameters(), self.lr_discriminator, (0.0, 0.99), 0.0),
         ]
 
+    def discriminator_lr_factor(self, step: int) -> float:
+        """Full: it begins late, and at the student's falling rate it would hardly learn."""
+        return 1.0
+
     @torch.no_grad()
     def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `(B, L)` => context `(B, L, D)` and pooled prompt `(B, D)`."""

@@ -42,6 +42,10 @@ class Stage(LightningModule):
         rise = (step + 1) / self.warmup if self.warmup else 1.0
         return min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
+    def discriminator_lr_factor(self, step: int) -> float:
+        """The discriminator's; as the model's."""
+        return self.lr_factor(step)
+
     def draw(self, step: int) -> torch.Generator:
         """The generator of one step's random numbers; on the CPU, so that they are the same on every device."""
         state = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)
@@ -71,12 +75,14 @@ class Stage(LightningModule):
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Set the learning rates of this step; the full ones are kept in each group as `initial_lr`."""
         found: Any = self.optimizers()
-        for optimizer in found if isinstance(found, list) else [found]:
+        step = batch["step"]
+        factors = (self.lr_factor(step), self.discriminator_lr_factor(step))
+        for optimizer, factor in zip(found if isinstance(found, list) else [found], factors, strict=False):
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * self.lr_factor(batch["step"])
+                group["lr"] = group["initial_lr"] * factor
 
     def both_optimizers(self) -> tuple[Any, Any]:
-        """The model's and the discriminator's."""
+        """The model's and, after it, the discriminator's."""
         found: Any = self.optimizers()
         return found[0], found[1]
 

@@ -57,6 +57,7 @@ def test_both_directions_must_hold():
     (found,) = report({("t", "pocket", 0): pocket, ("t", "random", 0): random})["verdicts"]
     assert found["at_most_half_of_random"] is False
     assert found["fid"] == {"a2b": {"pocket": 10.0, "random": 30.0}, "b2a": {"pocket": 16.0, "random": 30.0}}
+    assert found["to_copy"] == {d: {"fid": fid / 90, "lpips_truth": 0.5} for d, fid in (("a2b", 10), ("b2a", 16))}
 
 
 def test_seeds_give_mean_and_extremes():
@@ -82,6 +83,7 @@ def test_the_table_shows_every_row_and_what_is_missing():
     assert "| 10 | - |" in rows[4]
     assert "- no figures from runs/x: out of memory" in markdown(found)
     assert "below resnet's: not known" in markdown(found)
+    assert "of what a copy scores: a2b FID 0.11, LPIPS to truth 0.50; b2a" in markdown(found)
 
 
 def test_placeholders_are_shouted():

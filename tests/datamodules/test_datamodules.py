@@ -251,15 +251,21 @@ def test_fog_hides_what_is_far():
     assert far < near
 
 
-def test_no_scene_is_in_two_places_and_truth_is_its_twin():
+def test_splits_share_no_scene_and_only_evaluation_shows_both_sides_of_one():
     data = HorseZebra(**SCENES)
-    scenes = [
-        images.name(k).rpartition("/")[2]
-        for pair in data.images.values()
-        for images in pair.values()
-        for k in range(len(images))
-    ]
-    assert len(set(scenes)) == len(scenes) == 22
+    scenes = {
+        stage: [{images.name(k).rpartition("/")[2] for k in range(len(images))} for images in pair.values()]
+        for stage, pair in data.images.items()
+    }
+    assert [len(numbers) for pair in scenes.values() for numbers in pair] == [6, 6, 3, 3, 2, 2]
+    assert scenes["validate"][0] == scenes["validate"][1]
+    assert scenes["test"][0] == scenes["test"][1]
+    apart = [*scenes["train"], scenes["validate"][0], scenes["test"][0]]
+    assert len(set().union(*apart)) == sum(len(numbers) for numbers in apart)
+
+
+def test_truth_is_the_same_scene_in_the_other_domain():
+    data = HorseZebra(**SCENES)
     assert data.is_rendered
     assert data.has_truth
     assert data.description.startswith("twin world")
