@@ -92,8 +92,13 @@ class _Pixels:
     noise: Array
     canvas: Canvas
 
+    def __post_init__(self) -> None:
+        self.alone = bool((self.rows == self.rows[0]).all())
+
     def param(self, k: int) -> Array:
-        return self.table[:, Columns.PARAMS + k].take(self.rows)
+        column = self.table[:, Columns.PARAMS + k]
+        # One number for all where there is one surface, as on the ground.
+        return column[self.rows[0]] if self.alone else column.take(self.rows)
 
     def local(self) -> tuple[Array, Array]:
         a, b, c, d, e, f = (self.table[:, k].take(self.rows) for k in range(8, 14))
@@ -155,9 +160,10 @@ def _ground(s: Surfaces, at: Array, p: _Pixels) -> None:
         colour = _mix(colour, line, _band(offset, 0.08, across) * broken)
         colour = _mix(colour, _rgb([0.86, 0.86, 0.84]), _band(away - half + 0.3, 0.06, across))
         crossing = p.param(4)
-        bars = _band(np.mod(offset, 1.0) - 0.5, 0.26, across) * _band(away, half - 0.4, across)
-        bars = bars * _band(depth - crossing, 1.5, along) * (crossing > 0)
-        colour = _mix(colour, _rgb([0.88, 0.88, 0.86]), bars)
+        if np.any(crossing > 0):
+            bars = _band(np.mod(offset, 1.0) - 0.5, 0.26, across) * _band(away, half - 0.4, across)
+            bars = bars * _band(depth - crossing, 1.5, along) * (crossing > 0)
+            colour = _mix(colour, _rgb([0.88, 0.88, 0.86]), bars)
     s.colour.reshape(3, -1)[:, at] = colour
 
 
