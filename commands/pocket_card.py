@@ -81,9 +81,10 @@ def quality_table(report: dict[str, Any]) -> str:
         probes = (f"{row['probe'][task]:.1%} ({row['probe_fixed_prompts'][task]:.1%})" for task in tasks)
         lines.append([name, f"{row['fid']:.2f}", f"{1000 * row['kid']:.2f}", *probes])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    auto = report["autoencoder"]
+    auto, kept = report["autoencoder"], report["identity"]
     return (
-        f"{table}\n\nAutoencoder on unseen scenes: PSNR {auto['psnr']:.2f} dB, LPIPS {auto['lpips']:.4f}. "
+        f"{table}\n\nAutoencoder on unseen scenes: PSNR {auto['psnr']:.2f} dB, LPIPS {auto['lpips']:.4f}; "
+        f"with one step of the UNet in between: {kept['psnr']:.2f} dB, {kept['lpips']:.4f}. "
         f"Diversity: pictures of one prompt differ {report['diversity_mean']:.2f} times as much as renders do."
     )
 
@@ -129,7 +130,8 @@ pretrained weights; EfficientNet-Lite1 (ImageNet) judged the autoencoder's perce
 Autoencoder: L1, perceptual distance, light KL, then a patch discriminator on the decoder. Teacher: UNet and text
 encoder together, noise prediction, min-SNR weights, moving average. Distillation: regression on {distilled["pairs"]} of
 the teacher's draws ({distilled["pairs_steps"]} steps, guidance {distilled["guidance"]}), then also a discriminator on
-the teacher's features. Seed {shop.settings.seed} throughout; {versions}.
+the teacher's features; all the while, pictures' own latents are handed on as they are, so that a translation starts as
+what the autoencoder makes of its input. Seed {shop.settings.seed} throughout; {versions}.
 Settings: `experiments/pretraining/pocket.yaml`; made by `make pocket`.
 
 ## Measured quality

@@ -82,6 +82,19 @@ def measure(shop: Workshop, judge: Judge) -> tuple[dict[str, Any], Tensor]:
             images.append(decode(latent).cpu())
         return torch.cat(images)
 
+    @torch.no_grad()
+    def hand_on(images: Tensor, captions: list[str] | None) -> Tensor:
+        """Through the autoencoder, and with captions through one step of the UNet as well."""
+        outputs = []
+        for start in range(0, len(images), BATCH):
+            latent = vae.encode(images[start : start + BATCH].to(shop.device)).latent_dist.mean
+            latent = latent * vae.config.scaling_factor
+            if captions is not None:
+                context = prompts(captions[start : start + BATCH], shop.device)
+                latent = draw_one_step(unet, context, latent, base.alpha_bar, base.timestep, base.prediction_type)
+            outputs.append(decode(latent).cpu())
+        return torch.cat(outputs)
+
     captions, world_of = renders[0].captions, torch.tensor(renders[0].world_of)
     samples = one_step(captions, seed=0)
     teacher = many_steps(shop, captions, decode, side)
@@ -95,7 +108,8 @@ def measure(shop: Workshop, judge: Judge) -> tuple[dict[str, Any], Tensor]:
     report = {
         "n": len(captions),
         "features": judge.network.name,
-        "autoencoder": reconstruction(decode, vae, floor, judge, shop.device),
+        "autoencoder": closeness(hand_on(floor, None), floor, judge),
+        "identity": closeness(hand_on(floor, captions), floor, judge),
         **{
             name: {
                 "fid": float(frechet_distance(reference, found)),
@@ -137,13 +151,8 @@ def many_steps(shop: Workshop, captions: list[str], decode: Any, side: int) -> T
     return torch.cat(images)
 
 
-@torch.no_grad()
-def reconstruction(decode: Any, vae: Any, images: Tensor, judge: Judge, device: torch.device) -> dict[str, float]:
-    """PSNR (dB) and perceptual distance of images `(N, 3, H, W)` and what the autoencoder keeps of them."""
-    scale = vae.config.scaling_factor
-    outputs = torch.cat(
-        [decode(vae.encode(part.to(device)).latent_dist.mean * scale).cpu() for part in images.split(BATCH)]
-    )
+def closeness(outputs: Tensor, images: Tensor, judge: Judge) -> dict[str, float]:
+    """PSNR (dB) and perceptual distance of outputs and the images `(N, 3, H, W)` that they should be."""
     quality = psnr(quantise(outputs), quantise(images))
     return {"psnr": float(quality.mean()), "lpips": float(judge.distances(outputs, images).mean())}
 

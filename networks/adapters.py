@@ -78,10 +78,11 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) ->
     # lora_alpha is annotated int by peft; any number scales.
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
-    for layer in lora_layers(module):
+    layers: list[Any] = lora_layers(module)
+    for layer in layers:
         layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
         if layer.get_base_layer().weight.numel() <= SMALL_LAYER:
-            layer.forward = MethodType(_forward_merged, layer)  # type: ignore[method-assign]
+            layer.forward = MethodType(_forward_merged, layer)
     return module
 
 

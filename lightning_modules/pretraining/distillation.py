@@ -3,6 +3,9 @@
 First the student learns the teacher's own draws by heart (regression on noise and result, as Luhman and Luhman 2021);
 then a discriminator on the teacher's features (Sauer et al. 2024) makes it sharp, while the regression, at a lower
 weight, keeps every noise at its own picture, so that pictures stay as different as the teacher's.
+
+What the base is for enters too: where the input is no noise but a picture's latent, under that picture's caption, the
+student hands it on.  A translation then starts as what the autoencoder makes of its input and need not learn that.
 """
 
 import copy
@@ -29,7 +32,8 @@ class DistillationStage(Stage):
         schedule: config of the noise schedule.
         decoder: for the pictures in TensorBoard.
         preview: tokens `(N, L)` of the captions that these show.
-        weights: of the terms `regression` (alone), `regression_late` (beside the discriminator) and `gan`.
+        weights: of the terms `regression` (alone), `regression_late` (beside the discriminator), `identity` and `gan`.
+        identity_batch: real latents per step that are to be handed on.
         gan_from: share of the steps after which the discriminator begins, in [0, 1].
         noise_range: timesteps that latents are noised to before they are judged, first and last.
         lr: of the student.
@@ -51,6 +55,7 @@ class DistillationStage(Stage):
         decoder: Decoder,
         preview: Tensor,
         weights: dict[str, float],
+        identity_batch: int = 8,
         gan_from: float = 0.5,
         noise_range: tuple[int, int] = (50, 800),
         lr: float = 2e-4,
@@ -73,6 +78,7 @@ class DistillationStage(Stage):
         self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
         self.register_buffer("preview", preview, persistent=False)
         self.decoder, self.weights, self.noise_range = decoder, dict(weights), tuple(noise_range)
+        self.identity_batch = identity_batch
         self.gan_step = round(gan_from * self.steps)
         self.lr, self.lr_discriminator, self.clip_norm = lr, lr_discriminator, clip_norm
 
@@ -104,15 +110,20 @@ class DistillationStage(Stage):
             self.average.update_parameters(self.student)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One step on pairs, and in the later share on real latents `(B, 4, h, w)` with their tokens `(B, L)`."""
+        """One step on pairs and real latents `(B, 4, h, w)` with their tokens `(B, L)`, later with a discriminator."""
         step = batch["step"]
         own, judge = self.both_optimizers()
-        context, _ = self.embed(batch["pair_tokens"])
-        result = self.one_step(self.student, batch["pair_noise"], context)
-        regression = F.huber_loss(result, batch["pair_target"])
-        if step < self.gan_step:
-            terms = {"regression": regression}
-            self.descend(own, weighted_total(terms, {"regression": self.weights["regression"]}), self.clip_norm)
+        kept = batch["latent"][: self.identity_batch]
+        context, _ = self.embed(torch.cat([batch["pair_tokens"], batch["tokens"][: len(kept)]]))
+        result = self.one_step(self.student, torch.cat([batch["pair_noise"], kept]), context)
+        drawn, handed_on = result.split([len(batch["pair_noise"]), len(kept)])
+        early = step < self.gan_step
+        terms = {
+            "regression" if early else "regression_late": F.huber_loss(drawn, batch["pair_target"]),
+            "identity": F.huber_loss(handed_on, kept),
+        }
+        if early:
+            self.descend(own, weighted_total(terms, {name: self.weights[name] for name in terms}), self.clip_norm)
             self.log_terms(terms, step)
             return
         draw, real = self.draw(step), batch["latent"]
@@ -122,10 +133,7 @@ class DistillationStage(Stage):
         t = torch.randint(first, last + 1, (len(real),), generator=draw).to(self.device)
         real, noised = self.renoise(real, t, draw), self.renoise(fake, t, draw)
         self.critic.heads.requires_grad_(False)
-        terms = {
-            "regression_late": regression,
-            "gan": hinge_generator_loss(self.critic(noised, t, context, pooled)),
-        }
+        terms["gan"] = hinge_generator_loss(self.critic(noised, t, context, pooled))
         self.critic.heads.requires_grad_(True)
         self.descend(own, weighted_total(terms, {name: self.weights[name] for name in terms}), self.clip_norm)
         verdicts = [self.critic(latent.detach(), t, context, pooled) for latent in (real, noised)]

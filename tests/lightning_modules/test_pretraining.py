@@ -92,7 +92,7 @@ def teacher(steps, **options):
 
 
 def distillation(steps, **options):
-    weights = {"regression": 1.0, "regression_late": 0.5, "gan": 0.1}
+    weights = {"regression": 1.0, "regression_late": 0.5, "identity": 0.5, "gan": 0.1}
     arguments = {"steps": steps, "warmup": 0, "seed": 0, "gan_from": 0.5, **options}
     return DistillationStage(
         small_unet(), small_text(), SCHEDULE, lambda latent: latent, TOKENS, weights=weights, **arguments
@@ -151,6 +151,20 @@ def test_regression_pulls_the_students_one_step_to_the_teachers_draws():
 
     before = distance()
     run(module, latent=target, tokens=TOKENS, pair_noise=noise, pair_target=target, pair_tokens=TOKENS)
+    assert distance() < 0.5 * before
+
+
+def test_a_pictures_own_latent_is_handed_on():
+    module = distillation(40, lr=3e-3, gan_from=1.0)
+    noise, latent = torch.randn(8, 4, 4, 4), torch.randn(8, 4, 4, 4)
+    context, _ = module.embed(TOKENS)
+
+    def distance():
+        with torch.no_grad():
+            return float((module.one_step(module.student, latent, context) - latent).square().mean())
+
+    before = distance()
+    run(module, latent=latent, tokens=TOKENS, pair_noise=noise, pair_target=torch.zeros(8, 4, 4, 4), pair_tokens=TOKENS)
     assert distance() < 0.5 * before
 
 
