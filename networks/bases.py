@@ -110,7 +110,8 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
             f"Base {name!r} cannot work here: its UNet takes {unet.config.in_channels} channels, its VAE gives "
             f"{vae.config.latent_channels}; direct conditioning feeds one to the other."
         )
-    scheduler = _read(DDPMScheduler, "scheduler", name, where)
+    with torch.device("cpu"):  # numbers are read from it, even where the networks are built without memory
+        scheduler = _read(DDPMScheduler, "scheduler", name, where)
     return Base(
         name=name,
         source=source,

@@ -1,0 +1,61 @@
+"""SD-Turbo's architecture whole, on the meta device: nothing is allocated, everything is counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from networks import OneStepGenerator
+from networks.adapters import trainable_names
+
+SD_TURBO = Path(__file__).parents[2] / "networks" / "architectures" / "sd-turbo"
+
+
+def build(**settings):
+    with torch.device("meta"):
+        return OneStepGenerator(str(SD_TURBO), random_init=True, **settings)
+
+
+def count(parameters):
+    return sum(p.numel() for p in parameters)
+
+
+def frozen(module):
+    return count(p for name, p in module.named_parameters() if not p.requires_grad)
+
+
+def trained(module, part=""):
+    return [p for name, p in module.named_parameters() if p.requires_grad and part in name]
+
+
+def test_the_parts_have_the_published_numbers_of_parameters():
+    generator = build()
+    assert frozen(generator.unet) == 865_910_724
+    assert frozen(generator.autoencoders["a2b"].vae) == 83_653_863
+    with torch.device("meta"):
+        text = CLIPTextModel(CLIPTextConfig(**json.loads((SD_TURBO / "text_encoder" / "config.json").read_text())))
+    assert count(text.parameters()) == 340_387_840
+
+
+# As released the skip convolutions carry LoRA too (11 264 numbers more per VAE), and the unpaired conv_in only LoRA.
+@pytest.mark.parametrize(("rank", "lora"), [(128, 129_737_216), (8, 8_108_576)])
+@pytest.mark.parametrize("directions", [("a2b",), ("a2b", "b2a")])
+def test_what_trains(rank, lora, directions):
+    generator = build(rank_unet=rank, rank_vae=4, directions=directions)
+    assert (len(trained(generator.unet, "lora")), count(trained(generator.unet, "lora"))) == (514, lora)
+    assert count(trained(generator.unet, "conv_in.trained")) == 11_840
+    for direction in directions:
+        autoencoder = generator.autoencoders[direction]
+        assert (len(trained(autoencoder, "lora")), count(trained(autoencoder, "lora"))) == (140, 881_960)
+        assert [tuple(p.shape) for p in trained(autoencoder, "skip_convs")] == [
+            (512, 512, 1, 1), (512, 256, 1, 1), (512, 128, 1, 1), (256, 128, 1, 1),
+        ]  # fmt: skip
+    assert len(trainable_names(generator)) == 516 + 144 * len(directions)
+
+
+def test_nothing_at_this_size_forms_its_whole_weight_but_the_smallest_layers():
+    """W + BA has the size of W: only where that is nothing may it be kept for backward."""
+    formed = [m for m in build().modules() if "forward" in vars(m)]
+    assert sum(m.get_base_layer().weight.numel() for m in formed) < 1_000_000
