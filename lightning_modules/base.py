@@ -36,6 +36,7 @@ class TranslationModule(LightningModule):
         clip_norm: gradient norm above which gradients are scaled down, generator and discriminators each.
         accumulate: batches per optimiser step.
         max_images: training stops when this many images were seen; None leaves stopping to the trainer.
+        skip_lr_factor: learning rate of the generator's skip convolutions, as a multiple of its own.
         prompts: target prompt by direction, from the data.
         card: what the adapter should remember beside the generator (task, preprocessing ...), plain JSON types.
     """
@@ -50,6 +51,7 @@ class TranslationModule(LightningModule):
         clip_norm: float,
         accumulate: int,
         max_images: int | None,
+        skip_lr_factor: float,
         prompts: dict[str, str],
         card: dict[str, Any],
     ) -> None:
@@ -70,17 +72,23 @@ class TranslationModule(LightningModule):
             accumulate,
             max_images,
         )
+        self.skip_lr_factor = skip_lr_factor
         self.card = card
         self.images_seen = 0
         self.batches_seen = 0
         self._rng: list[dict[str, Any]] | None = None
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Generator's optimiser, then the discriminators'."""
+        """Generator's optimiser, its skip convolutions in a group of their own; then the discriminators'."""
+        trained = [(name, p) for name, p in self.generator.named_parameters() if p.requires_grad]
+        skips = [p for name, p in trained if "skip_convs" in name]
+        groups = [{"params": [p for name, p in trained if "skip_convs" not in name]}]
         optimizers = [
-            self.optimizer_g(p for p in self.generator.parameters() if p.requires_grad),
+            self.optimizer_g([*groups, {"params": skips}] if skips else groups),
             self.optimizer_d(p for p in self.discriminators.parameters() if p.requires_grad),
         ]
+        if skips:
+            optimizers[0].param_groups[1]["lr"] *= self.skip_lr_factor
         # The recipe's rates: a resumed optimiser holds warmed-up ones.
         self._full_lrs = [[group["lr"] for group in o.param_groups] for o in optimizers]
         return optimizers

@@ -58,6 +58,7 @@ class Pix2PixTurbo(TranslationModule):
         clip_norm: see `TranslationModule`.
         accumulate: see `TranslationModule`.
         max_images: see `TranslationModule`.
+        skip_lr_factor: see `TranslationModule`.
         card: see `TranslationModule`.
     """
 
@@ -76,6 +77,7 @@ class Pix2PixTurbo(TranslationModule):
         clip_norm: float = 1.0,
         accumulate: int = 1,
         max_images: int | None = None,
+        skip_lr_factor: float = 1.0,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -87,6 +89,7 @@ class Pix2PixTurbo(TranslationModule):
             clip_norm,
             accumulate,
             max_images,
+            skip_lr_factor,
             prompts,
             {"task": "paired", **(card or {})},
         )

@@ -58,6 +58,7 @@ class CycleGANTurbo(TranslationModule):
         clip_norm: see `TranslationModule`.
         accumulate: see `TranslationModule`; 1 with "sequential".
         max_images: see `TranslationModule`.
+        skip_lr_factor: see `TranslationModule`.
         card: see `TranslationModule`.
 
     Raises:
@@ -78,6 +79,7 @@ class CycleGANTurbo(TranslationModule):
         clip_norm: float = 10.0,
         accumulate: int = 1,
         max_images: int | None = None,
+        skip_lr_factor: float = 1.0,
         card: dict[str, Any] | None = None,
     ) -> None:
         if set(generator.directions) != {"a2b", "b2a"}:
@@ -95,6 +97,7 @@ class CycleGANTurbo(TranslationModule):
             clip_norm,
             accumulate,
             max_images,
+            skip_lr_factor,
             prompts,
             {"task": "unpaired", **(card or {})},
         )

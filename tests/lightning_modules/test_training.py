@@ -194,6 +194,17 @@ def test_warm_up_counts_images_and_then_stays(unpaired):
     assert factors == [0.25, 0.5, 1.0, 1.0]
 
 
+def test_skips_can_learn_faster_than_the_rest(unpaired):
+    module = unpaired(optimizer=adamw(lr=1e-3), warmup_images=4, skip_lr_factor=10.0)
+    fit(module, [unpaired_batch(1)])
+    rest, skips = module.optimizers()[0].param_groups
+    assert (rest["lr"], skips["lr"]) == (pytest.approx(0.25e-3), pytest.approx(2.5e-3))
+    wanted = {id(p) for name, p in module.named_parameters() if "skip_convs" in name}
+    assert {id(p) for p in skips["params"]} == wanted
+    trained = {id(p) for p in module.generator.parameters() if p.requires_grad}
+    assert {id(p) for p in rest["params"]} == trained - wanted
+
+
 def test_float16_is_refused(unpaired):
     with pytest.raises(ValueError, match="bf16-mixed or 32-true"):
         fit(unpaired(), [unpaired_batch(1)], precision="bf16-true")
