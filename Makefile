@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate evaluate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes pocket
+.PHONY: help setup lock doctor train resume translate evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -63,6 +63,10 @@ translate: ## translate pictures: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b ST
 evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
+
+estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BATCH=] [ARGS=--trainer.precision=bf16-mixed]
+	$(call need,EXP,make estimate EXP=clear2foggy BASE=sd-turbo SIZE=512 BATCH=1)
+	@$(run) -m commands.estimate $(call flags,EXP:--exp BASE:--base SIZE:--size BATCH:--batch) $(ARGS)
 
 ablate: ## not there yet: a grid of settings
 	@echo "make ablate is not there yet: change a setting of one run with make train EXP=... ARGS=..." >&2; exit 2

@@ -67,6 +67,8 @@ class FeatureNetwork(nn.Module):
         self._hidden: list[Any] = [trunk.float().eval().requires_grad_(False)]  # in a list: no registered sub-module
         digest = hashlib.sha256()
         for tensor in trunk.state_dict().values():
+            if tensor.is_meta:  # counted, never run on values
+                break
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         self.hash = digest.hexdigest()[:12]
         mean, std = mean_std or ((0.5,) * 3, (0.5,) * 3)

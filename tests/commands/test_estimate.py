@@ -1,0 +1,74 @@
+"""The counted memory: against real tensors, and in the directions that settings must move it."""
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands.cli import TrainCLI
+from commands.estimate import PeakMemory, _batch, _without_trainer, main
+from commands.experiments import compose
+
+MB = 2**20
+
+
+def figures(capsys, *arguments):
+    assert main(["--exp", "clear2foggy", *arguments]) == 0
+    lines = [line.rsplit(None, 2) for line in capsys.readouterr().out.splitlines() if line.endswith(" MB")]
+    return {name.strip(): int(value.replace(",", "")) for name, value, _ in lines}
+
+
+def test_bytes_are_counted_while_somebody_holds_them():
+    with PeakMemory() as counter:
+        x = torch.zeros(MB // 4)
+        view = x[10:]
+        y = x + 1
+        assert (counter.live, counter.peak) == (2 * MB, 2 * MB)
+        del x
+        assert counter.live == 2 * MB  # the view holds it
+        del view, y
+        gc.collect()
+        assert (counter.live, counter.peak) == (0, 2 * MB)
+
+
+def test_saved_activations_live_until_backward():
+    weight = torch.ones(256, 256, requires_grad=True)
+    with PeakMemory() as counter:
+        x = torch.zeros(256, 256)
+        loss = (x @ weight).exp().sum()
+        assert counter.live >= 2 * x.nbytes  # the input and what exp saved
+        del x
+        before = counter.live
+        loss.backward()
+        assert counter.live < before + weight.nbytes
+        assert weight.grad is not None
+
+
+def test_the_parts_add_up_and_checkpointing_and_rank_move_them(capsys):
+    plain = figures(capsys, "--size=64")
+    assert abs(plain.pop("peak") - sum(plain.values())) <= len(plain)
+    saving = figures(capsys, "--size=64", "--model.init_args.generator.init_args.checkpointing=true")
+    assert saving["activations at the peak"] < 0.8 * plain["activations at the peak"]
+    assert saving["trained weights"] == plain["trained weights"]
+    small = figures(capsys, "--size=64", "--model.init_args.generator.init_args.rank_unet=1")
+    assert small["trained weights"] < plain["trained weights"]
+    assert plain["their optimisers"] == pytest.approx(2 * plain["trained weights"], abs=2)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(64, 1), (96, 2)])
+def test_the_estimate_is_what_real_tensors_take(capsys, size, batch):
+    """The same step on real tensors, counted the same way: shapes alone give the bytes."""
+    values = {"resize": size, "crop": size, "batch_size": batch}
+    flags = [f"--data.init_args.{name}={value}" for name, value in values.items()]
+    counted = figures(capsys, *flags)["peak"]
+    recipe = compose("clear2foggy", "pocket")
+    counter = PeakMemory()
+    with counter:
+        module = TrainCLI(Path("runs/a/b/version_0"), [*(f"--config={c}" for c in recipe.configs), *flags]).model
+        with _without_trainer(module):
+            for _ in range(2):
+                gc.collect()
+                counter.peak = counter.live
+                module.training_step(_batch(module, batch, size), 0)
+    assert counted == pytest.approx(counter.peak / MB, rel=0.25)
