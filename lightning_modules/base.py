@@ -37,6 +37,8 @@ class TranslationModule(LightningModule):
         accumulate: batches per optimiser step.
         max_images: training stops when this many images were seen; None leaves stopping to the trainer.
         skip_lr_factor: learning rate of the generator's skip convolutions, as a multiple of its own.
+        cooldown: last share of `max_images`, in [0, 1], over which the learning rate falls linearly towards 0; without
+            `max_images` there is no end to count back from, and the rate stays.
         prompts: target prompt by direction, from the data.
         card: what the adapter should remember beside the generator (task, preprocessing ...), plain JSON types.
     """
@@ -52,12 +54,15 @@ class TranslationModule(LightningModule):
         accumulate: int,
         max_images: int | None,
         skip_lr_factor: float,
+        cooldown: float,
         prompts: dict[str, str],
         card: dict[str, Any],
     ) -> None:
         super().__init__()
         if accumulate < 1:
             raise ValueError(f"accumulate must be at least 1 batch, got {accumulate}.")
+        if not 0 <= cooldown <= 1:
+            raise ValueError(f"cooldown is a share of max_images in [0, 1], got {cooldown}.")
         self.automatic_optimization = False
         self.strict_loading = (
             False  # frozen weights are not in a checkpoint; on_load_checkpoint checks the rest exactly
@@ -72,7 +77,7 @@ class TranslationModule(LightningModule):
             accumulate,
             max_images,
         )
-        self.skip_lr_factor = skip_lr_factor
+        self.skip_lr_factor, self.cooldown = skip_lr_factor, cooldown
         self.card = card
         self.images_seen = 0
         self.batches_seen = 0
@@ -107,8 +112,12 @@ class TranslationModule(LightningModule):
 
     @property
     def lr_factor(self) -> float:
-        """Share of the full learning rate at the current count of images (linear warm-up, then constant)."""
-        return min(1.0, (self.images_seen + 1) / self.warmup_images) if self.warmup_images else 1.0
+        """Share of the full learning rate at the current count of images: linear warm-up, constant, linear cool-down."""
+        rise = (self.images_seen + 1) / self.warmup_images if self.warmup_images else 1.0
+        fall = 1.0
+        if self.max_images and self.cooldown:
+            fall = max(0.0, (1 - self.images_seen / self.max_images) / self.cooldown)
+        return min(1.0, rise, fall)
 
     def optimise(self, which: int, loss: Tensor) -> None:
         """Backward, and every `accumulate` batches clip, step and clear.

@@ -59,6 +59,7 @@ class Pix2PixTurbo(TranslationModule):
         accumulate: see `TranslationModule`.
         max_images: see `TranslationModule`.
         skip_lr_factor: see `TranslationModule`.
+        cooldown: see `TranslationModule`.
         card: see `TranslationModule`.
     """
 
@@ -78,6 +79,7 @@ class Pix2PixTurbo(TranslationModule):
         accumulate: int = 1,
         max_images: int | None = None,
         skip_lr_factor: float = 1.0,
+        cooldown: float = 0.0,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -90,6 +92,7 @@ class Pix2PixTurbo(TranslationModule):
             accumulate,
             max_images,
             skip_lr_factor,
+            cooldown,
             prompts,
             {"task": "paired", **(card or {})},
         )

@@ -59,6 +59,7 @@ class CycleGANTurbo(TranslationModule):
         accumulate: see `TranslationModule`; 1 with "sequential".
         max_images: see `TranslationModule`.
         skip_lr_factor: see `TranslationModule`.
+        cooldown: see `TranslationModule`.
         card: see `TranslationModule`.
 
     Raises:
@@ -80,6 +81,7 @@ class CycleGANTurbo(TranslationModule):
         accumulate: int = 1,
         max_images: int | None = None,
         skip_lr_factor: float = 1.0,
+        cooldown: float = 0.0,
         card: dict[str, Any] | None = None,
     ) -> None:
         if set(generator.directions) != {"a2b", "b2a"}:
@@ -98,6 +100,7 @@ class CycleGANTurbo(TranslationModule):
             accumulate,
             max_images,
             skip_lr_factor,
+            cooldown,
             prompts,
             {"task": "unpaired", **(card or {})},
         )

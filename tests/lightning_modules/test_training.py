@@ -194,6 +194,23 @@ def test_warm_up_counts_images_and_then_stays(unpaired):
     assert factors == [0.25, 0.5, 1.0, 1.0]
 
 
+def test_the_rate_can_fall_towards_the_end(unpaired):
+    module = unpaired(optimizer=adamw(lr=1.0), warmup_images=4, max_images=20, cooldown=0.5)
+    factors = []
+    for seen in (0, 3, 10, 15, 19, 25):
+        module.images_seen = seen
+        factors.append(module.lr_factor)
+    assert factors == pytest.approx([0.25, 1.0, 1.0, 0.5, 0.1, 0.0])
+
+
+def test_without_an_end_nothing_cools_down(unpaired):
+    module = unpaired(optimizer=adamw(lr=1.0), warmup_images=0, max_images=None, cooldown=0.5)
+    module.images_seen = 10**6
+    assert module.lr_factor == 1.0
+    with pytest.raises(ValueError, match="share of max_images"):
+        unpaired(cooldown=120)
+
+
 def test_skips_can_learn_faster_than_the_rest(unpaired):
     module = unpaired(optimizer=adamw(lr=1e-3), warmup_images=4, skip_lr_factor=10.0)
     fit(module, [unpaired_batch(1)])
