@@ -112,7 +112,7 @@ class TranslationModule(LightningModule):
 
     @property
     def lr_factor(self) -> float:
-        """Share of the full learning rate at the current count of images: linear warm-up, constant, linear cool-down."""
+        """Share of the full learning rate at the current count of images: linear rise, constant, linear fall."""
         rise = (self.images_seen + 1) / self.warmup_images if self.warmup_images else 1.0
         fall = 1.0
         if self.max_images and self.cooldown:
