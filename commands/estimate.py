@@ -102,7 +102,7 @@ def main(args: list[str] | None = None) -> int:
     print(f"{own.exp} on {own.base}: {size} px, batch {batch}, {precision}, on every GPU")
     for name, value in found.items():
         print(f"  {name:<34}{value / MB:>10,.0f} MB")
-    print("Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top, commonly 1 to 2 GB.")
+    print("Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top.")
     return 0
 
 
@@ -152,7 +152,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in module.state_dict().values())
 
 
-def _give_shape(module: nn.Module) -> None:
+def _give_shape(module: Any) -> None:
     """Meta tensors => fake ones; what was shared stays shared."""
     judges = _judges(module)
     known: dict[int, Tensor] = {}
@@ -172,6 +172,7 @@ def _give_shape(module: nn.Module) -> None:
                 if tensor is not None:
                     old.append(tensor)
                     tensors[name] = shaped(tensor)  # type: ignore[assignment]
+    module._device = torch.device("cpu")  # as Lightning's own .to() would set it
     for judge in judges:
         judge._heads = [shaped(head) for head in judge._heads]
 

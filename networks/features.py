@@ -42,7 +42,7 @@ _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
 @contextmanager
 def architectures_only() -> Iterator[None]:
-    """Inside, `load_features` reads no weights: for counting memory, never for judging a picture."""
+    """Inside, `load_features` reads no weights of what training looks at: for counting memory, never for judging."""
     token = _untrained.set(True)
     try:
         yield

@@ -13,8 +13,8 @@ from commands.experiments import compose
 MB = 2**20
 
 
-def figures(capsys, *arguments):
-    assert main(["--exp", "clear2foggy", *arguments]) == 0
+def figures(capsys, *arguments, exp="clear2foggy"):
+    assert main(["--exp", exp, *arguments]) == 0
     lines = [line.rsplit(None, 2) for line in capsys.readouterr().out.splitlines() if line.endswith(" MB")]
     return {name.strip(): int(value.replace(",", "")) for name, value, _ in lines}
 
@@ -54,6 +54,15 @@ def test_the_parts_add_up_and_checkpointing_and_rank_move_them(capsys):
     small = figures(capsys, "--size=64", "--model.init_args.generator.init_args.rank_unet=1")
     assert small["trained weights"] < plain["trained weights"]
     assert plain["their optimisers"] == pytest.approx(2 * plain["trained weights"], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("exp", "base"), [("sketch2image", "pocket"), ("edge2image", "resnet"), ("horse2zebra", "resnet")]
+)
+def test_pairs_and_plain_networks_are_counted_too(capsys, exp, base):
+    found = figures(capsys, f"--base={base}", "--size=64", "--batch=1", exp=exp)
+    assert found["their optimisers"] == pytest.approx(2 * found["trained weights"], abs=2)
+    assert found["peak"] >= found["trained weights"] + found["their gradients"] + found["their optimisers"] - 2
 
 
 @pytest.mark.parametrize(("size", "batch"), [(64, 1), (96, 2)])

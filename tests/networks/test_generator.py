@@ -111,6 +111,21 @@ def test_small_layers_form_their_weight_and_give_the_same_output_and_gradients(t
         assert (grad - grads[1][name]).norm() <= 1e-3 * grad.norm(), name
 
 
+def test_autocast_and_strength_run_lora_beside_the_weight(tiny_base, image):
+    """In bfloat16 a young LoRA would round away in W + BA, and a strength differs from image to image."""
+    generator, beside = build(tiny_base), []
+    for layer in lora_layers(generator):
+        layer.lora_A["default"].register_forward_hook(lambda *_: beside.append(1))
+    layers, e = len(lora_layers(generator.unet)) + len(lora_layers(generator.autoencoders["a2b"])), embed(generator)
+    generator(image, e)
+    assert len(beside) == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        generator(image, e)
+    assert len(beside) == layers
+    generator(image, e, "a2b", torch.tensor([0.2, 0.9]), torch.ones(1, 4, 4, 4))
+    assert len(beside) == 2 * layers
+
+
 @pytest.mark.parametrize("strength", [None, [0.3, 0.8]])
 def test_checkpointing_gives_the_same_gradients_with_both_directions_before_backward(tiny_base, image, strength):
     grads = []
