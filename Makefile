@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR SEEDS ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR SEEDS ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -45,9 +45,9 @@ lock: ## pin anew what setup.cfg allows (needs uv) [ARGS=--upgrade]
 doctor: ## print versions, devices, and which weights are found
 	@$(run) -m commands.doctor
 
-train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [INIT=adapter-or-.pkl] [ARGS="--trainer.max_epochs=3"]
+train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--trainer.max_epochs=3"]
 	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
-	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data INIT:--init) $(ARGS)
+	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data MEMORY:--memory INIT:--init) $(ARGS)
 
 resume: ## go on where a run stopped, in the same folder: RUN=folder [ARGS="--trainer.max_epochs=2"]
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
@@ -64,9 +64,9 @@ evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
 
-estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BATCH=] [ARGS=--trainer.precision=bf16-mixed]
+estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BATCH= MEMORY=] [ARGS=--trainer.precision=bf16-mixed]
 	$(call need,EXP,make estimate EXP=clear2foggy BASE=sd-turbo SIZE=512 BATCH=1)
-	@$(run) -m commands.estimate $(call flags,EXP:--exp BASE:--base SIZE:--size BATCH:--batch) $(ARGS)
+	@$(run) -m commands.estimate $(call flags,EXP:--exp BASE:--base SIZE:--size BATCH:--batch MEMORY:--memory) $(ARGS)
 
 ablate: ## not there yet: a grid of settings
 	@echo "make ablate is not there yet: change a setting of one run with make train EXP=... ARGS=..." >&2; exit 2

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from commands.cli import TrainCLI
-from commands.experiments import compose, names
+from commands.experiments import MEMORY, compose, names
 from commands.terminal import user_errors
 from datamodules.batches import PairedBatch, UnpairedBatch
 from lightning_modules import CycleGANTurbo
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--exp", required=True, metavar="NAME", help=f"one of {', '.join(names())}")
     p.add_argument("--base", default="pocket", metavar="BASE", help="pocket (default), sd-turbo, or a folder")
+    p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
     p.add_argument("--size", type=int, metavar="PIXELS", help="side of the training crops (default: the recipe's)")
     p.add_argument("--batch", type=int, metavar="N", help="images per step and GPU (default: the recipe's)")
     return p
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, overrides = parser().parse_known_args(args)
-    recipe = compose(own.exp, own.base)
+    recipe = compose(own.exp, own.base, own.memory)
     arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
     generator = "--model.init_args.generator.init_args"
     if own.base == "sd-turbo":

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+MEMORY = EXPERIMENTS / "memory"
 FULL_SIZE = "sd-turbo"
 
 
@@ -47,15 +48,16 @@ def experiment_file(exp: str) -> Path:
     return EXPERIMENTS / f"{exp}.yaml"
 
 
-def compose(exp: str, base: str) -> Recipe:
-    """Resolve ``EXP=`` and ``BASE=``.
+def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
+    """Resolve ``EXP=``, ``BASE=`` and ``MEMORY=``.
 
     Args:
         exp: a file of experiments/ without its ending.
         base: a name in experiments/base/; else an existing folder; else a hub id ``owner/name[@revision]``.
+        memory: a file of experiments/memory/ without its ending; None leaves the recipe as it is.
 
     Raises:
-        ValueError: either is unknown.
+        ValueError: one of them is unknown, or `memory` is meant for a plain network.
     """
     recipe = experiment_file(exp)
     known = names(EXPERIMENTS / "base")
@@ -76,4 +78,11 @@ def compose(exp: str, base: str) -> Recipe:
         "paired" if yaml.safe_load(recipe.read_text())["model"]["class_path"].endswith("Pix2PixTurbo") else "unpaired"
     )
     overlays = [EXPERIMENTS / "base" / f"{overlay}.yaml", EXPERIMENTS / "base" / f"{overlay}.{task}.yaml"]
+    if memory is not None:
+        profiles = names(MEMORY)
+        if memory not in profiles:
+            raise ValueError(f"Unknown memory profile {memory!r}. Known: {', '.join(profiles)} (experiments/memory/).")
+        if overlay == "resnet":
+            raise ValueError(f"Memory profile {memory} is for one-step models: leave out MEMORY= with BASE=resnet.")
+        overlays += [MEMORY / f"{memory}.yaml", MEMORY / f"{memory}.{task}.yaml"]
     return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay != FULL_SIZE)

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from commands.cli import TrainCLI
-from commands.experiments import compose, names
+from commands.experiments import MEMORY, compose, names
 from commands.records import write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="pocket (default), sd-turbo, a folder, or owner/name[@revision]",
     )
     p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
+    p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
     p.add_argument("--init", metavar="PATH", help="start from a run, an adapter or a released .pkl")
     p.add_argument("--run", metavar="FOLDER", help="run folder; default runs/EXP/BASE/version_N with the next free N")
     return p
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, overrides = parser().parse_known_args(args)
-    recipe = compose(own.exp, own.base)
+    recipe = compose(own.exp, own.base, own.memory)
     if own.data is None and not recipe.renders:
         raise ValueError(
             f"{own.base} trains on photographs and DATA is not given: name a folder (DATA=...), "

@@ -126,10 +126,18 @@ class TranslationModule(LightningModule):
             which: 0 for the generator, 1 for the discriminators.
             loss: scalar.
         """
-        optimizer = self._optimizers()[which]
+        self.backward_part(loss)
+        self.step(which)
+
+    def backward_part(self, loss: Tensor) -> None:
+        """Add a scalar loss's gradient to what the next `step` takes."""
         self.manual_backward(loss / self.accumulate)
+
+    def step(self, which: int) -> None:
+        """Every `accumulate` batches clip, step and clear; see `optimise`."""
         if (self.batches_seen + 1) % self.accumulate:
             return
+        optimizer = self._optimizers()[which]
         for group, lr in zip(optimizer.param_groups, self._full_lrs[which], strict=True):
             group["lr"] = lr * self.lr_factor
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

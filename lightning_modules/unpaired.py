@@ -52,8 +52,9 @@ class CycleGANTurbo(TranslationModule):
         weights: of the loss terms.
         lpips_features: network of the LPIPS terms: "vgg" (the paper), "lite1" (offline); not loaded at weight 0.
         update: "fused" takes one summed generator step per batch, in which cycle and adversarial terms share their
-            translations and both directions share the UNet's passes; "sequential" is the released order of three
-            generator steps and two discriminator steps.
+            translations and both directions share the UNet's passes; "split" takes the same step from four graphs, one
+            after the other, for the memory of one; "sequential" is the released order of three generator steps and two
+            discriminator steps.
         warmup_images: see `TranslationModule`.
         clip_norm: see `TranslationModule`.
         accumulate: see `TranslationModule`; 1 with "sequential".
@@ -75,7 +76,7 @@ class CycleGANTurbo(TranslationModule):
         prompts: dict[str, str],
         weights: UnpairedWeights,
         lpips_features: str = "vgg",
-        update: Literal["fused", "sequential"] = "fused",
+        update: Literal["fused", "split", "sequential"] = "fused",
         warmup_images: int = 0,
         clip_norm: float = 10.0,
         accumulate: int = 1,
@@ -116,7 +117,8 @@ class CycleGANTurbo(TranslationModule):
 
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
         """One batch: generator, then discriminators."""
-        terms = self._fused(batch) if self.update == "fused" else self._sequential(batch)
+        updates = {"fused": self._fused, "split": self._split, "sequential": self._sequential}
+        terms = updates[self.update](batch)
         self.count(batch.real_a.shape[0])
         self.log_terms(terms)
 
@@ -133,9 +135,40 @@ class CycleGANTurbo(TranslationModule):
             if self._wants("cycle"):
                 terms |= self._cycle_terms(batch, fake_b, fake_a)
             if identity:
-                terms |= self._pixel_terms("idt", first["a2b"][n:], batch.real_b, first["b2a"][n:], batch.real_a)
+                kept = {"a2b": (first["a2b"][n:], batch.real_b), "b2a": (first["b2a"][n:], batch.real_a)}
+                terms |= self._pixel_terms("idt", kept)
             self._step_generator(terms, batch)
         return terms | self._step_discriminators(batch, fake_b.detach(), fake_a.detach(), together=True)
+
+    def _split(self, batch: UnpairedBatch) -> Pictures:
+        terms: Pictures = {}
+        fakes: Pictures = {}
+        reals = {"a2b": batch.real_a, "b2a": batch.real_b}
+        with self.frozen_discriminators():
+            for there, back in (("a2b", "b2a"), ("b2a", "a2b")):
+                fake = self._translate({there: reals[there]})[there]
+                fakes[there] = fake.detach()
+                round_trip: Pictures = {}
+                if self._wants("gan"):
+                    round_trip[f"gan_{there}"] = generator_loss(self.discriminators[there](fake, batch.seed))
+                if self._wants("cycle"):
+                    rec = self._translate({back: fake})[back]
+                    round_trip |= self._pixel_terms("cycle", {there: (rec, reals[there])})
+                terms |= self._backward_of(round_trip, batch)
+                if self._wants("idt"):
+                    same = self._translate({there: reals[back]})[there]
+                    terms |= self._backward_of(self._pixel_terms("idt", {there: (same, reals[back])}), batch)
+            self.step(0)
+        return terms | self._step_discriminators(batch, fakes["a2b"], fakes["b2a"], together=True)
+
+    def _backward_of(self, terms: Pictures, batch: UnpairedBatch) -> Pictures:
+        """Add the terms' gradient and let their graph go."""
+        if not terms:
+            return {}
+        total = weighted_total(terms, {name: self.weights[name] for name in terms})
+        self.check_finite(total, terms, batch.names)
+        self.backward_part(total)
+        return {name: term.detach() for name, term in terms.items()}
 
     def _sequential(self, batch: UnpairedBatch) -> Pictures:
         terms: Pictures = {}
@@ -152,7 +185,8 @@ class CycleGANTurbo(TranslationModule):
                 terms |= adversarial
             if self._wants("idt"):
                 idt = self._translate({"a2b": batch.real_b, "b2a": batch.real_a})
-                identity = self._pixel_terms("idt", idt["a2b"], batch.real_b, idt["b2a"], batch.real_a)
+                kept = {"a2b": (idt["a2b"], batch.real_b), "b2a": (idt["b2a"], batch.real_a)}
+                identity = self._pixel_terms("idt", kept)
                 self._step_generator(identity, batch)
                 terms |= identity
         return terms | self._step_discriminators(batch, fakes["a2b"].detach(), fakes["b2a"].detach(), together=False)
@@ -169,16 +203,16 @@ class CycleGANTurbo(TranslationModule):
 
     def _cycle_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
         rec = self._translate({"a2b": fake_a, "b2a": fake_b})
-        return self._pixel_terms("cycle", rec["b2a"], batch.real_a, rec["a2b"], batch.real_b)
+        return self._pixel_terms("cycle", {"a2b": (rec["b2a"], batch.real_a), "b2a": (rec["a2b"], batch.real_b)})
 
-    def _pixel_terms(
-        self, family: str, out_a2b: Tensor, want_a2b: Tensor, out_b2a: Tensor, want_b2a: Tensor
-    ) -> Pictures:
-        terms = {f"{family}_a2b": l1(out_a2b, want_a2b), f"{family}_b2a": l1(out_b2a, want_b2a)}
+    def _pixel_terms(self, family: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> Pictures:
+        """Terms of a family from (output, what it should be) by direction; LPIPS looks at all of them at once."""
+        terms = {f"{family}_{d}": l1(out, want) for d, (out, want) in pairs.items()}
         if f"{family}_lpips_a2b" in self.weights:
-            distance = self.perceptual(torch.cat([out_a2b, out_b2a]), torch.cat([want_a2b, want_b2a]))
-            first, second = distance.split([len(out_a2b), len(out_b2a)])
-            terms |= {f"{family}_lpips_a2b": first.mean(), f"{family}_lpips_b2a": second.mean()}
+            outs, wants = zip(*pairs.values(), strict=True)
+            distance = self.perceptual(torch.cat(outs), torch.cat(wants))
+            parts = distance.split([len(out) for out in outs])
+            terms |= {f"{family}_lpips_{d}": part.mean() for d, part in zip(pairs, parts, strict=True)}
         return {name: term for name, term in terms.items() if name in self.weights}
 
     def _adversarial_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:

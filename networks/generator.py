@@ -20,6 +20,7 @@ from networks.adapters import (
 )
 from networks.autoencoder import SkipAutoencoder, SkipInit
 from networks.bases import load_base
+from networks.frozen import store_in_bfloat16
 from networks.one_step import blend, predict_x0
 from networks.prompts import PromptEncoder
 from networks.resnet import ResnetGenerator
@@ -27,6 +28,7 @@ from networks.translator import ImageTranslator, known_directions
 from networks.weights import Adapter, read_adapter
 
 Range = Literal["[-1, 1]", "[0, 1]"]
+FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class OneStepGenerator(ImageTranslator):
@@ -51,10 +53,12 @@ class OneStepGenerator(ImageTranslator):
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
         skip_lora: also put a LoRA on the skip convolutions, as released files have it.
+        frozen_dtype: how the base's weights lie in memory, "float32" or "bfloat16"; an adapter remembers it, since it
+            was trained on weights rounded that way.
         init: start from an adapter, a checkpoint of ours or a released .pkl, with its LoRA targets and scales.
 
     Raises:
-        ValueError: unknown direction or range, or `init` was trained at another rank or in other directions.
+        ValueError: unknown direction, range or dtype, or `init` was trained at another rank or in other directions.
         FileNotFoundError: base or `init` is not there.
     """
 
@@ -74,6 +78,7 @@ class OneStepGenerator(ImageTranslator):
         unet_targets: Sequence[str] | None = None,
         vae_targets: Sequence[str] | None = None,
         skip_lora: bool = False,
+        frozen_dtype: FrozenDtype = "float32",
         init: str | None = None,
     ) -> None:
         super().__init__()
@@ -84,6 +89,8 @@ class OneStepGenerator(ImageTranslator):
             alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
             unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
             skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
+        if frozen_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"frozen_dtype must be 'float32' or 'bfloat16', got {frozen_dtype!r}.")
         if input_range not in ("[-1, 1]", "[0, 1]"):
             raise ValueError(f"input_range must be '[-1, 1]' or '[0, 1]', got {input_range!r}.")
         unet_targets = list(unet_targets or UNET_TARGETS)
@@ -101,6 +108,7 @@ class OneStepGenerator(ImageTranslator):
             "unet_targets": unet_targets,
             "vae_targets": vae_targets,
             "skip_lora": skip_lora,
+            "frozen_dtype": frozen_dtype,
         }
         loaded = load_base(base, random_init)
         self.base_name = loaded.name
@@ -129,6 +137,9 @@ class OneStepGenerator(ImageTranslator):
             # Full float32 masters, made trainable after the last LoRA: injecting freezes everything else.
             autoencoder.skip_convs.requires_grad_(True)
             self.autoencoders[direction] = autoencoder
+        if frozen_dtype == "bfloat16":
+            # Last: peft gives a LoRA the dtype of its layer.
+            store_in_bfloat16(self, keep=self.unet.conv_in.pretrained)
         self.prompts: dict[str, str] = {}
         self._merged = False
         self.eval()

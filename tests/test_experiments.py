@@ -8,7 +8,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from commands.experiments import EXPERIMENTS, compose, names
+from commands.experiments import EXPERIMENTS, MEMORY, compose, names
 from commands.pocket import RECIPE
 from commands.train import main
 
@@ -81,6 +81,14 @@ def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
     assert json.loads((folder / "metrics.json").read_text())["placeholders"] == []
 
 
+@pytest.mark.parametrize("memory", names(MEMORY))
+@pytest.mark.parametrize("exp", ["clear2foggy", "edge2image"])
+def test_every_memory_profile_runs(exp, memory, tmp_path):
+    assert main([f"--exp={exp}", f"--memory={memory}", *FAST]) == 0
+    (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
+    assert json.loads((folder / "adapter" / "adapter.json").read_text())["settings"]["frozen_dtype"] == "bfloat16"
+
+
 def photographs(root, paired):
     from datamodules.images import write_image
 
@@ -95,6 +103,7 @@ def photographs(root, paired):
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(EXPERIMENTS)))
 def test_every_yaml_belongs_to_a_recipe(path):
     used = {f for exp in names() for base in names(EXPERIMENTS / "base") for f in compose(exp, base).configs}
+    used |= {f for exp in names() for memory in names(MEMORY) for f in compose(exp, "sd-turbo", memory).configs}
     assert path in {*used, RECIPE}  # the other one is of `make pocket`
 
 
@@ -139,6 +148,8 @@ def test_an_overlay_cannot_lose_the_callbacks_of_every_run(tmp_path, small_run):
         (["--exp=clear2foggy", "--base=pockt"], ["'pockt'", "Did you mean pocket?"]),
         (["--exp=clear2foggy", "--base=./no/base"], ["'./no/base'", "existing folder"]),
         (["--exp=clear2foggy", "--base=sd-turbo"], ["DATA", "make data"]),
+        (["--exp=clear2foggy", "--memory=9gb"], ["'9gb'", "8gb", "experiments/memory"]),
+        (["--exp=clear2foggy", "--base=resnet", "--memory=8gb"], ["8gb", "one-step", "BASE=resnet"]),
         (["--exp=clear2foggy", "--data=no/such/folder"], ["no/such/folder"]),
         (["--exp=clear2foggy", "--init=no/adapter"], ["no/adapter"]),
         (["--exp=clear2foggy", "--model.init_args.warmup_image=5"], ["warmup_image", "'warmup_images'"]),
