@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes pocket
+.PHONY: help setup lock doctor train resume translate evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -109,3 +109,6 @@ bench-base: ## train every task from pocket, from random weights and as a plain 
 
 bench-scenes: ## count the pictures per second that one core renders
 	@$(run) -m benchmarks.scenes $(ARGS)
+
+bench-memory: ## peak memory and seconds of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
+	@$(run) -m benchmarks.training_memory $(ARGS)

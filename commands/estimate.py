@@ -6,7 +6,7 @@ no memory; every allocation and release is counted.  Nothing is downloaded: arch
 
 import argparse
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -82,29 +82,45 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, overrides = parser().parse_known_args(args)
-    recipe = compose(own.exp, own.base, own.memory)
-    arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
-    generator = "--model.init_args.generator.init_args"
-    if own.base == "sd-turbo":
-        arguments.append(f"{generator}.base={ARCHITECTURES / own.base}")
-    if own.base != "resnet":
-        arguments.append(f"{generator}.random_init=true")
-    if own.size is not None:
-        arguments += [f"--data.init_args.{name}={own.size}" for name in ("resize", "crop")]
-    if own.batch is not None:
-        arguments.append(f"--data.init_args.batch_size={own.batch}")
-    with torch.device("meta"), architectures_only():
-        cli = TrainCLI(Path("estimate") / recipe.exp / recipe.run_name / "version_0", [*arguments, *overrides])
-    module: Any = cli.model
+    with torch.device("meta"):
+        cli = untrained(own.exp, own.base, own.memory, own.size, own.batch, overrides)
     data: Any = cli.datamodule
     size, batch = data.transform.crop, data.batch_size
     precision = str(cli.trainer.precision)
-    found = estimate(module, batch, size, precision)
+    found = estimate(cli.model, batch, size, precision)
     print(f"{own.exp} on {own.base}: {size} px, batch {batch}, {precision}, on every GPU")
     for name, value in found.items():
         print(f"  {name:<34}{value / MB:>10,.0f} MB")
     print("Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top.")
     return 0
+
+
+def untrained(
+    exp: str, base: str, memory: str | None, size: int | None, batch: int | None, overrides: Sequence[str] = ()
+) -> TrainCLI:
+    """An experiment as `make train` would build it, but of architectures alone: no weights are read.
+
+    Args:
+        exp: name of the experiment.
+        base: "pocket", "resnet", "sd-turbo" (its packaged configs) or a folder.
+        memory: a memory profile.
+        size: side of the training crops, pixels; None for the recipe's.
+        batch: images per step; None for the recipe's.
+        overrides: further arguments of ``make train``.
+    """
+    recipe = compose(exp, base, memory)
+    arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
+    generator = "--model.init_args.generator.init_args"
+    if base == "sd-turbo":
+        arguments.append(f"{generator}.base={ARCHITECTURES / base}")
+    if base != "resnet":
+        arguments.append(f"{generator}.random_init=true")
+    if size is not None:
+        arguments += [f"--data.init_args.{name}={size}" for name in ("resize", "crop")]
+    if batch is not None:
+        arguments.append(f"--data.init_args.batch_size={batch}")
+    with architectures_only():
+        return TrainCLI(Path("estimate") / recipe.exp / recipe.run_name / "version_0", [*arguments, *overrides])
 
 
 def estimate(module: Any, batch: int, size: int, precision: str) -> dict[str, int]:
@@ -127,8 +143,8 @@ def estimate(module: Any, batch: int, size: int, precision: str) -> dict[str, in
         judges = sum(
             _bytes(network.trunk) for network in {m for m in module.modules() if isinstance(m, FeatureNetwork)}
         )
-        with _without_trainer(module):
-            inputs = _batch(module, batch, size)
+        with without_trainer(module):
+            inputs = random_batch(module, batch, size)
             for _ in range(2):
                 counter.peak = counter.live
                 with torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext():
@@ -179,11 +195,13 @@ def _give_shape(module: Any) -> None:
 
 
 @contextmanager
-def _without_trainer(module: Any) -> Iterator[None]:
+def without_trainer(module: Any) -> Iterator[None]:
     """What a training step asks of the trainer, and what reads values, which fake tensors lack."""
     unet = getattr(module.generator, "unet", None)
     width = unet.config.cross_attention_dim if unet is not None else 1
-    module.generator.encode_prompts = lambda prompts, device=None: torch.zeros(len(prompts), TOKENS, width)
+    module.generator.encode_prompts = lambda prompts, device=None: torch.zeros(
+        len(prompts), TOKENS, width, device=device
+    )
     optimizers = module.configure_optimizers()
     module._optimizers = lambda: optimizers
     module.manual_backward = lambda loss: loss.backward()
@@ -198,8 +216,9 @@ class _Seeds(list[int]):
         return list(self)
 
 
-def _batch(module: Any, batch: int, size: int) -> UnpairedBatch | PairedBatch:
-    a, b = (torch.empty(batch, 3, size, size) for _ in range(2))
+def random_batch(module: Any, batch: int, size: int) -> UnpairedBatch | PairedBatch:
+    """Noise of the right shape; the memory of a step does not depend on what is in the pictures."""
+    a, b = (torch.rand(batch, 3, size, size) * 2 - 1 for _ in range(2))
     index, seeds, words = torch.arange(batch), _Seeds(range(batch)), ["a photograph"] * batch
     if isinstance(module, CycleGANTurbo):
         return UnpairedBatch(a, b, index, seeds, words, words)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commands.cli import TrainCLI
-from commands.estimate import PeakMemory, _batch, _without_trainer, main
+from commands.estimate import PeakMemory, main, random_batch, without_trainer
 from commands.experiments import compose
 
 MB = 2**20
@@ -92,9 +92,9 @@ def test_the_estimate_is_what_real_tensors_take(capsys, size, batch):
     counter = PeakMemory()
     with counter:
         module = TrainCLI(Path("runs/a/b/version_0"), [*(f"--config={c}" for c in recipe.configs), *flags]).model
-        with _without_trainer(module):
+        with without_trainer(module):
             for _ in range(2):
                 gc.collect()
                 counter.peak = counter.live
-                module.training_step(_batch(module, batch, size), 0)
+                module.training_step(random_batch(module, batch, size), 0)
     assert counted == pytest.approx(counter.peak / MB, rel=0.25)
