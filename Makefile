@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH NAME ARCHIVE GRID LOGDIR SEEDS ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID LOGDIR SEEDS ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
+.PHONY: help setup lock doctor train resume translate export evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -59,6 +59,12 @@ translate: ## translate pictures: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b ST
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
 	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch) $(ARGS)
+
+export: ## write an adapter in another format: CKPT= FORMAT=released|released-stochastic|diffusers OUT=folder [BASE=]
+	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=diffusers OUT=exported)
+	$(call need,FORMAT,make export CKPT=$(CKPT) FORMAT=diffusers OUT=exported)
+	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
+	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base) $(ARGS)
 
 evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)

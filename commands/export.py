@@ -1,0 +1,70 @@
+"""``make export``: an adapter in the format of the authors' released files, or of diffusers' LoRA."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+
+from commands.records import write_json
+from commands.terminal import user_errors
+from networks import OneStepGenerator, load_generator
+from networks.export import to_diffusers, to_released
+from networks.weights import CARD, adapter_card, read_adapter
+
+FORMATS = ("released", "released-stochastic", "diffusers")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.export",
+        description="Write an adapter in another format, and say what that format cannot hold. released: released.pkl, "
+        "paired for one direction, unpaired for two; released-stochastic: paired, for a strength below 1; diffusers: "
+        "pytorch_lora_weights.safetensors of the UNet, and conv_in.safetensors.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--ckpt", required=True, metavar="PATH", help="run folder, adapter folder, .ckpt or released .pkl")
+    p.add_argument("--format", required=True, choices=FORMATS, help="which")
+    p.add_argument(
+        "--out", required=True, metavar="FOLDER", help="made if missing; files of the same names are replaced"
+    )
+    p.add_argument("--base", metavar="BASE", help="where the base is, if not where training found it")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    own = parser().parse_args(args)
+    adapter = read_adapter(own.ckpt)
+    generator = load_generator(adapter, own.base)
+    if not isinstance(generator, OneStepGenerator):
+        raise ValueError(f"{own.ckpt} is a plain ResNet: no other format is known for it.")
+    out = Path(own.out)
+    if out.is_file():
+        raise ValueError(f"OUT {out} is a file: give a folder.")
+    lost = _write(generator, own.format, out)
+    held = {k: v for k, v in adapter.card.items() if k not in ("format", "versions")}
+    exported: dict[str, Any] = {"format": own.format, "cannot_hold": lost}
+    write_json(out / CARD, {**adapter_card(generator, held), "exported": exported})
+    for path in sorted(p for p in out.iterdir() if p.suffix in (".pkl", ".safetensors")):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    for phrase in lost:
+        print(f"this format cannot hold {phrase}")
+    return 0
+
+
+def _write(generator: OneStepGenerator, wanted: str, out: Path) -> list[str]:
+    if wanted == "diffusers":
+        lora, conv_in, lost = to_diffusers(generator)
+        out.mkdir(parents=True, exist_ok=True)
+        StableDiffusionPipeline.save_lora_weights(out, unet_lora_layers=lora)
+        save_file(conv_in, out / "conv_in.safetensors")
+        return lost
+    content, lost = to_released(generator, stochastic=wanted == "released-stochastic")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save(content, out / "released.pkl")
+    return lost
