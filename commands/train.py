@@ -12,13 +12,14 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from commands.adapter_card import finish_adapter
 from commands.cli import TrainCLI
 from commands.experiments import MEMORY, compose, names
 from commands.records import write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Evaluation, Throughput
-from networks.weights import read_checkpoint
+from networks.weights import CARD, read_checkpoint
 
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"  # tells DDP's child processes, which run this command line again, the folder
 
@@ -119,6 +120,8 @@ def _report(folder: Path, cli: TrainCLI) -> None:
     )
     logger.save()
     print_metrics(metrics)
+    if (folder / "adapter" / CARD).is_file():
+        print(finish_adapter(folder / "adapter", metrics))
     print(f"run folder: {folder}")
 
 

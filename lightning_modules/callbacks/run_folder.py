@@ -69,6 +69,8 @@ class RunFolder(Callback):
             if trainer.is_global_zero:
                 os.replace(part, last)
                 save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
+                # The card of an earlier end tells an earlier state.
+                (self.folder / "adapter" / "README.md").unlink(missing_ok=True)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise OSError(

@@ -79,6 +79,7 @@ def test_the_run_folder_is_complete(finished):
         "checkpoints/last.ckpt",
         "adapter/adapter.json",
         "adapter/adapter.safetensors",
+        "adapter/README.md",
     } <= files
     assert any(f.startswith("events.") for f in files)
     assert any(f.startswith("checkpoints/best-") for f in files)
@@ -101,6 +102,20 @@ def test_metrics_json_holds_what_was_promised(finished):
         for key in ("fid", "kid", "kid_std", "fid_floor", "structure", "identity_gap"):
             assert isinstance(block[key], float), key
         assert {"fid", "kid"} <= block["copy_input"].keys()
+
+
+def test_the_adapter_carries_its_scores_and_a_card(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    card = json.loads((finished / "adapter" / "adapter.json").read_text())
+    assert card["metrics"] == {d: metrics[d] for d in ("a2b", "b2a")}
+    text = (finished / "adapter" / "README.md").read_text()
+    for word in (
+        card["base_fingerprint"],
+        card["prompts"]["a2b"],
+        f"{metrics['b2a']['fid']:.4g} random",
+        "images seen: 4",
+    ):
+        assert word in text
 
 
 def test_tensorboard_has_every_term_on_one_axis_of_images(finished):
