@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class Base:
                 torch.manual_seed(2)
                 text_encoder = CLIPTextModel(config)
         else:
-            text_encoder = _read(CLIPTextModel, "text_encoder", self.name, where)
+            # Said aloud: transformers would take the file's own precision.
+            text_encoder = _read(CLIPTextModel, "text_encoder", self.name, where, dtype=torch.float32)
         return tokenizer, text_encoder.requires_grad_(False).eval()
 
 
@@ -105,6 +107,15 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
     else:
         vae = _read(AutoencoderKL, "vae", name, where)
         unet = _read(UNet2DConditionModel, "unet", name, where)
+    asks = [
+        k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.config[k] is not None
+    ]
+    if asks:
+        raise ValueError(
+            f"Base {name!r} cannot work here: its UNet asks for more than an image, a timestep and one prompt "
+            f"({', '.join(f'{key}={unet.config[key]}' for key in asks)}, as SDXL does). Bases of SD 1.x, 2.x and "
+            "SD-Turbo's kind do."
+        )
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"Base {name!r} cannot work here: its UNet takes {unet.config.in_channels} channels, its VAE gives "
@@ -142,7 +153,7 @@ def _where(source: str, revision: str | None) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": source} | ({"revision": revision} if revision else {})
 
 
-def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: bool = False) -> Any:
+def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: bool = False, **options: Any) -> Any:
     path = where["pretrained_model_name_or_path"]
     folder = Path(path) / part
     is_local = Path(path).is_dir()
@@ -154,7 +165,17 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
     try:
         if config_only:
             return kind.load_config(**where, subfolder=part)
-        return kind.from_pretrained(**where, subfolder=part)
+        if is_local and _only_half(folder):
+            options["variant"] = "fp16"
+        try:
+            return kind.from_pretrained(**where, subfolder=part, **options)
+        except OSError:
+            if is_local or part not in ("unet", "vae", "text_encoder"):
+                raise
+            # A hub or mirror that holds the fp16 files only.
+            with suppress(OSError, ValueError):
+                return kind.from_pretrained(**where, subfolder=part, variant="fp16", **options)
+            raise
     except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         if is_local:
@@ -164,3 +185,9 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
             "Without a connection give a local folder in "
             "Hugging Face layout (BASE=/path/to/sd-turbo), or train on the packaged base with BASE=pocket."
         ) from error
+
+
+def _only_half(folder: Path) -> bool:
+    """Whether a part's weights are there as the fp16 variant alone."""
+    weights = [path.name for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}")]
+    return bool(weights) and all(".fp16." in name for name in weights)

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from networks.bases import POCKET, fingerprint, load_base
 
@@ -30,6 +31,37 @@ def test_fingerprint_sees_a_changed_weight_and_not_the_file_format(tiny_base):
     assert fingerprint(base.unet, base.vae) != base.fingerprint
 
 
+def test_a_folder_of_fp16_files_alone_is_the_same_base(tiny_base, tmp_path):
+    """Half of the download: `--variant fp16`; everything is computed in float32 all the same."""
+    base, folder = load_base(str(tiny_base)), tmp_path / "base"
+    tokenizer, text_encoder = base.load_text()
+    for part, model in (("unet", base.unet), ("vae", base.vae), ("text_encoder", text_encoder)):
+        model.half().save_pretrained(folder / part, variant="fp16")
+        assert all(".fp16." in path.name for path in (folder / part).glob("*.safetensors"))
+    tokenizer.save_pretrained(folder / "tokenizer")
+    shutil.copytree(tiny_base / "scheduler", folder / "scheduler")
+    half = load_base(str(folder))
+    assert half.fingerprint == load_base(str(tiny_base)).fingerprint
+    for model in (half.unet, half.vae, half.load_text()[1]):
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_hub_with_fp16_files_alone_is_asked_for_them(tiny_base, monkeypatch):
+    asked = []
+
+    def from_pretrained(pretrained_model_name_or_path, subfolder, variant=None, **options):
+        asked.append((pretrained_model_name_or_path, options.get("revision"), variant))
+        if variant is None:
+            raise OSError("no file named diffusion_pytorch_model.bin")
+        return whole(tiny_base, subfolder=subfolder)
+
+    whole = AutoencoderKL.from_pretrained
+    monkeypatch.setattr(AutoencoderKL, "from_pretrained", from_pretrained)
+    with pytest.raises(FileNotFoundError, match="unet could not be read"):  # the hub itself is not there
+        load_base("someone/half@v1")
+    assert asked == [("someone/half", "v1", None), ("someone/half", "v1", "fp16")]
+
+
 @pytest.mark.parametrize("name", ["nonsense", "./not/there"])
 def test_unknown_base_names_what_was_looked_for(name):
     with pytest.raises(ValueError, match=f"Unknown base '{name}'"):
@@ -51,6 +83,20 @@ def test_missing_part_and_broken_config_are_named(tiny_base, tmp_path):
     (folder / "vae" / "config.json").write_text("{")
     with pytest.raises(FileNotFoundError, match="cannot read"):
         load_base(str(folder))
+
+
+def test_a_unet_of_sdxls_kind_is_refused(tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    more = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64,
+    }
+    (folder / "unet" / "config.json").write_text(json.dumps(config | more))
+    with pytest.raises(ValueError, match="addition_embed_type=text_time, as SDXL does"):
+        load_base(str(folder), random_init=True)
 
 
 def test_unet_that_does_not_take_the_latent_is_refused(tiny_base, tmp_path):
