@@ -13,7 +13,7 @@ from losses.adversarial import discriminator_loss, generator_loss
 from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, l2
 from losses.totals import weighted_total
 from networks import ImageTranslator
-from networks.features import load_features
+from networks.features import FeatureNetwork, load_features
 from networks.one_step import noise_map
 
 
@@ -98,7 +98,11 @@ class Pix2PixTurbo(TranslationModule):
         )
         self.weights = {name: w for name, w in asdict(weights).items() if w}
         self.perceptual: Any = PerceptualDistance(load_features(lpips_features)) if "lpips" in self.weights else None
-        self.clip: Any = load_features("clip", clip_features) if "clip" in self.weights else None
+        self.clip: Any = None
+        if "clip" in self.weights:
+            # The discriminator's own, where it is the same: 600 MB.
+            judges = [m for m in discriminator.modules() if isinstance(m, FeatureNetwork) and m.name == "clip"]
+            self.clip = judges[0] if judges and clip_features is None else load_features("clip", clip_features)
         self.real_label = real_label
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> None:

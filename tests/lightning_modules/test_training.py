@@ -4,7 +4,9 @@ import torch
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.paired import PairedWeights
 from lightning_modules.unpaired import UnpairedWeights
+from networks import VisionAidedDiscriminator
 from networks.adapters import trainable_names
+from networks.features import architectures_only
 from networks.weights import trained_state
 
 from .conftest import adamw, fit, paired_batch, unpaired_batch
@@ -169,6 +171,14 @@ def test_every_loss_term_of_the_method_is_there(unpaired, paired, monkeypatch):
         fit(module, [batch])
     families = ("gan", "cycle", "cycle_lpips", "idt", "idt_lpips", "disc")
     assert logged == [{f"{t}_{d}" for t in families for d in ("a2b", "b2a")}, {"l2", "lpips", "gan", "disc"}]
+
+
+def test_discriminator_and_caption_term_share_one_clip(paired):
+    with torch.device("meta"), architectures_only():
+        judge = VisionAidedDiscriminator("clip", width=4)
+        assert paired(PairedWeights(), judge=judge).clip is judge.features
+        assert paired(PairedWeights(), judge=judge, clip_features="another").clip is not judge.features
+        assert paired(PairedWeights()).clip is not None
 
 
 def test_strength_weighs_the_reconstruction(paired, monkeypatch):
