@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from commands.cli import TrainCLI
-from commands.experiments import MEMORY, compose, names
+from commands.experiments import FULL_SIZE, MEMORY, compose, names
 from commands.terminal import user_errors
 from datamodules.batches import PairedBatch, UnpairedBatch
 from lightning_modules import CycleGANTurbo
@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
         "e.g. --model.init_args.generator.init_args.checkpointing=true --trainer.precision=bf16-mixed.",
     )
     p.add_argument("--exp", required=True, metavar="NAME", help=f"one of {', '.join(names())}")
-    p.add_argument("--base", default="pocket", metavar="BASE", help="pocket (default), sd-turbo, or a folder")
+    p.add_argument(
+        "--base", default="pocket", metavar="BASE", help="pocket (default), sd-turbo, sdxl-turbo, or a folder"
+    )
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
     p.add_argument("--size", type=int, metavar="PIXELS", help="side of the training crops (default: the recipe's)")
     p.add_argument("--batch", type=int, metavar="N", help="images per step and GPU (default: the recipe's)")
@@ -102,7 +104,7 @@ def untrained(
 
     Args:
         exp: name of the experiment.
-        base: "pocket", "resnet", "sd-turbo" (its packaged configs) or a folder.
+        base: "pocket", "resnet", "sd-turbo" or "sdxl-turbo" (their packaged configs), or a folder.
         memory: a memory profile.
         size: side of the training crops, pixels; None for the recipe's.
         batch: images per step; None for the recipe's.
@@ -111,7 +113,7 @@ def untrained(
     recipe = compose(exp, base, memory)
     arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
     generator = "--model.init_args.generator.init_args"
-    if base == "sd-turbo":
+    if base in FULL_SIZE:
         arguments.append(f"{generator}.base={ARCHITECTURES / base}")
     if base != "resnet":
         arguments.append(f"{generator}.random_init=true")
@@ -198,10 +200,10 @@ def _give_shape(module: Any) -> None:
 def without_trainer(module: Any) -> Iterator[None]:
     """What a training step asks of the trainer, and what reads values, which fake tensors lack."""
     unet = getattr(module.generator, "unet", None)
-    width = unet.config.cross_attention_dim if unet is not None else 1
-    module.generator.encode_prompts = lambda prompts, device=None: torch.zeros(
-        len(prompts), TOKENS, width, device=device
-    )
+    shape = (1, 1)
+    if unet is not None:
+        shape = module.generator.conditions.embedding_shape(TOKENS, unet.config.cross_attention_dim)
+    module.generator.encode_prompts = lambda prompts, device=None: torch.zeros(len(prompts), *shape, device=device)
     optimizers = module.configure_optimizers()
     module._optimizers = lambda: optimizers
     module.manual_backward = lambda loss: loss.backward()

@@ -8,7 +8,7 @@ import yaml
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 MEMORY = EXPERIMENTS / "memory"
-FULL_SIZE = "sd-turbo"
+FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the recipe of any folder or hub id
 
 
 @dataclass
@@ -73,7 +73,7 @@ def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
                 "Hugging Face layout or a hub id owner/name[@revision]."
             )
         arguments = [f"--model.init_args.generator.init_args.base={base}"]
-        overlay, run_name = FULL_SIZE, Path(base).resolve().name if Path(base).is_dir() else base.split("/")[-1]
+        overlay, run_name = FULL_SIZE[0], Path(base).resolve().name if Path(base).is_dir() else base.split("/")[-1]
     task = (
         "paired" if yaml.safe_load(recipe.read_text())["model"]["class_path"].endswith("Pix2PixTurbo") else "unpaired"
     )
@@ -85,4 +85,4 @@ def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
         if overlay == "resnet":
             raise ValueError(f"Memory profile {memory} is for one-step models: leave out MEMORY= with BASE=resnet.")
         overlays += [MEMORY / f"{memory}.yaml", MEMORY / f"{memory}.{task}.yaml"]
-    return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay != FULL_SIZE)
+    return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay not in FULL_SIZE)

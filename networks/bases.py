@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CLIPTextConfig, CLIPTokenizer
+
+from networks.conditions import Conditions, Parts, conditions_of
 
 POCKET = Path(__file__).parent / "pocket"
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -30,6 +32,7 @@ class Base:
         alpha_bar: cumulative product at the last timestep (0.00466 for SD-Turbo).
         timestep: the last one (999).
         prediction_type: what the UNet predicts.
+        conditions: what the UNet is told beside the latent.
         fingerprint: short hash over names, shapes and sampled values of UNet and VAE, equal for fp16 and fp32 files.
     """
 
@@ -42,6 +45,7 @@ class Base:
     alpha_bar: float
     timestep: int
     prediction_type: str
+    conditions: Conditions
     fingerprint: str
 
     @property
@@ -56,19 +60,21 @@ class Base:
             return "pocket (PLACEHOLDER: its architecture at seeded random weights, not a pretrained model)"
         return f"{self.name} at random weights" if self.random_init else self.name
 
-    def load_text(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-        """Tokenizer and frozen text encoder, loaded anew: they may leave memory once prompts are embedded."""
-        where = _where(self.source, self.revision)
-        tokenizer = _read(CLIPTokenizer, "tokenizer", self.name, where)
-        if self.random_init:
-            config = _read(CLIPTextConfig, "text_encoder", self.name, where)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(2)
-                text_encoder = CLIPTextModel(config)
-        else:
-            # Said aloud: transformers would take the file's own precision.
-            text_encoder = _read(CLIPTextModel, "text_encoder", self.name, where, dtype=torch.float32)
-        return tokenizer, text_encoder.requires_grad_(False).eval()
+    def load_text(self) -> Parts:
+        """Tokenizers and frozen text encoders, loaded anew: they may leave memory once prompts are embedded."""
+        where, found = _where(self.source, self.revision), []
+        for k, (tokenizer_part, part, kind) in enumerate(self.conditions.parts):
+            tokenizer = _read(CLIPTokenizer, tokenizer_part, self.name, where)
+            if self.random_init:
+                config = _read(CLIPTextConfig, part, self.name, where)
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(2 + k)
+                    encoder = kind(config)
+            else:
+                # Said aloud: transformers would take the file's own precision.
+                encoder = _read(kind, part, self.name, where, dtype=torch.float32)
+            found.append((tokenizer, encoder.requires_grad_(False).eval()))
+        return found
 
 
 def load_base(name: str = "pocket", random_init: bool = False) -> Base:
@@ -107,15 +113,7 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
     else:
         vae = _read(AutoencoderKL, "vae", name, where)
         unet = _read(UNet2DConditionModel, "unet", name, where)
-    asks = [
-        k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.config[k] is not None
-    ]
-    if asks:
-        raise ValueError(
-            f"Base {name!r} cannot work here: its UNet asks for more than an image, a timestep and one prompt "
-            f"({', '.join(f'{key}={unet.config[key]}' for key in asks)}, as SDXL does). Bases of SD 1.x, 2.x and "
-            "SD-Turbo's kind do."
-        )
+    conditions = conditions_of(unet.config, name)
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"Base {name!r} cannot work here: its UNet takes {unet.config.in_channels} channels, its VAE gives "
@@ -133,6 +131,7 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         alpha_bar=float(scheduler.alphas_cumprod[-1]),
         timestep=scheduler.config.num_train_timesteps - 1,
         prediction_type=scheduler.config.prediction_type,
+        conditions=conditions,
         fingerprint=fingerprint(unet, vae),
     )
 
@@ -170,7 +169,7 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
         try:
             return kind.from_pretrained(**where, subfolder=part, **options)
         except OSError:
-            if is_local or part not in ("unet", "vae", "text_encoder"):
+            if is_local or part.startswith(("tokenizer", "scheduler")):
                 raise
             # A hub or mirror that holds the fp16 files only.
             with suppress(OSError, ValueError):

@@ -120,6 +120,7 @@ class OneStepGenerator(ImageTranslator):
         self.input_range = input_range
         self._alpha_bar, self._timestep = loaded.alpha_bar, loaded.timestep
         self._prediction_type = loaded.prediction_type
+        self.conditions = loaded.conditions
 
         # diffusers' models are nn.Modules whose attributes type checkers cannot see.
         self.unet: Any = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
@@ -220,7 +221,8 @@ class OneStepGenerator(ImageTranslator):
         if strength is not None and noise is not None:
             latent = blend(strength, latent, noise.to(latent).expand_as(latent))
         with strength_scope(strength):
-            prediction = self.unet(latent, self._timestep, context).sample
+            told = self.conditions.unet_inputs(context, height, width)
+            prediction = self.unet(latent, self._timestep, **told).sample
         x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):

@@ -3,26 +3,26 @@
 from collections import OrderedDict
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
 from networks.bases import Base
+from networks.conditions import Parts
 
 CACHE = 1024  # captions kept; 77 x 1024 floats each at full size = 315 kB
 
 
 class PromptEncoder:
-    """Tokenizer and text encoder of a base behind a cache.
+    """Tokenizers and text encoders of a base behind a cache.
 
     Kept out of every module tree on purpose: it never trains, is in no checkpoint, and `release` frees its memory.
 
     Args:
-        base: where tokenizer and text encoder are read from, at the first prompt that is not cached.
+        base: where tokenizers and text encoders are read from, at the first prompt that is not cached.
     """
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        self._text: tuple[PreTrainedTokenizerBase, nn.Module] | None = None
+        self._text: Parts | None = None
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
     @torch.no_grad()
@@ -40,10 +40,8 @@ class PromptEncoder:
         if missing:
             if self._text is None:
                 self._text = self._base.load_text()
-            tokenizer, text_encoder = self._text
-            tokens = tokenizer(missing, padding="max_length", truncation=True, return_tensors="pt")
             with torch.autocast(torch.device(device).type, enabled=False):
-                states = text_encoder.to(device)(tokens.input_ids.to(device)).last_hidden_state.float().cpu()
+                states = self._base.conditions.encode(self._text, missing, device).cpu()
             self._cache.update(zip(missing, states.unbind(0), strict=True))
         result = torch.stack([self._cache[p] for p in prompts]).to(device)
         while len(self._cache) > CACHE:

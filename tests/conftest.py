@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # before the libraries below read it: a test that reaches for a hub must fail at once
@@ -11,7 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = (
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from networks.bases import POCKET
 
@@ -28,7 +29,44 @@ def two_level_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("two_level_base"), (8, 16))
 
 
-def save_base(folder: Path, channels: tuple[int, ...]) -> Path:
+@pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random base of SDXL's kind: two text encoders, pooled embedding and size conditions, its own scaling."""
+    more = {
+        "cross_attention_dim": 16 + 24,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 12,
+        "transformer_layers_per_block": (1, 2),
+    }
+    folder = save_base(tmp_path_factory.mktemp("sdxl_base"), (8, 16), scaling=0.13025, **more)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", pad_token="!")
+    tokenizer.save_pretrained(folder / "tokenizer_2")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = text_config(tokenizer, hidden_size=24, projection_dim=12, hidden_act="gelu")
+        CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
+    return folder
+
+
+def text_config(tokenizer: CLIPTokenizer, **changes: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 32,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **changes,
+        }
+    )
+
+
+def save_base(folder: Path, channels: tuple[int, ...], scaling: float = 0.18215, **unet_changes: Any) -> Path:
     tokenizer = CLIPTokenizer.from_pretrained(POCKET / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -39,31 +77,23 @@ def save_base(folder: Path, channels: tuple[int, ...]) -> Path:
             layers_per_block=1,
             norm_num_groups=4,
             latent_channels=4,
+            scaling_factor=scaling,
         )
         unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=4,
-            attention_head_dim=(2, 4),
-            cross_attention_dim=16,
-            use_linear_projection=True,
+            **{
+                "sample_size": 8,
+                "block_out_channels": (8, 16),
+                "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+                "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+                "layers_per_block": 1,
+                "norm_num_groups": 4,
+                "attention_head_dim": (2, 4),
+                "cross_attention_dim": 16,
+                "use_linear_projection": True,
+                **unet_changes,
+            }
         )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=32,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = CLIPTextModel(text_config(tokenizer))
     vae.save_pretrained(folder / "vae")
     unet.save_pretrained(folder / "unet")
     text_encoder.save_pretrained(folder / "text_encoder")

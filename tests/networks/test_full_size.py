@@ -1,21 +1,21 @@
-"""SD-Turbo's architecture whole, on the meta device: nothing is allocated, everything is counted."""
+"""The full-size architectures whole, on the meta device: nothing is allocated, everything is counted."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig
 
 from networks import OneStepGenerator
 from networks.adapters import trainable_names
 
-SD_TURBO = Path(__file__).parents[2] / "networks" / "architectures" / "sd-turbo"
+ARCHITECTURES = Path(__file__).parents[2] / "networks" / "architectures"
 
 
-def build(**settings):
+def build(base="sd-turbo", **settings):
     with torch.device("meta"):
-        return OneStepGenerator(str(SD_TURBO), random_init=True, **settings)
+        return OneStepGenerator(str(ARCHITECTURES / base), random_init=True, **settings)
 
 
 def count(parameters):
@@ -30,13 +30,28 @@ def trained(module, part=""):
     return [p for name, p in module.named_parameters() if p.requires_grad and part in name]
 
 
-def test_the_parts_have_the_published_numbers_of_parameters():
-    generator = build()
-    assert frozen(generator.unet) == 865_910_724
+@pytest.mark.parametrize(
+    ("base", "unet", "texts"),
+    [("sd-turbo", 865_910_724, [340_387_840]), ("sdxl-turbo", 2_567_463_684, [123_060_480, 694_659_840])],
+)
+def test_the_parts_have_the_published_numbers_of_parameters(base, unet, texts):
+    generator = build(base)
+    assert frozen(generator.unet) == unet
     assert frozen(generator.autoencoders["a2b"].vae) == 83_653_863
-    with torch.device("meta"):
-        text = CLIPTextModel(CLIPTextConfig(**json.loads((SD_TURBO / "text_encoder" / "config.json").read_text())))
-    assert count(text.parameters()) == 340_387_840
+    found = []
+    for _, part, kind in generator.conditions.parts:
+        config = CLIPTextConfig(**json.loads((ARCHITECTURES / base / part / "config.json").read_text()))
+        with torch.device("meta"):
+            found.append(count(kind(config).parameters()))
+    assert found == texts
+
+
+def test_sdxls_own_numbers_are_read():
+    generator = build("sdxl-turbo")
+    assert generator.autoencoders["a2b"].scaling == 0.13025
+    assert generator.conditions.embedding_shape(77, 2048) == (78, 2048)
+    assert generator.conditions.pooled == 1280
+    assert len(trained(generator.unet, "lora")) == 1544
 
 
 # As released the skip convolutions carry LoRA too (11 264 numbers more per VAE), and the unpaired conv_in only LoRA.

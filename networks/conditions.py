@@ -1,0 +1,129 @@
+"""What a base's UNet is told beside the latent: prompts, and for SDXL's kind the picture's size.
+
+An embedding is one tensor ``(B, L, D)`` wherever it travels, whatever the kind; the kind alone takes it apart.
+"""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+Parts = list[tuple[Any, Any]]
+
+
+class Conditions(Protocol):
+    """A kind of conditioning.
+
+    Attributes:
+        parts: (tokenizer's folder, text encoder's folder, its class) of each text encoder.
+    """
+
+    parts: tuple[tuple[str, str, Any], ...]
+
+    def encode(self, parts: Parts, texts: list[str], device: torch.device | str) -> Tensor:
+        """B texts => embeddings ``(B, L, D)`` float32 on the device.
+
+        Args:
+            parts: (tokenizer, text encoder) of each of `parts`.
+            texts: what is longer than the model reads is cut.
+            device: where the text encoders run.
+        """
+
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
+        """The UNet's arguments beside latent and timestep.
+
+        Args:
+            embedding: ``(B, L, D)``.
+            height: of the picture, pixels.
+            width: likewise.
+        """
+
+    def embedding_shape(self, tokens: int, width: int) -> tuple[int, int]:
+        """``(L, D)`` for a tokenizer's length and the UNet's cross-attention width."""
+
+
+class Prompt:
+    """Stable Diffusion 1 and 2, SD-Turbo, pocket: the last hidden states of one text encoder."""
+
+    parts: tuple[tuple[str, str, Any], ...] = (("tokenizer", "text_encoder", CLIPTextModel),)
+
+    def encode(self, parts: Parts, texts: list[str], device: torch.device | str) -> Tensor:
+        """See `Conditions`."""
+        ((tokenizer, encoder),) = parts
+        return encoder.to(device)(_tokens(tokenizer, texts, device)).last_hidden_state.float()
+
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
+        """See `Conditions`."""
+        return {"encoder_hidden_states": embedding}
+
+    def embedding_shape(self, tokens: int, width: int) -> tuple[int, int]:
+        """See `Conditions`."""
+        return tokens, width
+
+
+class PromptAndSize:
+    """SDXL (Podell et al. 2023, Sec. 2.1 and 2.2): two text encoders, a pooled embedding, the picture's size.
+
+    An embedding holds the penultimate hidden states of both encoders side by side, and as its last row the pooled
+    embedding of the second, zeros behind it.
+
+    Args:
+        pooled: length of the pooled embedding.
+    """
+
+    parts: tuple[tuple[str, str, Any], ...] = (
+        ("tokenizer", "text_encoder", CLIPTextModel),
+        ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
+    )
+
+    def __init__(self, pooled: int) -> None:
+        self.pooled = pooled
+
+    def encode(self, parts: Parts, texts: list[str], device: torch.device | str) -> Tensor:
+        """See `Conditions`."""
+        found = [
+            encoder.to(device)(_tokens(tokenizer, texts, device), output_hidden_states=True)
+            for tokenizer, encoder in parts
+        ]
+        context = torch.cat([output.hidden_states[-2].float() for output in found], dim=-1)
+        pooled = found[-1].text_embeds.float()
+        return torch.cat([context, F.pad(pooled, (0, context.shape[-1] - self.pooled))[:, None]], dim=1)
+
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
+        """See `Conditions`; original and target size are the picture's, the crop starts at its corner."""
+        sizes = embedding.new_tensor([height, width, 0, 0, height, width]).expand(len(embedding), -1)
+        added = {"text_embeds": embedding[:, -1, : self.pooled], "time_ids": sizes}
+        return {"encoder_hidden_states": embedding[:, :-1], "added_cond_kwargs": added}
+
+    def embedding_shape(self, tokens: int, width: int) -> tuple[int, int]:
+        """See `Conditions`."""
+        return tokens + 1, width
+
+
+def conditions_of(config: Any, name: str) -> Conditions:
+    """The kind that a UNet's config asks for.
+
+    Args:
+        config: of a `UNet2DConditionModel`.
+        name: of the base, for the message.
+
+    Raises:
+        ValueError: it is of a kind that this project does not know.
+    """
+    kinds = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
+    asked = {key: config[key] for key in kinds if config[key] is not None}
+    if not asked:
+        return Prompt()
+    if asked == {"addition_embed_type": "text_time"}:
+        return PromptAndSize(config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"])
+    found = ", ".join(f"{key}={value}" for key, value in asked.items())
+    raise ValueError(
+        f"Base {name!r} cannot work here: its UNet asks for more than prompt and size ({found}). Bases of the kind of "
+        "SD 1.x, SD 2.x, SD-Turbo and SDXL-Turbo do."
+    )
+
+
+def _tokens(tokenizer: Any, texts: list[str], device: torch.device | str) -> Tensor:
+    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
