@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID LOGDIR SEEDS ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -69,6 +69,11 @@ export: ## write an adapter in another format: CKPT= FORMAT=released|released-st
 evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
+
+compare: ## runs side by side in one table: A=run B=run [ARGS="further runs"]
+	$(call need,A,make compare A=runs/clear2foggy/pocket/version_0 B=runs/clear2foggy/pocket/version_1)
+	$(call need,B,make compare A=$(A) B=runs/clear2foggy/pocket/version_1)
+	@$(run) -m commands.compare "$$A" "$$B" $(ARGS)
 
 estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BATCH= MEMORY=] [ARGS=--trainer.precision=bf16-mixed]
 	$(call need,EXP,make estimate EXP=clear2foggy BASE=sd-turbo SIZE=512 BATCH=1)

@@ -91,7 +91,7 @@ def main(args: list[str] | None = None) -> int:
             )
             metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
         if metrics is not None:
-            report[batch.direction] = metrics.compute()
+            report[batch.direction] = {**metrics.compute(), "protocol": data.protocol(batch.direction, "test")}
     report = _training_figures(out / "metrics.json", report) | report
     write_json(out / "metrics.json", report)
     print_metrics(report)

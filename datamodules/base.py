@@ -202,6 +202,22 @@ class TranslationData(LightningDataModule):
         """
         return self._evaluation_loader(self.reference_set(direction, stage), direction)
 
+    def protocol(self, direction: str, stage: str) -> dict[str, Any]:
+        """What scores of a direction depend on, as far as the data decides: equal, or the scores cannot be compared.
+
+        Args:
+            direction: "a2b" or "b2a".
+            stage: "validate" or "test".
+        """
+        evaluated, reference = self.evaluation_set(direction, stage), self.reference_set(direction, stage)
+        return {
+            "split": "validate" if self.test_is_validation else stage,
+            "size": f"short side {self.eval_size}, antialiased, not cropped",
+            "translated": f"{len(evaluated)} images, names and sizes {evaluated.fingerprint()}",
+            "reference": f"{len(reference)} images, names and sizes {reference.fingerprint()}",
+            "rendered_with_seed": self.seed if self.is_rendered else None,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """The next training position: epoch, and batches of it already trained on."""
         if self.trainer is None:

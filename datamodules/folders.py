@@ -4,6 +4,7 @@ A training set is asked with the key ``(epoch, index)``; what it returns depends
 asked.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,6 +181,13 @@ class EvaluationImages(Dataset[dict[str, Any]]):
     def shapes(self) -> list[tuple[int, int]]:
         """Height and width of each image after resizing."""
         return [resized_shape(*self.images.size(index), self.eval_size) for index in range(len(self))]
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over names and sizes, in order: which images these are, wherever their folder lies."""
+        digest = hashlib.sha256()
+        for index, shape in enumerate(self.shapes()):
+            digest.update(f"{self.images.name(index)} {shape}\n".encode())
+        return digest.hexdigest()[:12]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image of the split."""

@@ -129,6 +129,7 @@ class TranslationMetrics(TableMetric):
             "diversity": _number(nearest_ratio(source, fake)),
             "domain_shift": _number(domain_shift(real, source, fake)),
             "features_seen_in_training": list(self.features_seen_in_training),
+            "network_hashes": {n.name: n.hash for n in (self.features, self.structure, self.lpips)},
         }
         copy: dict[str, float | None] = {
             "fid": _number(frechet_distance(real, source)),

@@ -76,7 +76,9 @@ class Evaluation(Callback):
         scalars: dict[str, float] = {}
         self.results = {}
         for direction in pl_module.generator.directions:  # type: ignore[union-attr]
-            result = self._metrics(trainer, pl_module, direction).compute()
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            protocol = datamodule.protocol(direction, "test" if trainer.testing else "validate")
+            result = {**self._metrics(trainer, pl_module, direction).compute(), "protocol": protocol}
             self.results[direction] = result
             scalars |= {f"{prefix}/{k}_{direction}": v for k, v in result.items() if isinstance(v, float)}
         pl_module.log_dict(

@@ -102,6 +102,9 @@ def test_metrics_json_holds_what_was_promised(finished):
         for key in ("fid", "kid", "kid_std", "fid_floor", "structure", "identity_gap"):
             assert isinstance(block[key], float), key
         assert {"fid", "kid"} <= block["copy_input"].keys()
+        assert block["protocol"]["split"] == "test" and block["protocol"]["translated"].startswith("5 images")
+        assert list(block["network_hashes"]) == ["random"]
+    assert metrics["a2b"]["protocol"]["reference"] == metrics["b2a"]["protocol"]["translated"]
 
 
 def test_the_adapter_carries_its_scores_and_a_card(finished):

@@ -1,0 +1,101 @@
+"""``make compare``: runs side by side in one table, if they were measured by the same protocol."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from commands.terminal import user_errors
+
+SCORES = ("fid", "kid", "structure", "lpips_truth", "psnr_truth", "identity_gap", "diversity")
+# Beside metrics.json's "protocol": numbers of images and networks.
+DECIDE = ("n_fake", "n_real", "fid_features", "structure_features", "lpips_features", "network_hashes")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.compare",
+        description="Print one table of several runs. Runs that were measured differently are refused, with the "
+        "difference named: other test pictures, sizes, feature networks or numbers of images.",
+        allow_abbrev=False,
+    )
+    p.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or metrics.json files")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    own = parser().parse_args(args)
+    if len(own.runs) < 2:
+        raise ValueError("There is nothing to compare: give two runs or more (A=..., B=..., further ones in ARGS=).")
+    found = {name: _read(Path(name)) for name in own.runs}
+    if len(found) < len(own.runs):
+        raise ValueError("A run was named twice.")
+    print(table(found))
+    return 0
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row per run and direction, those of a direction together, and what returning the input scores.
+
+    Args:
+        found: content of metrics.json by name.
+
+    Raises:
+        ValueError: two runs have no direction in common, or were measured differently.
+    """
+    directions = [d for d in ("a2b", "b2a") if all(d in metrics for metrics in found.values())]
+    if not directions:
+        raise ValueError("These runs have no direction in common.")
+    first = next(iter(found))
+    lines = ["| direction | run | base | images | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 4) + "|"]
+    for direction in directions:
+        for name, metrics in found.items():
+            differs = differences(found[first][direction], metrics[direction])
+            if differs:
+                raise ValueError(
+                    f"{first} and {name} were measured differently and cannot be compared ({direction}): "
+                    f"{'; '.join(differs)}. Measure both anew: make evaluate CKPT=... DATA=..."
+                )
+            cells = " | ".join(_cell(metrics[direction], score) for score in SCORES)
+            seen = metrics.get("images_seen")
+            lines.append(f"| {direction} | {name} | {metrics.get('base', '-')} | {seen or '-'} | {cells} |")
+        copied = found[first][direction].get("copy_input") or {}
+        cells = " | ".join(_cell(copied, score) for score in SCORES)
+        lines.append(f"| {direction} | input unchanged | - | - | {cells} |")
+    block = found[first][directions[0]]
+    networks = ", ".join(f"{name} {digest}" for name, digest in block["network_hashes"].items())
+    said = "; ".join(f"{key} {value}" for key, value in block["protocol"].items() if value is not None)
+    lines += ["", f"FID and KID by {block['fid_features']}. Protocol: {said}; networks {networks}."]
+    return "\n".join(lines)
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What sets two measurements of a direction apart, a phrase each."""
+    pairs = [(key, one.get(key), other.get(key)) for key in DECIDE]
+    keys = dict.fromkeys([*one["protocol"], *other["protocol"]])
+    pairs += [(key, one["protocol"].get(key), other["protocol"].get(key)) for key in keys]
+    return [f"{key}: {a} and {b}" for key, a, b in pairs if a != b]
+
+
+def _cell(block: dict[str, Any], score: str) -> str:
+    value = block.get(score)
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    file = path / "metrics.json" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"No metrics at {path}: looked for {file}. Give a finished run's folder or a metrics.json (make evaluate)."
+        )
+    try:
+        metrics = json.loads(file.read_text())
+        blocks = [metrics[d] for d in ("a2b", "b2a") if d in metrics]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is not a metrics.json of this project: {error}.") from error
+    if not blocks or not all("protocol" in block for block in blocks):
+        raise ValueError(f"{file} does not say how it was measured: write it anew with make evaluate CKPT={path}.")
+    return dict(metrics)
