@@ -126,6 +126,18 @@ def test_autocast_and_strength_run_lora_beside_the_weight(tiny_base, image):
     assert len(beside) == 2 * layers
 
 
+def test_sums_of_skips_and_what_leaves_are_float32_under_autocast(tiny_base, image):
+    """A zero-conv's 1e-5 beside an activation of 1 is below bfloat16's step."""
+    generator, seen = build(tiny_base), []
+    for block in generator.autoencoders["a2b"].vae.decoder.up_blocks:
+        block.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = generator(image, embed(generator))
+        latent, _ = generator.autoencoders["a2b"].encode(image)
+    assert seen == [torch.float32] * 4
+    assert latent.dtype == output.dtype == torch.float32
+
+
 @pytest.mark.parametrize("strength", [None, [0.3, 0.8]])
 def test_checkpointing_gives_the_same_gradients_with_both_directions_before_backward(tiny_base, image, strength):
     grads = []
