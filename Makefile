@@ -24,7 +24,7 @@ flag = $(if $($(1)),$(2) "$$$(1)")
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow lint format bench bench-base bench-scenes bench-memory pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-scenes bench-memory pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -95,13 +95,16 @@ tensorboard: ## watch runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
 
 # Tests are tiny: more threads only get into each other's way, much so on a busy machine.
-test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow test-browser: export OMP_NUM_THREADS ?= 1
 
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest $(ARGS)
 
 test-slow: ## run the tests marked slow
 	@$(run) -m pytest -m slow $(ARGS)
+
+test-browser: ## run the tests that look at a page (needs chromium)
+	@$(run) -m pytest -m browser $(ARGS)
 
 lint: ## check style (ruff) and types (mypy)
 	@$(run) -m ruff check . && $(PY) -m ruff format --check --quiet . && $(PY) -m mypy

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from commands.experiments import compose, names
 from commands.records import write_json
+from commands.report import Gallery, Record, write_report
 from commands.terminal import user_errors
 from commands.train import describe, print_metrics
 from commands.translate import pick_device
@@ -72,8 +73,9 @@ def main(args: list[str] | None = None) -> int:
         generator, seen = None, []
         report = {"pictures": str(path), "data": data.description, "preprocessing": data.preprocessing}
     print(f"data: {data.description}\ndevice: {device}")
+    found: dict[str, list[Record]] = {}
     for loader in data.test_dataloader():
-        metrics = None
+        metrics, gallery = None, Gallery()
         for batch in tqdm(loader, desc="evaluate", unit="batch", disable=None):
             if pictures is not None and not _has(pictures, batch.direction):
                 break
@@ -90,12 +92,15 @@ def main(args: list[str] | None = None) -> int:
                 else _made(pictures, batch, data.preprocessing).to(device)
             )
             metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
+            gallery.add(batch.index, batch.names, real, fake, batch.truth)
         if metrics is not None:
             report[batch.direction] = {**metrics.compute(), "protocol": data.protocol(batch.direction, "test")}
+            found[batch.direction] = gallery.records(metrics.per_image())
     report = _training_figures(out / "metrics.json", report) | report
     write_json(out / "metrics.json", report)
+    write_report(out / "report.html", report, found, run_folder(path))
     print_metrics(report)
-    print(f"written: {out / 'metrics.json'}")
+    print(f"written: {out / 'metrics.json'}, report.html")
     return 0
 
 
@@ -141,18 +146,22 @@ def _made(pictures: Any, batch: EvaluationBatch, preprocessing: dict[str, Any]) 
     return torch.stack(made)
 
 
+def run_folder(path: Path) -> Path | None:
+    """The run that a checkpoint or adapter lies in, if it lies in one."""
+    folders = (path, *path.absolute().parents[:2])
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
 def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
     """The run's own configuration, else the experiment's files put together."""
     if exp is None:
-        for folder in (path, *path.absolute().parents[:2]):
-            if (folder / "config.yaml").is_file():
-                files = [folder / "config.yaml"]
-                break
-        else:
+        run = run_folder(path)
+        if run is None:
             raise ValueError(
                 f"{path} is not part of a run (no config.yaml), so its task is not known: "
                 f"give EXP=, one of {', '.join(names())}."
             )
+        files = [run / "config.yaml"]
     else:
         files = compose(exp, base).configs
     merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.load(f) for f in files)), resolve=True)

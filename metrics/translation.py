@@ -140,6 +140,18 @@ class TranslationMetrics(TableMetric):
                 report[key], copy[key] = _number(means[key]), _number(means[f"copy_{key}"])
         return {**report, "copy_input": copy}
 
+    def per_image(self) -> dict[str, Tensor]:
+        """Scores of each translation, ``(n,)`` in the order of the split; nan where there is no truth.
+
+        ``nearest`` and ``nearest_source``: distance of its features, and of its input's, to the nearest other one's.
+        """
+        scores = dict(zip(_SCORES, self.table("scores").unbind(dim=1), strict=True))
+        return {
+            **{name: values for name, values in scores.items() if not name.startswith("copy_")},
+            "nearest": _nearest(self.table("fake")),
+            "nearest_source": _nearest(self.table("source")),
+        }
+
     def _describe(self, picture: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Embedding, keys and stages of uint8 pictures, from one pass through each network."""
         image = as_image(picture)
@@ -187,19 +199,19 @@ def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
     Returns:
         Scalar, float64; nan below two rows, or where the inputs do not differ.
     """
-    return _nearest(fake) / _nearest(source)
+    return _nearest(fake).mean() / _nearest(source).mean()
 
 
 def _nearest(rows: Tensor, chunk: int = 1024) -> Tensor:
-    """Mean distance to the nearest other row; nan below two rows."""
+    """Distance of each row to the nearest other one, ``(n,)``; nan below two rows."""
     if len(rows) < 2:
-        return torch.tensor(math.nan)
+        return torch.full((len(rows),), math.nan, dtype=rows.dtype)
     nearest = []
     for first in range(0, len(rows), chunk):  # all distances of a large test split at once would take gigabytes
         distance = torch.cdist(rows[first : first + chunk], rows)
         distance.diagonal(first).fill_(math.inf)
         nearest.append(distance.amin(dim=1))
-    return torch.cat(nearest).mean()
+    return torch.cat(nearest)
 
 
 def _number(value: Tensor) -> float | None:
