@@ -37,6 +37,15 @@ def test_equals_clean_fid():
     assert ours == pytest.approx(reference(*moments), rel=1e-6)
 
 
+def test_equals_torch_fidelity():
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    real, fake = sample(50, 5, 0), sample(60, 5, 1, scale=0.7)
+    moments = [fid_features_to_statistics(rows) for rows in (real, fake)]
+    theirs = fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(real, fake).item() == pytest.approx(theirs, rel=1e-4)
+
+
 def test_fewer_images_than_features_agrees_with_eigenvalues():
     real, fake = sample(7, 20, 0), sample(9, 20, 1, shift=1.0)
     root = torch.linalg.eigvals(real.T.cov() @ fake.T.cov()).real.clamp(min=0).sqrt().sum()

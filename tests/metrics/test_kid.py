@@ -29,6 +29,18 @@ def test_mmd_equals_torchmetrics():
     assert polynomial_mmd(real, fake).item() == pytest.approx(poly_mmd(real, fake).item(), rel=1e-9)
 
 
+def test_mmd_equals_clean_fid_and_torch_fidelity():
+    """Both draw subsets: of everything, there is one."""
+    from cleanfid.fid import kernel_distance as clean
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    real, fake = sample(40, 0), sample(40, 1, 0.5)
+    ours = polynomial_mmd(real, fake).item()
+    assert ours == pytest.approx(clean(real.numpy(), fake.numpy(), num_subsets=2, max_subset_size=40), rel=1e-4)
+    theirs = kid_features_to_metric(real, fake, kid_subsets=2, kid_subset_size=40, verbose=False)
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+
+
 def test_unbiased_mean_over_draws_of_one_distribution_is_zero():
     values = torch.stack([polynomial_mmd(sample(5, 2 * k), sample(5, 2 * k + 1)) for k in range(400)])
     assert abs(values.mean()) < 3 * values.std() / 20
