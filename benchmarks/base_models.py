@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.base_table import build_report, markdown
 from commands.experiments import names
+from commands.records import write_json
 
 TASKS = ("day2night", "clear2foggy", "horse2zebra", "edge2image")
 MODELS = {
@@ -223,8 +224,7 @@ def main(args: list[str] | None = None) -> int:
     text = markdown(report)
     (own.root / "table.md").write_text(text)
     for path in (own.root / "table.json", *([own.out] if own.out else [])):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        write_json(path, report)
     print(text)
     print(f"written: {own.root / 'table.md'}, table.json{f', {own.out}' if own.out else ''}")
     return 1 if failures else 0

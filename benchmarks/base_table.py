@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from commands.compare import differences
+
 Key = tuple[str, str, int]  # task, model, seed
 SCORES = ("fid", "kid", "lpips_truth", "psnr_truth", "structure")
 COPY = ("fid", "kid", "lpips_truth", "psnr_truth")
@@ -39,6 +41,13 @@ def build_report(
             if direction in metrics:
                 groups.setdefault((task, direction, model), []).append(metrics)
     rows = [_row(*key, found) for key, found in groups.items()]
+    mismatches = {
+        f"{task} seed {seed} {direction}, {model}: {difference}"
+        for (task, model, seed), metrics in finished.items()
+        for direction in ("a2b", "b2a")
+        if direction in metrics and direction in finished.get((task, "pocket", seed), {})
+        for difference in differences(finished[task, "pocket", seed][direction], metrics[direction])
+    }
     tasks = dict.fromkeys(task for task, _, _ in finished)
     some = next(iter(finished.values()), {})
     return {
@@ -51,6 +60,7 @@ def build_report(
         "placeholders": sorted({name for metrics in finished.values() for name in metrics.get("placeholders", [])}),
         "rows": rows,
         "verdicts": [verdict(task, rows) for task in tasks],
+        "mismatches": sorted(mismatches),
         "failures": dict(failures),
     }
 
@@ -126,6 +136,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     ]
     if report["placeholders"]:
         lines += [f"PLACEHOLDER: {' and '.join(report['placeholders'])}. These figures say nothing.", ""]
+    if report["mismatches"]:
+        lines += ["NOT COMPARABLE, measured differently from pocket:", *(f"- {m}" for m in report["mismatches"]), ""]
     lines.append("| task | model | " + " | ".join(HEADINGS[c] for c in columns) + " |")
     lines.append("|---" * (len(columns) + 2) + "|")
     for (task, direction), rows in _by_direction(report["rows"]).items():

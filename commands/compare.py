@@ -75,8 +75,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """What sets two measurements of a direction apart, a phrase each."""
     pairs = [(key, one.get(key), other.get(key)) for key in DECIDE]
-    keys = dict.fromkeys([*one["protocol"], *other["protocol"]])
-    pairs += [(key, one["protocol"].get(key), other["protocol"].get(key)) for key in keys]
+    said = [block.get("protocol", {}) for block in (one, other)]
+    pairs += [(key, said[0].get(key), said[1].get(key)) for key in dict.fromkeys([*said[0], *said[1]])]
     return [f"{key}: {a} and {b}" for key, a, b in pairs if a != b]
 
 

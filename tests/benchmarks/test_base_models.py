@@ -69,6 +69,15 @@ def test_seeds_give_mean_and_extremes():
     assert "(n = " not in text
 
 
+def test_rivals_measured_on_other_pictures_are_named():
+    rival = metrics(20.0)
+    rival["b2a"] = {**rival["b2a"], "n_fake": 32}
+    found = report({("t", "pocket", 0): metrics(), ("t", "random", 0): metrics(30.0), ("t", "resnet", 0): rival})
+    assert found["mismatches"] == ["t seed 0 b2a, resnet: n_fake: 64 and 32"]
+    assert "NOT COMPARABLE" in markdown(found)
+    assert "NOT COMPARABLE" not in markdown(report({("t", "pocket", 0): metrics()}))
+
+
 def test_the_table_shows_every_row_and_what_is_missing():
     finished = {("fog", "pocket", 0): metrics(), ("edge", "pocket", 0): metrics(directions=["a2b"])}
     finished["edge", "pocket", 0]["a2b"] = {**finished["edge", "pocket", 0]["a2b"], "kid": None}
