@@ -115,7 +115,7 @@ class TranslationData(LightningDataModule):
         raise NotImplementedError
 
     def prepare_scenes(self, size: int) -> None:
-        """Set up rendered images of ``size`` pixels; set `prompts`.
+        """Set up rendered images, of ``size`` pixels for training and of `eval_size` for the rest; set `prompts`.
 
         Raises:
             ValueError: this class has no scenes.

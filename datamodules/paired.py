@@ -93,7 +93,8 @@ class PairedImages(TranslationData):
         self.computed, self.inputs, self.targets, self.captions = self.contour, None, {}, {}
         first = 0
         for stage, count in self.scene_counts.items():
-            scenes = SceneImages("day_night", "a", self.seed, first, count, size)
+            side = size if stage == "train" else self.eval_size
+            scenes = SceneImages("day_night", "a", self.seed, first, count, side)
             self.targets[stage] = scenes
             self.captions[stage] = [scenes.caption(k) for k in range(count)]
             first += count

@@ -77,7 +77,8 @@ class UnpairedImages(TranslationData):
             apart = count if stage == "train" else 0
             starts = {"a": first, "b": first + apart}
             first += count + apart
-            self.images[stage] = {d: SceneImages(str(self.scenes), d, self.seed, starts[d], count, size) for d in "ab"}
+            side = size if stage == "train" else self.eval_size
+            self.images[stage] = {d: SceneImages(str(self.scenes), d, self.seed, starts[d], count, side) for d in "ab"}
             if not apart:
                 self.truths[stage] = {"a": self.images[stage]["b"], "b": self.images[stage]["a"]}
         self._set_prompts([None, None])

@@ -264,8 +264,10 @@ def test_splits_share_no_scene_and_only_evaluation_shows_both_sides_of_one():
     assert len(set().union(*apart)) == sum(len(numbers) for numbers in apart)
 
 
-def test_truth_is_the_same_scene_in_the_other_domain():
-    data = HorseZebra(**SCENES)
+@pytest.mark.parametrize("resize", [16, 20])
+def test_truth_is_the_same_scene_in_the_other_domain(resize):
+    """Drawn at the size of evaluation: recipes that enlarge for training are measured on the same pictures."""
+    data = HorseZebra(**{**SCENES, "resize": resize})
     assert data.is_rendered
     assert data.has_truth
     assert data.description.startswith("twin world")
