@@ -35,6 +35,9 @@ class Data(LightningDataModule):
         whole = EvaluationBatch(pictures(7, 80), direction, torch.arange(7), [str(i) for i in range(7)])
         return DataLoader([whole], batch_size=None)
 
+    def protocol(self, direction, stage):
+        return {"split": stage}
+
 
 def fit(module, callbacks, **arguments):
     data = Data()

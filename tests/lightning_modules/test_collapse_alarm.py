@@ -95,6 +95,9 @@ class Data(LightningDataModule):
         batch = EvaluationBatch(self.test[direction][1], direction, torch.arange(TEST), ["x"] * TEST)
         return DataLoader([batch], batch_size=None)
 
+    def protocol(self, direction, stage):
+        return {"split": stage}
+
 
 def train(tmp_path, blind=False, truth=True, steps=60, **weights):
     """Fit and test; returns the alarms and what TensorBoard holds."""
