@@ -9,7 +9,9 @@ import itertools
 import multiprocessing
 import platform
 import resource
+import shlex
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -54,7 +56,8 @@ def main(args: list[str] | None = None) -> None:
         print(f"| {row['exp']} | {row['memory']} | {row['size']} | {row['batch']} | {figures} |", flush=True)
     if options.out:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-        write_json(options.out, {"command": "make bench-memory", "base": options.base, "device": device, "rows": rows})
+        typed = shlex.join(["python", "-m", "benchmarks.training_memory", *(sys.argv[1:] if args is None else args)])
+        write_json(options.out, {"command": typed, "base": options.base, "device": device, "rows": rows})
 
 
 def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str, Any]:
