@@ -66,7 +66,7 @@ export: ## write an adapter in another format: CKPT= FORMAT=released|released-st
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
 	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base) $(ARGS)
 
-evaluate: ## write metrics.json for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
+evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
 
