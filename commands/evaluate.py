@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from commands.compare import differences
 from commands.experiments import compose, names
 from commands.records import write_json
 from commands.report import Gallery, Record, write_report
@@ -20,8 +21,7 @@ from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from datamodules.images import list_images, read_image, resize_short_side
 from lightning_modules.callbacks import Evaluation
-from networks import ImageTranslator
-from networks.generator import load_generator
+from networks import ImageTranslator, load_generator
 from networks.weights import read_adapter
 
 
@@ -109,11 +109,19 @@ def _translate(generator: ImageTranslator, real: torch.Tensor, batch: Evaluation
 
 
 def _training_figures(path: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """What only training knows, from the file that is about to be replaced, if it is of the same state."""
+    """What only training knows, from the file that is about to be replaced, if it is of the same state.
+
+    The run's best state is kept only where it was measured as the report is.
+    """
     old = json.loads(path.read_text()) if path.is_file() else {}
     if old.get("images_seen") is None or old["images_seen"] != report.get("images_seen"):
         return {}
-    return {k: old[k] for k in ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb") if k in old}
+    kept = {k: old[k] for k in ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb") if k in old}
+    best = old.get("best")
+    measured = [d for d in ("a2b", "b2a") if best and d in best]
+    if best and not any(differences(best[d], report.get(d, {})) for d in measured):
+        kept["best"] = best
+    return kept
 
 
 def _pictures(path: Path) -> dict[str, dict[str, Path]] | None:

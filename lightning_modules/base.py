@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from lightning_modules.random_states import random_states, set_random_states
 from networks import ImageTranslator
 from networks.features import FeatureNetwork
+from networks.one_step import noise_map
 from networks.weights import adapter_card, load_trained, trained_state
 
 
@@ -144,6 +145,11 @@ class TranslationModule(LightningModule):
         nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+
+    def noise_of(self, image: Tensor, seed: Tensor) -> Tensor:
+        """Noise maps ``(B, C, h, w)`` for images of this size, one from each sample's seed ``(B,)``."""
+        shape = self.generator.noise_shape(image)
+        return torch.cat([noise_map(s, shape) for s in seed.tolist()]).to(image.device)
 
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:

@@ -14,7 +14,6 @@ from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, 
 from losses.totals import weighted_total
 from networks import ImageTranslator
 from networks.features import FeatureNetwork, load_features
-from networks.one_step import noise_map
 
 
 @dataclass
@@ -129,10 +128,8 @@ class Pix2PixTurbo(TranslationModule):
 
     def _translate(self, batch: PairedBatch) -> Tensor:
         embedding = self.generator.encode_prompts(batch.captions, self.device)
-        if batch.strength is None:
-            return self.generator(batch.real_a, embedding)
-        shape = self.generator.noise_shape(batch.real_a)
-        noise = torch.cat([noise_map(seed, shape) for seed in batch.seed.tolist()]).to(self.device)
+        wanted = self.generator.reads_noise or batch.strength is not None
+        noise = self.noise_of(batch.real_a, batch.seed) if wanted else None
         return self.generator(batch.real_a, embedding, "a2b", batch.strength, noise)
 
     def _generator_terms(self, batch: PairedBatch, fake_b: Tensor) -> dict[str, Tensor]:

@@ -128,7 +128,7 @@ class CycleGANTurbo(TranslationModule):
         a2b = torch.cat([batch.real_a, batch.real_b]) if identity else batch.real_a
         b2a = torch.cat([batch.real_b, batch.real_a]) if identity else batch.real_b
         with self.frozen_discriminators():
-            first = self._translate({"a2b": a2b, "b2a": b2a})
+            first = self._translate({"a2b": a2b, "b2a": b2a}, batch.seed)
             n = batch.real_a.shape[0]
             fake_b, fake_a = first["a2b"][:n], first["b2a"][:n]
             terms = self._adversarial_terms(batch, fake_b, fake_a) if self._wants("gan") else {}
@@ -146,17 +146,17 @@ class CycleGANTurbo(TranslationModule):
         reals = {"a2b": batch.real_a, "b2a": batch.real_b}
         with self.frozen_discriminators():
             for there, back in (("a2b", "b2a"), ("b2a", "a2b")):
-                fake = self._translate({there: reals[there]})[there]
+                fake = self._translate({there: reals[there]}, batch.seed)[there]
                 fakes[there] = fake.detach()
                 round_trip: Pictures = {}
                 if self._wants("gan"):
                     round_trip[f"gan_{there}"] = generator_loss(self.discriminators[there](fake, batch.seed))
                 if self._wants("cycle"):
-                    rec = self._translate({back: fake})[back]
+                    rec = self._translate({back: fake}, batch.seed)[back]
                     round_trip |= self._pixel_terms("cycle", {there: (rec, reals[there])})
                 terms |= self._backward_of(round_trip, batch)
                 if self._wants("idt"):
-                    same = self._translate({there: reals[back]})[there]
+                    same = self._translate({there: reals[back]}, batch.seed)[there]
                     terms |= self._backward_of(self._pixel_terms("idt", {there: (same, reals[back])}), batch)
             self.step(0)
         return terms | self._step_discriminators(batch, fakes["a2b"], fakes["b2a"], together=True)
@@ -174,17 +174,17 @@ class CycleGANTurbo(TranslationModule):
         terms: Pictures = {}
         with self.frozen_discriminators():
             if self._wants("cycle"):
-                fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b})
+                fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b}, batch.seed)
                 cycle = self._cycle_terms(batch, fakes["a2b"], fakes["b2a"])
                 self._step_generator(cycle, batch)
                 terms |= cycle
-            fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b})
+            fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b}, batch.seed)
             if self._wants("gan"):
                 adversarial = self._adversarial_terms(batch, fakes["a2b"], fakes["b2a"])
                 self._step_generator(adversarial, batch)
                 terms |= adversarial
             if self._wants("idt"):
-                idt = self._translate({"a2b": batch.real_b, "b2a": batch.real_a})
+                idt = self._translate({"a2b": batch.real_b, "b2a": batch.real_a}, batch.seed)
                 kept = {"a2b": (idt["a2b"], batch.real_b), "b2a": (idt["b2a"], batch.real_a)}
                 identity = self._pixel_terms("idt", kept)
                 self._step_generator(identity, batch)
@@ -197,12 +197,17 @@ class CycleGANTurbo(TranslationModule):
     def _wants_lpips(self) -> bool:
         return any("lpips" in name for name in self.weights)
 
-    def _translate(self, images: Pictures) -> Pictures:
+    def _translate(self, images: Pictures, seed: Tensor | None = None) -> Pictures:
+        """Images ``(k B, 3, H, W)`` by direction; in training with the ``seed`` ``(B,)`` of each sample."""
         embeddings = {d: self.generator.encode_prompts([self.generator.prompts[d]], self.device) for d in images}
-        return self.generator.translate_together(images, embeddings)
+        noise = None
+        if seed is not None and self.generator.reads_noise:
+            rows = sum(len(image) for image in images.values())
+            noise = self.noise_of(next(iter(images.values())), seed).repeat(rows // len(seed), 1, 1, 1)
+        return self.generator.translate_together(images, embeddings, noise=noise)
 
     def _cycle_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
-        rec = self._translate({"a2b": fake_a, "b2a": fake_b})
+        rec = self._translate({"a2b": fake_a, "b2a": fake_b}, batch.seed)
         return self._pixel_terms("cycle", {"a2b": (rec["b2a"], batch.real_a), "b2a": (rec["a2b"], batch.real_b)})
 
     def _pixel_terms(self, family: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> Pictures:

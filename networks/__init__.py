@@ -1,7 +1,8 @@
 """The one-step generator, its discriminators and its frozen judges: torch only, no Lightning, no YAML."""
 
 from networks.discriminators import EnsembleDiscriminator, PatchDiscriminator, VisionAidedDiscriminator
-from networks.generator import OneStepGenerator, load_generator
+from networks.generator import OneStepGenerator
+from networks.loading import load_generator
 from networks.resnet import ResnetGenerator
 from networks.translator import ImageTranslator
 

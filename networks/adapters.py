@@ -58,7 +58,7 @@ def checkpoint(module: nn.Module, *args: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
 
 
-def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) -> Any:
+def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, leave_out: Sequence[str] = ()) -> Any:
     """Put a LoRA of one rank on every module whose name ends in a target; in place; exact no-op until trained.
 
     Freezes everything else in ``module`` (peft does), so call it before anything is made trainable.
@@ -68,6 +68,7 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) ->
         targets: name endings, or full names.
         rank: r of LoRA (Hu et al. 2021, Sec. 4.1), at least 1.
         alpha: the scale is ``alpha / rank``.
+        leave_out: beginnings of module names that get none.
 
     Raises:
         ValueError: the rank is below 1, or nothing in the module carries a target's name.
@@ -76,6 +77,10 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float) ->
         raise ValueError(f"LoRA rank must be at least 1, got {rank}.")
     module.requires_grad_(False)
     # lora_alpha is annotated int by peft; any number scales.
+    if leave_out:
+        endings = tuple(f".{target}" for target in targets)
+        named = (name for name, _ in module.named_modules())
+        targets = [name for name in named if f".{name}".endswith(endings) and not name.startswith(tuple(leave_out))]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
     layers: list[Any] = lora_layers(module)

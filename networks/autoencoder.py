@@ -42,6 +42,23 @@ class SkipAutoencoder(nn.Module):
     def _run(self, block: nn.Module, *args: Any) -> Tensor:
         return checkpoint(block, *args) if self.checkpointing and torch.is_grad_enabled() else block(*args)
 
+    @property
+    def latent_only(self) -> tuple[str, ...]:
+        """Beginnings of the VAE's module names that the latent needs and the skips do not."""
+        if not len(self.skip_convs):
+            return ("encoder.",)
+        last = len(self.vae.encoder.down_blocks) - 1
+        return f"encoder.down_blocks.{last}.", "encoder.mid_block.", "encoder.conv_out"
+
+    def skips(self, image: Tensor) -> list[Tensor]:
+        """The skips alone, as `encode` returns them, without the rest of the encoder."""
+        if not len(self.skip_convs):
+            return []
+        found = [self.vae.encoder.conv_in(image)]
+        for block in self.vae.encoder.down_blocks[:-1]:
+            found.append(self._run(block, found[-1]))
+        return found
+
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Posterior mean and the activations that enter each down block.
 

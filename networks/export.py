@@ -27,7 +27,7 @@ def to_released(generator: OneStepGenerator, stochastic: bool = False) -> tuple[
         What to `torch.save`, and what of this generator the format cannot hold, a phrase each.
 
     Raises:
-        ValueError: the format fixes another input range, or has no such directions.
+        ValueError: the format fixes another input range, has no such directions, or no place for a branch.
     """
     settings = generator.settings
     paired = len(generator.directions) == 1
@@ -39,6 +39,8 @@ def to_released(generator: OneStepGenerator, stochastic: bool = False) -> tuple[
             f"A released {'paired' if paired else 'unpaired'} file is fed with images in {wanted}; this generator was "
             f"trained with input_range {settings['input_range']}."
         )
+    if settings["conditioning"] != "direct":
+        raise ValueError(f"No released format holds a branch: this generator has {settings['conditioning']}.")
     if stochastic and not paired:
         raise ValueError("Only the paired format has a stochastic kind; this generator has two directions.")
     lost = [f"the prompts ({'; '.join(generator.prompts.values())})"] if generator.prompts else []
@@ -69,7 +71,8 @@ def to_diffusers(generator: OneStepGenerator) -> tuple[dict[str, Tensor], dict[s
         for module, half, tensor in _unet_lora(generator, settings["alpha_unet"] / settings["rank_unet"])
     }
     conv_in = {k: t.detach().cpu().clone() for k, t in generator.unet.conv_in.trained.state_dict().items()}
-    return lora, conv_in, ["the VAE's LoRA and the skip convolutions (diffusers has no place for skips)"]
+    lost = ["the VAE's LoRA and the skip convolutions (diffusers has no place for skips)"]
+    return lora, conv_in, lost if generator.branch is None else [*lost, f"the {settings['conditioning']} branch"]
 
 
 def _paired(generator: OneStepGenerator, stochastic: bool) -> Content:

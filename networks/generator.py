@@ -1,7 +1,6 @@
 """The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,8 +19,9 @@ from networks.adapters import (
 )
 from networks.autoencoder import SkipAutoencoder, SkipInit
 from networks.bases import load_base
+from networks.conditioning import ConditioningName, build_branch
 from networks.frozen import store_in_bfloat16
-from networks.one_step import blend, predict_x0
+from networks.one_step import blend, noise_map, predict_x0
 from networks.prompts import PromptEncoder
 from networks.resnet import ResnetGenerator
 from networks.translator import ImageTranslator, known_directions
@@ -49,6 +49,8 @@ class OneStepGenerator(ImageTranslator):
         skips: False leaves out the skip connections.
         skip_init: initial value of every skip weight, or "gaussian".
         input_range: what the VAE is fed with, "[-1, 1]" or "[0, 1]" (released paired files).
+        conditioning: how the picture reaches the UNet: "direct", as its input (the method), or by a "controlnet" or
+            "t2i_adapter" branch beside a noise map (the ablation's rivals, trained in full).
         checkpointing: recompute UNet and VAE blocks during backward: less memory, about a third more time.
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
@@ -74,6 +76,7 @@ class OneStepGenerator(ImageTranslator):
         skips: bool = True,
         skip_init: SkipInit = 1e-5,
         input_range: Range = "[-1, 1]",
+        conditioning: ConditioningName = "direct",
         checkpointing: bool = False,
         unet_targets: Sequence[str] | None = None,
         vae_targets: Sequence[str] | None = None,
@@ -84,8 +87,16 @@ class OneStepGenerator(ImageTranslator):
         super().__init__()
         adapter = read_adapter(init) if init else None
         if adapter is not None:
-            given = {"rank_unet": rank_unet, "rank_vae": rank_vae, "directions": list(directions), "skips": skips}
-            _check_fit(adapter, given)
+            _check_fit(
+                adapter,
+                {
+                    "rank_unet": rank_unet,
+                    "rank_vae": rank_vae,
+                    "directions": list(directions),
+                    "skips": skips,
+                    "conditioning": conditioning,
+                },
+            )
             alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
             unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
             skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
@@ -105,6 +116,7 @@ class OneStepGenerator(ImageTranslator):
             "skips": skips,
             "skip_init": skip_init,
             "input_range": input_range,
+            "conditioning": conditioning,
             "unet_targets": unet_targets,
             "vae_targets": vae_targets,
             "skip_lora": skip_lora,
@@ -122,6 +134,7 @@ class OneStepGenerator(ImageTranslator):
         self._prediction_type = loaded.prediction_type
         self.conditions = loaded.conditions
 
+        self.branch = build_branch(conditioning, loaded, checkpointing)
         # diffusers' models are nn.Modules whose attributes type checkers cannot see.
         self.unet: Any = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
         self.unet.conv_in = TrainedConv(self.unet.conv_in)
@@ -130,7 +143,9 @@ class OneStepGenerator(ImageTranslator):
         self.autoencoders = nn.ModuleDict()
         for direction in directions:
             autoencoder: Any = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
-            inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae)
+            # Behind a branch the latent goes unread: a LoRA on what only makes the latent would never train.
+            unread = autoencoder.latent_only if self.branch else ()
+            inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae, leave_out=unread)
             if skip_lora and skips:
                 inject_lora(
                     autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae
@@ -176,6 +191,11 @@ class OneStepGenerator(ImageTranslator):
         return autoencoder.factor
 
     @property
+    def reads_noise(self) -> bool:
+        """Whether the UNet reads a noise map, the picture coming by a branch."""
+        return self.branch is not None
+
+    @property
     def latent_channels(self) -> int:
         """Channels of latent and noise map."""
         return self.unet.config.in_channels
@@ -194,14 +214,14 @@ class OneStepGenerator(ImageTranslator):
             images: by direction, ``(B_d, 3, H, W)`` in [-1, 1], all of one height and width.
             embeddings: by direction, ``(B_d, L, D)`` or ``(1, L, D)``.
             strength: ``(sum of B_d,)`` in the order of ``images``; see `forward`.
-            noise: see `forward`.
+            noise: see `forward`; a branch reads it whatever the strength, and the map of seed 0 where it is None.
             gamma: see `forward`.
 
         Returns:
             By direction, ``(B_d, 3, H, W)`` float32 in [-1, 1].
 
         Raises:
-            ValueError: an unknown direction, or strength without noise or on a merged generator.
+            ValueError: an unknown direction, or strength without noise, on a merged generator, or beside a branch.
         """
         self._check(images, strength, noise)
         if gamma is None:
@@ -210,18 +230,27 @@ class OneStepGenerator(ImageTranslator):
         strengths = _split(strength, counts)
         gammas = _split(gamma, counts)
         height, width = next(iter(images.values())).shape[-2:]
-        latents, skips = [], {}
-        autoencoders: Any = self.autoencoders
-        for k, (direction, image) in enumerate(images.items()):
-            with strength_scope(strengths[k]):
-                latent, skips[direction] = autoencoders[direction].encode(self._feed(image))
-            latents.append(latent)
+        fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
-        latent = torch.cat(latents)
-        if strength is not None and noise is not None:
-            latent = blend(strength, latent, noise.to(latent).expand_as(latent))
+        told = self.conditions.unet_inputs(context, height, width)
+        skips = {}
+        autoencoders: Any = self.autoencoders
+        if self.branch is None:
+            latents = []
+            for k, direction in enumerate(images):
+                with strength_scope(strengths[k]):
+                    latent, skips[direction] = autoencoders[direction].encode(fed[direction])
+                latents.append(latent)
+            latent = torch.cat(latents)
+            if strength is not None and noise is not None:
+                latent = blend(strength, latent, noise.to(latent).expand_as(latent))
+        else:
+            skips = {direction: autoencoders[direction].skips(image) for direction, image in fed.items()}
+            if noise is None:
+                noise = noise_map(0, self.noise_shape(next(iter(images.values()))))
+            latent = noise.to(context).expand(sum(counts), -1, -1, -1)
+            told |= self.branch(torch.cat(list(fed.values())), latent, self._timestep, told)
         with strength_scope(strength):
-            told = self.conditions.unet_inputs(context, height, width)
             prediction = self.unet(latent, self._timestep, **told).sample
         x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
         outputs = {}
@@ -246,6 +275,11 @@ class OneStepGenerator(ImageTranslator):
         self.check_direction(images)
         if strength is not None and noise is None:
             raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
+        if strength is not None and self.branch is not None:
+            raise ValueError(
+                f"strength blends the picture into the noise at the UNet's input; with conditioning="
+                f"{self.settings['conditioning']} the UNet reads noise alone. Use conditioning=direct."
+            )
         if strength is not None and self._merged:
             raise ValueError("This generator's LoRA is merged, so strength can no longer scale it: load it unmerged.")
 
@@ -260,37 +294,11 @@ class OneStepGenerator(ImageTranslator):
         return image if self.input_range == "[-1, 1]" else (image + 1) / 2
 
 
-def load_generator(path: str | Path | Adapter, base: str | None = None) -> ImageTranslator:
-    """A trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
-
-    Args:
-        path: see `read_adapter`; or what it returned.
-        base: overrides the base that the adapter names (its folder may have moved); needed for a .pkl.
-
-    Raises:
-        FileNotFoundError: checkpoint or base is not there (the checkpoint is looked for first).
-        ValueError: they do not fit each other.
-    """
-    adapter = path if isinstance(path, Adapter) else read_adapter(path)
-    name = base or adapter.card.get("base")
-    if name is None:
-        raise ValueError(f"{adapter.path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
-    generator: ImageTranslator
-    if adapter.card.get("base") == ResnetGenerator.base_name:
-        if base not in (None, ResnetGenerator.base_name):
-            raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out BASE={base}.")
-        generator = ResnetGenerator(**adapter.settings)
-    else:
-        generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
-    generator.load_adapter(adapter)
-    return generator.requires_grad_(False)
-
-
 def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
     if adapter.card.get("base") == ResnetGenerator.base_name:
         raise ValueError(f"INIT {adapter.path} is a plain ResNet and cannot start another base: use BASE=resnet.")
     for name, value in given.items():
-        saved = adapter.settings[name]
+        saved = adapter.settings.get(name, "direct")  # files older than `conditioning` know no branch
         if saved != value:
             raise ValueError(
                 f"INIT {adapter.path} was trained with {name}={saved}, the experiment asks for {value}. "

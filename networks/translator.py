@@ -49,6 +49,11 @@ class ImageTranslator(nn.Module, ABC):
     def directions(self) -> list[str]:
         """The directions that this generator translates in."""
 
+    @property
+    def reads_noise(self) -> bool:
+        """Whether every translation needs a noise map, not only those of a strength below 1."""
+        return False
+
     @abstractmethod
     def translate_together(
         self,
@@ -80,7 +85,8 @@ class ImageTranslator(nn.Module, ABC):
             embedding: prompt embeddings, ``(B, L, D)`` or ``(1, L, D)``.
             direction: "a2b" or "b2a".
             strength: ``(B,)`` in [0, 1]; None is the deterministic model (``r = 1``).
-            noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength.
+            noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength, and read by a
+                generator that `reads_noise`.
             gamma: weight of the skips, ``(B,)``; None follows the strength.
 
         Returns:
@@ -122,10 +128,9 @@ class ImageTranslator(nn.Module, ABC):
             raise ValueError(f"strength must lie in [0, 1], got {strength}.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         embedding = self.encode_prompts(prompts, image.device)
-        if strength == 1:
-            return self(image, embedding, direction)
-        r = torch.full((image.shape[0],), strength, device=image.device)
-        return self(image, embedding, direction, r, noise_map(seed, self.noise_shape(image)))
+        r = None if strength == 1 else torch.full((image.shape[0],), strength, device=image.device)
+        noise = None if r is None and not self.reads_noise else noise_map(seed, self.noise_shape(image))
+        return self(image, embedding, direction, r, noise)
 
     def merge(self) -> "ImageTranslator":
         """Fuse what can be fused for faster inference; in place."""

@@ -14,7 +14,7 @@ from PIL import Image
 from commands.translate import batches, main
 from datamodules.contours import canny_edges
 from datamodules.images import read_image, resize_short_side, to_pixels
-from networks.generator import OneStepGenerator, load_generator
+from networks import OneStepGenerator, load_generator
 from networks.weights import save_adapter
 
 

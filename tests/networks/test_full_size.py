@@ -74,3 +74,8 @@ def test_nothing_at_this_size_forms_its_whole_weight_but_the_smallest_layers():
     """W + BA has the size of W: only where that is nothing may it be kept for backward."""
     formed = [m for m in build().modules() if "forward" in vars(m)]
     assert sum(m.get_base_layer().weight.numel() for m in formed) < 1_000_000
+
+
+def test_what_the_rivals_of_direct_conditioning_would_train():
+    counts = {name: count(trained(build(conditioning=name), "branch")) for name in ("controlnet", "t2i_adapter")}
+    assert counts == {"controlnet": 364_228_240, "t2i_adapter": 77_369_280}

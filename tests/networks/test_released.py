@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from networks import OneStepGenerator, load_generator
 from networks.adapters import trainable_names
-from networks.generator import OneStepGenerator, load_generator
 from networks.released import read_released
 from networks.weights import read_adapter, save_adapter
 
