@@ -3,30 +3,35 @@
 import torch
 from torch import Tensor
 
+from metrics.moments import Moments, moments_of
 from metrics.pictures import as_image, quantise
 from metrics.tables import TableMetric
 from networks.features import FeatureNetwork, load_features
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> Tensor:
-    """`|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))` of the means and unbiased covariances of two samples.
+    """`gaussian_distance` of the means and unbiased covariances of two samples, `(n, D)` and `(m, D)`."""
+    return gaussian_distance(moments_of(real), moments_of(fake))
 
-    With centred rows `A`, `B` scaled so that `S1 = A'A`, `S2 = B'B`, the trace of the root is the sum of the singular
+
+def gaussian_distance(real: Moments, fake: Moments) -> Tensor:
+    """`|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))` of two means and unbiased covariances.
+
+    With deviations `A`, `B` scaled so that `S1 = A'A`, `S2 = B'B`, the trace of the root is the sum of the singular
     values of `AB'`: no covariance is formed, and few images of many features cost little and lose no digits.
 
     Args:
-        real: `(n, D)`.
-        fake: `(m, D)`.
+        real: of `n` vectors of length `D`.
+        fake: of `m` vectors of length `D`.
 
     Returns:
         Scalar, float64, 0 or more; lower is closer; nan where `n` or `m` is below 2.  Depends on `n` and `m`: it
         falls as they grow.
     """
-    if min(len(real), len(fake)) < 2:
+    if min(real.count, fake.count) < 2:
         return torch.tensor(float("nan"), dtype=torch.float64)
-    real, fake = real.double(), fake.double()
-    shift = (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
-    scaled = [(rows - rows.mean(dim=0)) / (len(rows) - 1) ** 0.5 for rows in (real, fake)]
+    shift = (real.mean - fake.mean).square().sum()
+    scaled = [side.deviations / (side.count - 1) ** 0.5 for side in (real, fake)]
     spread = scaled[0].square().sum() + scaled[1].square().sum()
     # beyond D rows, the triangular factor has the same A'A
     a, b = (torch.linalg.qr(rows, mode="r").R if rows.shape[0] > rows.shape[1] else rows for rows in scaled)
@@ -51,7 +56,8 @@ def frechet_floor(real: Tensor, seed: int = 0) -> Tensor:
 class FrechetDistance(TableMetric):
     """FID of translated against real images; lower is better.  Compare only numbers of equal features, n_real, n_fake.
 
-    The real set is kept across `reset()`; an image given twice (same index) counts once.
+    Of all images, whatever number of rows `TableMetric` holds.  The real set is kept across
+    `reset()`; an image given twice (same index) counts once.
 
     Args:
         features: frozen network or name; "inception" gives FID proper, any other its own scale.
@@ -61,13 +67,13 @@ class FrechetDistance(TableMetric):
         super().__init__()
         self.features = load_features(features) if isinstance(features, str) else features
         width = self.features.width or 0
-        self.add_table("real", width, kept=True)
-        self.add_table("fake", width)
+        self.add_features("real", width, kept=True)
+        self.add_features("fake", width)
 
     def update(self, image: Tensor, index: Tensor, real: bool) -> None:
         """Add images `(B, 3, H, W)` in [-1, 1], `index` `(B,)` their places in their split, to the real or fake set."""
         self.append("real" if real else "fake", index, self.features.embedding(as_image(quantise(image))))
 
     def compute(self) -> Tensor:
-        """Scalar, float64; nan where either set has fewer than two images."""
-        return frechet_distance(self.table("real"), self.table("fake"))
+        """Scalar, float64, 0 or more; nan where either set has fewer than two images."""
+        return gaussian_distance(self.moments("real"), self.moments("fake"))

@@ -65,7 +65,8 @@ def kernel_distance(
 class KernelDistance(TableMetric):
     """KID of translated against real images; lower is better.  To be preferred to FID below some thousand images.
 
-    The real set is kept across `reset()`; an image given twice (same index) counts once.
+    Of a fixed sample of either set beyond `sample_size` images; see `TableMetric`.  The real set is kept across
+    `reset()`; an image given twice (same index) counts once.
 
     Args:
         features: frozen network or name; "inception" gives KID proper, any other its own scale.
@@ -80,13 +81,13 @@ class KernelDistance(TableMetric):
         self.features = load_features(features) if isinstance(features, str) else features
         self.subsets, self.subset_size = subsets, subset_size
         width = self.features.width or 0
-        self.add_table("real", width, kept=True)
-        self.add_table("fake", width)
+        self.add_features("real", width, kept=True)
+        self.add_features("fake", width)
 
     def update(self, image: Tensor, index: Tensor, real: bool) -> None:
         """Add images `(B, 3, H, W)` in [-1, 1], `index` `(B,)` their places in their split, to the real or fake set."""
         self.append("real" if real else "fake", index, self.features.embedding(as_image(quantise(image))))
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Mean and spread, float64 scalars; nan where either set has fewer than two images."""
+        """Mean, which may be negative, and spread, float64 scalars; nan where either set has fewer than two images."""
         return kernel_distance(self.table("real"), self.table("fake"), self.subsets, self.subset_size)

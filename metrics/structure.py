@@ -46,5 +46,5 @@ class StructureDistance(TableMetric):
         self.append("distance", index, structure_distance(keys, others)[:, None])
 
     def compute(self) -> Tensor:
-        """Scalar, float64; nan without images."""
+        """Scalar in [0, 4], float64; nan without images."""
         return self.table("distance").mean()

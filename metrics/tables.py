@@ -5,63 +5,152 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from metrics.moments import Moments, double, fold, moments_of, unfold
+
 
 class TableMetric(Metric):
     """Base of metrics that gather rows from all ranks and compute from them in the order of the images.
 
     Ordered by index, and with each index once, the rows do not depend on ranks, batches or the repeats by which a
     distributed sampler fills up.  A rank without images takes part with an empty table of the right width.
+
+    A table of features has bounded memory: whenever it holds `2 * sample_size` rows, all but a sample of them, drawn by
+    a fixed scramble of the index, go into a summary of their moments, and only their indices stay, 8 bytes an image.
+
+    Attributes:
+        sample_size: rows in the sample of a table of features; up to so many images, it is all of them.
     """
 
     full_state_update = False
     is_differentiable = False
     higher_is_better = False
 
+    sample_size = 4096
+
     def __init__(self) -> None:
         super().__init__()
         self._widths: dict[str, int] = {}
         self._kept: set[str] = set()
+        self._sampled: set[str] = set()
 
     def add_table(self, name: str, width: int, kept: bool = False) -> None:
         """Declare a table of float32 rows of length `width`; a `kept` one survives `reset()`."""
         self._widths[name] = width
         if kept:
             self._kept.add(name)
-        self.add_state(f"{name}_index", default=[], dist_reduce_fx="cat")
-        self.add_state(f"{name}_rows", default=[], dist_reduce_fx="cat")
-        self._empty(name)
+        for state, nothing in self._nothing(name).items():
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+            getattr(self, state).append(nothing)
+
+    def add_features(self, name: str, width: int, kept: bool = False) -> None:
+        """Declare a table of features: as `add_table`, but of bounded memory, and with `moments`."""
+        self._sampled.add(name)
+        self.add_table(name, width, kept)
 
     def append(self, name: str, index: Tensor, rows: Tensor) -> None:
         """Add `rows` `(B, width)` of the images at `index` `(B,)`; an index that is there already is ignored later."""
         if rows.shape != (len(index), self._widths[name]):
             expected = (len(index), self._widths[name])
             raise ValueError(f"Table '{name}' wants rows {expected}, one per index, got {tuple(rows.shape)}.")
-        getattr(self, f"{name}_index").append(index.to(rows.device, torch.int64))
+        held = getattr(self, f"{name}_index")
+        held.append(index.to(rows.device, torch.int64))
         getattr(self, f"{name}_rows").append(rows.detach().float())
         self._computed = None  # whatever was computed before holds no more
+        # not at every image beyond the sample: one row costs as much to summarise as some hundred at once
+        if name in self._sampled and sum(len(part) for part in held) >= 2 * self.sample_size:
+            self._evict(name)
 
     def table(self, name: str) -> Tensor:
-        """Rows `(n, width)` in float64, ordered by index, each index once."""
-        index = dim_zero_cat(getattr(self, f"{name}_index"))
-        rows = dim_zero_cat(getattr(self, f"{name}_rows"))
-        index, order = index.sort(stable=True)
-        first = torch.ones_like(index, dtype=torch.bool)
-        first[1:] = index[1:] != index[:-1]
-        rows = rows[order[first]]
-        return rows.cpu().double() if rows.device.type == "mps" else rows.double()  # MPS has no float64
+        """Rows in float64, ordered by index, each index once: `(n, width)`, of features at most `sample_size`."""
+        return self.indexed_table(name)[1]
+
+    def indexed_table(self, name: str) -> tuple[Tensor, Tensor]:
+        """The indices `(n,)` of `table(name)`, and that."""
+        index, rows = self._held(name)
+        if name in self._sampled:
+            sample = self._sample(index)
+            index, rows = index[sample], rows[sample]
+        rows = double(rows)
+        return index.to(rows.device), rows
+
+    def moments(self, name: str) -> Moments:
+        """Moments of all features that were added, in the sample or not.
+
+        Raises:
+            ValueError: if an image was given to two ranks and neither has its row any more: it would count twice.
+        """
+        index, rows = self._held(name)
+        evicted = self._state(name, "evicted")
+        if len(index) <= self.sample_size and not len(evicted):
+            return moments_of(rows)
+        places, times = evicted.unique(return_counts=True)
+        if len(places) < len(evicted):
+            raise ValueError(
+                f"{int((times > 1).sum())} images of '{name}' were given to several ranks, the first at index "
+                f"{int(places[times > 1][0])}: beyond {self.sample_size} images, share them out without repeats."
+            )
+        return unfold(fold(self._factor(name), rows), len(evicted) + len(index))
 
     def reset(self) -> None:
         """Empty all tables but the kept ones."""
-        kept = {name: [list(getattr(self, f"{name}_{part}")) for part in ("index", "rows")] for name in self._kept}
+        kept = {state: list(getattr(self, state)) for name in self._kept for state in self._nothing(name)}
         super().reset()
         for name in self._widths:
-            if name in kept:
-                getattr(self, f"{name}_index").extend(kept[name][0])
-                getattr(self, f"{name}_rows").extend(kept[name][1])
-            else:
-                self._empty(name)
+            for state, nothing in self._nothing(name).items():
+                getattr(self, state).extend(kept.get(state, [nothing]))
 
-    def _empty(self, name: str) -> None:
-        # torchmetrics stands in for an empty list with a 1-d tensor, which ranks with 2-d rows cannot be gathered with
-        getattr(self, f"{name}_index").append(torch.empty(0, dtype=torch.int64, device=self.device))
-        getattr(self, f"{name}_rows").append(torch.empty(0, self._widths[name], device=self.device))
+    def _held(self, name: str) -> tuple[Tensor, Tensor]:
+        """Indices and rows that are held, ordered by index, without repeats, be it of what another rank evicted."""
+        index, order = self._state(name, "index").sort(stable=True)
+        once = torch.ones_like(index, dtype=torch.bool)
+        once[1:] = index[1:] != index[:-1]
+        if name in self._sampled:
+            once &= ~torch.isin(index, self._state(name, "evicted"))
+        return index[once], self._state(name, "rows")[order[once]]
+
+    def _sample(self, index: Tensor) -> Tensor:
+        """Which of different indices are in the sample, `(n,)` bool.
+
+        Those whose scrambled index is smallest, so that what a rank evicts is in no sample of more images.
+        """
+        chosen = torch.ones_like(index, dtype=torch.bool)
+        chosen[_scramble(index).argsort(stable=True)[self.sample_size :]] = False
+        return chosen
+
+    def _evict(self, name: str) -> None:
+        """Put all rows but the sample into the summary."""
+        index, rows = self._held(name)
+        sample = self._sample(index)
+        left = {"index": index[sample], "rows": rows[sample]}
+        if not sample.all():
+            factor = fold(self._factor(name), rows[~sample])
+            left["evicted"] = torch.cat([self._state(name, "evicted"), index[~sample]])
+            left["factor"] = factor.view(torch.int64).to(index.device)
+        for part, value in left.items():
+            setattr(self, f"{name}_{part}", [value])
+
+    def _factor(self, name: str) -> Tensor:
+        """The summary of all ranks' evicted rows, as `fold` takes it."""
+        bits = self._state(name, "factor")
+        return (bits.cpu() if bits.device.type == "mps" else bits).view(torch.float64)
+
+    def _state(self, name: str, part: str) -> Tensor:
+        return dim_zero_cat(getattr(self, f"{name}_{part}"))
+
+    def _nothing(self, name: str) -> dict[str, Tensor]:
+        """The states of an empty table.
+
+        torchmetrics stands in for an empty list with a 1-d tensor, which ranks with 2-d rows cannot be gathered with.
+        """
+        width, none = self._widths[name], torch.empty(0, dtype=torch.int64, device=self.device)
+        states = {f"{name}_index": none, f"{name}_rows": torch.empty(0, width, device=self.device)}
+        if name in self._sampled:  # the factor is float64 seen as int64, since MPS has no float64
+            states |= {f"{name}_evicted": none, f"{name}_factor": none.new_empty(0, width + 1)}
+        return states
+
+
+def _scramble(index: Tensor) -> Tensor:
+    """A fixed permutation of the numbers below 2^32 that looks random."""
+    for _ in range(2):
+        index = ((index >> 16) ^ index) * 0x45D9F3B & 0xFFFFFFFF
+    return (index >> 16) ^ index

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.fid import frechet_distance, frechet_floor
+from metrics.fid import frechet_floor, gaussian_distance
 from metrics.kid import kernel_distance
+from metrics.moments import Moments
 from metrics.pictures import as_image, psnr, quantise
 from metrics.structure import structure_distance
 from metrics.tables import TableMetric
@@ -49,9 +50,9 @@ class TranslationMetrics(TableMetric):
         self.features_seen_in_training = list(features_seen_in_training)
         if self.features.width is None:
             raise ValueError(f"Feature network '{self.features.name}' has no embedding for FID and KID; use 'lite0'.")
-        self.add_table("real", self.features.width, kept=True)
-        self.add_table("source", self.features.width)
-        self.add_table("fake", self.features.width)
+        self.add_features("real", self.features.width, kept=True)
+        self.add_features("source", self.features.width)
+        self.add_features("fake", self.features.width)
         self.add_table("scores", len(_SCORES))
         self.real_ready = False
         self._floor: float | None = None
@@ -104,10 +105,14 @@ class TranslationMetrics(TableMetric):
         """The block of metrics.json; every number a float, or None where the images are too few for it.
 
         FID and KID need two images on either side, `fid_floor` four real ones, diversity two inputs that differ.
+        Beyond `sample_size` images of a set, KID, `fid_floor` and diversity are of a fixed sample; `kid_images`, there
+        only then, is its size.  All else is of all images.
         Lower is better but for PSNR (dB, at most 100), diversity and `domain_shift`; see `nearest_ratio` and
         `domain_shift` for these.  The truth's keys are there only if truth was given.
         """
-        real, source, fake = (self.table(name) for name in ("real", "source", "fake"))
+        sets = ("real", "source", "fake")
+        real, source, fake = (self.table(name) for name in sets)
+        of_real, of_source, of_fake = (self.moments(name) for name in sets)
         means = dict(zip(_SCORES, self.table("scores").nanmean(dim=0), strict=True))
         has_truth = bool(means["psnr_truth"].isfinite())
         kid, kid_std = kernel_distance(real, fake)
@@ -115,24 +120,26 @@ class TranslationMetrics(TableMetric):
             self._floor = _number(frechet_floor(real))
         self.real_ready = len(real) > 0
         report: dict[str, Any] = {
-            "fid": _number(frechet_distance(real, fake)),
+            "fid": _number(gaussian_distance(of_real, of_fake)),
             "fid_features": self.features.name,
             "kid": _number(kid),
             "kid_std": _number(kid_std),
-            "n_real": len(real),
-            "n_fake": len(fake),
+            "n_real": of_real.count,
+            "n_fake": of_fake.count,
             "fid_floor": self._floor,
             "structure": _number(means["structure"]),
             "structure_features": self.structure.name,
             "lpips_features": self.lpips.name,
             "identity_gap": _number(means["identity_gap"]),
             "diversity": _number(nearest_ratio(source, fake)),
-            "domain_shift": _number(domain_shift(real, source, fake)),
+            "domain_shift": _number(domain_shift(of_real, of_source, of_fake)),
             "features_seen_in_training": list(self.features_seen_in_training),
             "network_hashes": {n.name: n.hash for n in (self.features, self.structure, self.lpips)},
         }
+        if max(of_real.count, of_fake.count) > self.sample_size:
+            report["kid_images"] = self.sample_size
         copy: dict[str, float | None] = {
-            "fid": _number(frechet_distance(real, source)),
+            "fid": _number(gaussian_distance(of_real, of_source)),
             "kid": _number(kernel_distance(real, source)[0]),
         }
         if has_truth:
@@ -143,14 +150,17 @@ class TranslationMetrics(TableMetric):
     def per_image(self) -> dict[str, Tensor]:
         """Scores of each translation, ``(n,)`` in the order of the split; nan where there is no truth.
 
-        ``nearest`` and ``nearest_source``: distance of its features, and of its input's, to the nearest other one's.
+        ``nearest`` and ``nearest_source``: distance of its features, and of its input's, to the nearest other one's,
+        both in the sample; nan outside it.
         """
-        scores = dict(zip(_SCORES, self.table("scores").unbind(dim=1), strict=True))
-        return {
-            **{name: values for name, values in scores.items() if not name.startswith("copy_")},
-            "nearest": _nearest(self.table("fake")),
-            "nearest_source": _nearest(self.table("source")),
-        }
+        index, rows = self.indexed_table("scores")
+        scores = dict(zip(_SCORES, rows.unbind(dim=1), strict=True))
+        found = {name: values for name, values in scores.items() if not name.startswith("copy_")}
+        for name, features in (("nearest", "fake"), ("nearest_source", "source")):
+            sample, vectors = self.indexed_table(features)
+            found[name] = torch.full_like(rows[:, 0], math.nan)
+            found[name][torch.isin(index, sample)] = _nearest(vectors)
+        return found
 
     def _describe(self, picture: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Embedding, keys and stages of uint8 pictures, from one pass through each network."""
@@ -163,7 +173,7 @@ class TranslationMetrics(TableMetric):
         )
 
 
-def domain_shift(real: Tensor, source: Tensor, fake: Tensor) -> Tensor:
+def domain_shift(real: Moments, source: Moments, fake: Moments) -> Tensor:
     """Share of the way from the inputs' domain to the target's that the translations went, in feature space.
 
     The projection of the mean step, `mean(fake) - mean(source)`, on `d = mean(real) - mean(source)`, over `|d|^2`.
@@ -171,17 +181,17 @@ def domain_shift(real: Tensor, source: Tensor, fake: Tensor) -> Tensor:
     `tr(S_real) / n + tr(S_source) / m`.
 
     Args:
-        real: features of real pictures of the target domain, `(n, D)`.
-        source: of the inputs, `(m, D)`.
-        fake: of their translations, `(m, D)`.
+        real: of the features of `n` real pictures of the target domain.
+        source: of those of the `m` inputs.
+        fake: of those of their translations.
 
     Returns:
         Scalar, float64; nan where the domains differ by less than twice what sampling explains.
     """
-    if min(len(real), len(source)) < 2:
+    if min(real.count, source.count) < 2:
         return torch.tensor(math.nan)
-    step, way = fake.mean(dim=0) - source.mean(dim=0), real.mean(dim=0) - source.mean(dim=0)
-    sampling = sum(rows.var(dim=0, correction=1).sum() / len(rows) for rows in (real, source))
+    step, way = fake.mean - source.mean, real.mean - source.mean
+    sampling = sum(side.variance.sum() / side.count for side in (real, source))
     distance = way.square().sum() - sampling
     return (step * way).sum() / distance if distance > sampling else torch.tensor(math.nan)
 
@@ -205,7 +215,7 @@ def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
 def _nearest(rows: Tensor, chunk: int = 1024) -> Tensor:
     """Distance of each row to the nearest other one, ``(n,)``; nan below two rows."""
     if len(rows) < 2:
-        return torch.full((len(rows),), math.nan, dtype=rows.dtype)
+        return rows.new_full((len(rows),), math.nan)
     nearest = []
     for first in range(0, len(rows), chunk):  # all distances of a large test split at once would take gigabytes
         distance = torch.cdist(rows[first : first + chunk], rows)

@@ -95,6 +95,19 @@ def test_metric_keeps_its_real_set_and_counts_each_image_once():
     assert len(metric.table("real")) == 6
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # filled without a network
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_a_summary_of_hundreds_of_images_changes_nothing(offset):
+    """Of 32 features, so that rows are evicted both before and after the summary has full rank."""
+    metric = FrechetDistance("random")
+    metric.sample_size = 16
+    real, fake = (part.float() for part in (sample(700, 32, 0) + offset, sample(600, 32, 1, shift=0.3) + offset))
+    for rows, name in ((real, "real"), (fake, "fake")):
+        for part in torch.arange(len(rows)).split(7):
+            metric.append(name, part, rows[part])
+    assert metric.compute().item() == pytest.approx(frechet_distance(real, fake).item(), rel=1e-6)
+
+
 def test_brightness_order():
     metric = FrechetDistance("lite0")
     smooth = torch.nn.functional.interpolate(images(6, 0)[:, :, :4, :4], 32, mode="bilinear")

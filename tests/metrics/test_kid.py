@@ -75,3 +75,16 @@ def test_metric_is_independent_of_order_and_repeats():
     again = metric.compute()
     assert again[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
     assert again[1].item() == pytest.approx(expected[1].item(), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # filled without a network
+def test_beyond_the_sample_size_it_is_of_the_sample():
+    metric = KernelDistance("random")
+    metric.sample_size = 16
+    for name, seed in (("real", 0), ("fake", 1)):
+        rows = torch.randn(100, 32, generator=torch.Generator().manual_seed(seed))
+        for part in torch.arange(100).split(10):
+            metric.append(name, part, rows[part])
+    real, fake = metric.table("real"), metric.table("fake")
+    assert len(real) == len(fake) == 16
+    assert metric.compute() == kernel_distance(real, fake)
