@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -20,6 +20,8 @@ need = $(if $($(1)),,$(error $(1)= is missing. Example: $(2)))
 # $(call flags,EXP:--exp DATA:--data): --exp "$EXP" --data "$DATA", each only where it was given
 flags = $(strip $(foreach p,$(1),$(call flag,$(word 1,$(subst :, ,$(p))),$(word 2,$(subst :, ,$(p))))))
 flag = $(if $($(1)),$(2) "$$$(1)")
+# $(call switch,QUICK:--quick): --quick where QUICK is given and not 0
+switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p))))),$(word 2,$(subst :, ,$(p))))))
 # the interpreter, or one line that says how to get it
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
@@ -79,8 +81,9 @@ estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BA
 	$(call need,EXP,make estimate EXP=clear2foggy BASE=sd-turbo SIZE=512 BATCH=1)
 	@$(run) -m commands.estimate $(call flags,EXP:--exp BASE:--base SIZE:--size BATCH:--batch MEMORY:--memory) $(ARGS)
 
-ablate: ## not there yet: a grid of settings
-	@echo "make ablate is not there yet: change a setting of one run with make train EXP=... ARGS=..." >&2; exit 2
+ablate: ## train a grid of settings and compare: [GRID=design EXP= BASE= DATA= SEEDS= QUICK=1 RESUME=1 OUT= ADDRESS= YES=1]
+	@$(run) -m commands.ablate $(call flags,GRID:--grid EXP:--exp BASE:--base DATA:--data SEEDS:--seeds OUT:--out ADDRESS:--address) \
+	  $(call switch,QUICK:--quick RESUME:--resume YES:--yes) $(ARGS)
 
 data: ## get a public data set, or learn how: NAME=horse2zebra [ARCHIVE=downloaded-file] [OUT=folder]
 	$(call need,NAME,make data NAME=horse2zebra)

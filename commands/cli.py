@@ -109,6 +109,16 @@ class TrainCLI(LightningCLI):
         return trainer
 
 
+class ParsedOnly(TrainCLI):
+    """Parses configuration and command line, and builds nothing."""
+
+    def _set_seed(self) -> None:
+        """Leave the random generators alone."""
+
+    def instantiate_classes(self) -> None:
+        """Leave it at the parsed configuration."""
+
+
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "litlogger" not in record.getMessage()
 

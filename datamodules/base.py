@@ -40,6 +40,8 @@ class TranslationData(LightningDataModule):
         train_scenes: rendered training images per domain, without ``root``.
         val_scenes: rendered validation images per domain, without ``root``.
         test_scenes: rendered test images per domain, without ``root``.
+        train_limit: train on this many images (of each domain) at most, drawn by the seed; validation and test stay.
+        scene_cache: folder that keeps rendered scenes, for runs that share them.
 
     Attributes:
         directions: what can be evaluated: "a2b", and "b2a" where the task has it.
@@ -77,6 +79,8 @@ class TranslationData(LightningDataModule):
         train_scenes: int = 400,
         val_scenes: int = 32,
         test_scenes: int = 64,
+        train_limit: int | None = None,
+        scene_cache: str | None = None,
     ) -> None:
         super().__init__()
         # A rank may have no image of a small validation split.
@@ -87,6 +91,9 @@ class TranslationData(LightningDataModule):
                 raise ValueError(f"data: {name} must be at least 1, got {value}.")
         if seed < 0 or num_workers < 0:
             raise ValueError(f"data: seed and num_workers must not be negative, got {seed} and {num_workers}.")
+        if train_limit is not None and train_limit < 1:
+            raise ValueError(f"data: train_limit must be at least 1 image, got {train_limit}.")
+        self.train_limit, self.scene_cache = train_limit, scene_cache
         self.transform = TrainTransform(resize, crop, flip, random_crop)
         self.eval_size = eval_size
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -97,7 +104,8 @@ class TranslationData(LightningDataModule):
         if root is None:
             self.scene_counts = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
             self.prepare_scenes(resize)
-            numbers = ", ".join(f"{stage} {count}" for stage, count in self.scene_counts.items())
+            counted = {**self.scene_counts, "train": self.limited(train_scenes)}
+            numbers = ", ".join(f"{stage} {count}" for stage, count in counted.items())
             drawn = " and ".join(self.domain_names)
             self.description = f"twin world: rendered scenes of {drawn}, not photographs ({numbers} per domain)"
         else:
@@ -149,6 +157,15 @@ class TranslationData(LightningDataModule):
             ValueError: some cannot be used.
         """
         return check_headers(files)
+
+    def limited(self, count: int) -> int:
+        """Training images in use, of so many."""
+        return count if self.train_limit is None else min(count, self.train_limit)
+
+    def chosen(self, stage: str, count: int) -> list[int]:
+        """Places of the images in use among the ``count`` of a stage, in order: all but of a limited training split."""
+        kept = self.limited(count) if stage == "train" else count
+        return sorted(torch.randperm(count, generator=self._generator())[:kept].tolist())
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -10,7 +10,7 @@ class HorseZebra(UnpairedImages):
     """CycleGAN's archive horse2zebra: 1067 + 1334 training and 120 + 140 test pictures of 256 x 256.
 
     ``root`` is the folder with trainA, trainB, testA and testB, or the one that holds ``horse2zebra/``; any folder with
-    ``train_A`` and ``train_B`` works as well.  Without a folder, blobs with and without stripes are drawn.
+    ``train_A`` and ``train_B`` works as well.  Without a folder, meadows with horses or zebras are drawn.
     """
 
     domain_names = ("horse", "zebra")

@@ -10,8 +10,8 @@ from datamodules.batches import PairedBatch
 from datamodules.contours import CONTOURS
 from datamodules.folders import EvaluationImages, FileImages, Images, PairedFolder, collate_paired
 from datamodules.images import resized_shape
+from datamodules.kept import KeptScenes
 from datamodules.layouts import STAGES, Pairs, find_pairs, find_photographs, has_domains
-from datamodules.scenes import SceneImages
 
 
 class PairedImages(TranslationData):
@@ -61,13 +61,17 @@ class PairedImages(TranslationData):
         if pairs.inputs:
             self._check_shapes(pairs, sizes)
         self.computed = None if pairs.inputs else self.contour
+        used = {stage: self.chosen(stage, len(pairs.targets.files[stage])) for stage in STAGES}
         images: list[dict[str, Images]] = [
-            {stage: FileImages(domain.files[stage], domain.folders[stage], sizes) for stage in STAGES}
+            {
+                stage: FileImages([domain.files[stage][k] for k in used[stage]], domain.folders[stage], sizes)
+                for stage in STAGES
+            }
             for domain in domains
         ]
         self.targets = images[0]
         self.inputs: dict[str, Images] | None = images[1] if pairs.inputs else None
-        self.captions = {stage: [own or self.caption for own in pairs.captions[stage]] for stage in STAGES}
+        self.captions = {stage: [pairs.captions[stage][k] or self.caption for k in used[stage]] for stage in STAGES}
         self.test_is_validation = pairs.targets.test_is_validation
 
     def _check_shapes(self, pairs: Pairs, sizes: dict[Path, tuple[int, int]]) -> None:
@@ -93,10 +97,10 @@ class PairedImages(TranslationData):
         self.computed, self.inputs, self.targets, self.captions = self.contour, None, {}, {}
         first = 0
         for stage, count in self.scene_counts.items():
-            side = size if stage == "train" else self.eval_size
-            scenes = SceneImages("day_night", "a", self.seed, first, count, side)
+            side, used = (size, self.limited(count)) if stage == "train" else (self.eval_size, count)
+            scenes = KeptScenes(self.scene_cache, "day_night", "a", self.seed, first, used, side)
             self.targets[stage] = scenes
-            self.captions[stage] = [scenes.caption(k) for k in range(count)]
+            self.captions[stage] = [scenes.caption(k) for k in range(used)]
             first += count
 
     def describe_splits(self) -> str:

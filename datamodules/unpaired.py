@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 from datamodules.base import TranslationData
 from datamodules.batches import UnpairedBatch
 from datamodules.folders import EvaluationImages, FileImages, Images, UnpairedFolder, collate_unpaired
+from datamodules.kept import KeptScenes
 from datamodules.layouts import STAGES, Domain, find_unpaired, read_prompt
-from datamodules.scenes import SceneImages
 
 
 class UnpairedImages(TranslationData):
@@ -51,7 +51,7 @@ class UnpairedImages(TranslationData):
         sizes = self.checked([path for domain in domains for files in domain.files.values() for path in files])
         self.images: dict[str, dict[str, Images]] = {
             stage: {
-                letter: FileImages(domain.files[stage], domain.folders[stage], sizes)
+                letter: FileImages(self._in_use(stage, domain.files[stage]), domain.folders[stage], sizes)
                 for letter, domain in zip("ab", domains, strict=True)
             }
             for stage in STAGES
@@ -59,6 +59,9 @@ class UnpairedImages(TranslationData):
         self.truths: dict[str, dict[str, Images]] = {}
         self.test_is_validation = any(domain.test_is_validation for domain in domains)
         self._set_prompts([read_prompt(root, letter) for letter in "ab"])
+
+    def _in_use(self, stage: str, files: list[Path]) -> list[Path]:
+        return [files[k] for k in self.chosen(stage, len(files))]
 
     def prepare_scenes(self, size: int) -> None:
         """Render both domains: no scene is in two splits or, in training, in both domains.
@@ -77,8 +80,10 @@ class UnpairedImages(TranslationData):
             apart = count if stage == "train" else 0
             starts = {"a": first, "b": first + apart}
             first += count + apart
-            side = size if stage == "train" else self.eval_size
-            self.images[stage] = {d: SceneImages(str(self.scenes), d, self.seed, starts[d], count, side) for d in "ab"}
+            side, used = (size, self.limited(count)) if stage == "train" else (self.eval_size, count)
+            self.images[stage] = {
+                d: KeptScenes(self.scene_cache, str(self.scenes), d, self.seed, starts[d], used, side) for d in "ab"
+            }
             if not apart:
                 self.truths[stage] = {"a": self.images[stage]["b"], "b": self.images[stage]["a"]}
         self._set_prompts([None, None])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("networks", "losses", "metrics", "datamodules", "lightning_modules", "commands")
+PACKAGES = ("networks", "losses", "metrics", "datamodules", "lightning_modules", "ablation", "commands")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 # importer -> what it may import of ours, by the longest prefix that fits it
@@ -19,6 +19,7 @@ ARROWS = {
     "datamodules.batches": set(),
     "lightning_modules": {"lightning_modules", "losses", "networks", "datamodules.batches"},
     "lightning_modules.callbacks": {"lightning_modules", "metrics", "networks", "datamodules.batches"},
+    "ablation": {"ablation"},
     "commands": {*PACKAGES},
 }
 # Callbacks are named in YAML; these add the ones that no overlay may lose, or measure as training does.

@@ -1,0 +1,184 @@
+"""The figures of all trials in one table: a row per point, held against the grid's first."""
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.grids import Grid
+from ablation.trials import Trial
+
+# name in metrics.json, heading, whether more is better (None: neither)
+SCORES: tuple[tuple[str, str, bool | None], ...] = (
+    ("fid", "FID", False),
+    ("kid", "KID", False),
+    ("structure", "structure", False),
+    ("lpips_truth", "LPIPS to truth", False),
+    ("psnr_truth", "PSNR to truth", True),
+    ("diversity", "diversity", None),
+)
+COSTS: tuple[tuple[str, str, bool | None], ...] = (
+    ("trainable_parameters", "trained parameters", None),
+    ("seconds_per_batch", "s per batch", False),
+    ("peak_memory_mb", "peak MB", False),
+)
+BEYOND = 2.0  # standard errors of a difference, above which it is marked
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table.
+
+    Attributes:
+        name: as in table.csv: ``fid_a2b``, ``seconds_per_batch``.
+        heading: as in table.md.
+        more_is_better: None where it is neither.
+    """
+
+    name: str
+    heading: str
+    more_is_better: bool | None
+
+
+@dataclass
+class Row:
+    """A point's figures.
+
+    Attributes:
+        labels: value by axis.
+        values: of each seed that has finished, by column.
+    """
+
+    labels: dict[str, str]
+    values: dict[str, list[float]]
+
+    @property
+    def n(self) -> int:
+        """Seeds that have finished."""
+        return max((len(v) for v in self.values.values()), default=0)
+
+    def mean(self, column: str) -> float | None:
+        """Over the seeds; None without any."""
+        found = self.values.get(column)
+        return statistics.fmean(found) if found else None
+
+    def spread(self, column: str) -> float | None:
+        """Standard deviation over the seeds; None below two."""
+        found = self.values.get(column, [])
+        return statistics.stdev(found) if len(found) > 1 else None
+
+
+def figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics.json that tables show, by column."""
+    found = {f"{name}_{d}": metrics[d].get(name) for d in ("a2b", "b2a") if d in metrics for name, _, _ in SCORES}
+    found |= {name: metrics.get(name) for name, _, _ in COSTS}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def collect(trials: Sequence[Trial]) -> tuple[list[Column], list[Row]]:
+    """Columns that any trial has, and a row per point in the order of the trials."""
+    rows: dict[str, Row] = {}
+    present: set[str] = set()
+    for trial in trials:
+        row = rows.setdefault(trial.point, Row(trial.labels, {}))
+        metrics = trial.metrics()
+        for name, value in figures(metrics).items() if metrics else ():
+            row.values.setdefault(name, []).append(value)
+            present.add(name)
+    directions = [d for d in ("a2b", "b2a") if f"fid_{d}" in present]
+    columns = [
+        Column(f"{name}_{d}", f"{heading} {d}" if len(directions) > 1 else heading, better)
+        for name, heading, better in SCORES
+        for d in directions
+        if f"{name}_{d}" in present
+    ]
+    columns += [Column(*cost) for cost in COSTS if cost[0] in present]
+    return columns, list(rows.values())
+
+
+def compare(row: Row, reference: Row, column: Column) -> str:
+    """How a row's mean differs from the reference's: "better", "worse" or "other", "" within the seeds' spread."""
+    if row is reference or min(len(r.values.get(column.name, [])) for r in (row, reference)) < 2:
+        return ""
+    difference = statistics.fmean(row.values[column.name]) - statistics.fmean(reference.values[column.name])
+    error = math.sqrt(
+        sum(statistics.variance(r.values[column.name]) / len(r.values[column.name]) for r in (row, reference))
+    )
+    if abs(difference) <= BEYOND * error:
+        return ""
+    if column.more_is_better is None:
+        return "other"
+    return "better" if (difference > 0) == column.more_is_better else "worse"
+
+
+def write_csv(path: Path, trials: Sequence[Trial]) -> None:
+    """A line per finished trial: axes, seed, then every figure."""
+    found = [(trial, figures(metrics)) for trial in trials if (metrics := trial.metrics())]
+    columns, _ = collect(trials)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*trials[0].labels, "seed", *(c.name for c in columns)])
+        for trial, values in found:
+            writer.writerow([*trial.labels.values(), trial.seed, *(values.get(c.name, "") for c in columns)])
+
+
+MARKS = {"better": " ▲", "worse": " ▼", "other": " ◆", "": ""}
+
+
+def markdown(grid: Grid, trials: Sequence[Trial]) -> str:
+    """The table as Markdown, with what its marks mean and how it was measured."""
+    columns, rows = collect(trials)
+    reference = rows[0]
+    axes = list(grid.axes)
+    lines = [
+        f"| {' | '.join([*axes, 'n', *(c.heading for c in columns)])} |",
+        "|---" * (len(axes) + 1 + len(columns)) + "|",
+    ]
+    for row in rows:
+        cells = [cell(row, c) + MARKS[compare(row, reference, c)] for c in columns]
+        lines.append(f"| {' | '.join([*row.labels.values(), str(row.n), *cells])} |")
+    return "\n".join([*lines, "", *notes(grid, trials, rows)]) + "\n"
+
+
+def cell(row: Row, column: Column) -> str:
+    """Mean and, from two seeds on, standard deviation; "-" where there is none."""
+    mean, spread = row.mean(column.name), row.spread(column.name)
+    if mean is None:
+        return "-"
+    if column.name == "trainable_parameters":
+        return f"{mean:,.0f}"
+    return _digits(mean) + (f" ± {_digits(spread)}" if spread is not None else "")
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]:
+    """What a reader must know to believe the table, a sentence each."""
+    metrics = next((m for t in trials if (m := t.metrics())), None)
+    said = [f"Experiment {grid.experiment}, grid {grid.name}; the first row is what the others are held against."]
+    if metrics:
+        block = metrics[next(d for d in ("a2b", "b2a") if d in metrics)]
+        seen = sorted({m["images_seen"] for t in trials if (m := t.metrics())})
+        said += [
+            f"Base {metrics['base'].removesuffix(' at random weights')}; data: {metrics['data']}; "
+            f"{' to '.join(str(s) for s in {seen[0]: 0, seen[-1]: 0})} images seen.",
+            f"FID and KID by {block['fid_features']}, structure by {block['structure_features']}, LPIPS by "
+            f"{block['lpips_features']}; {block['n_fake']} pictures against {block['n_real']}.",
+        ]
+    most = max(row.n for row in rows)
+    if most > 1:
+        said.append(
+            "Mean ± standard deviation over n seeds; ▲ better, ▼ worse, ◆ other than the first row by more than "
+            f"{BEYOND:g} standard errors."
+        )
+    else:
+        said.append("One seed: no spread is known, and small differences mean nothing (RESUME=1 SEEDS=3 adds to it).")
+    failed = [t.name for t in trials if t.metrics() is None]
+    if failed:
+        said.append(f"Missing: {', '.join(failed)}.")
+    return said

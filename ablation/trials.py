@@ -1,0 +1,153 @@
+"""One training of a grid: an ordinary run folder, written by the commands that a user types."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+GLANCE = 5.0  # seconds between two looks at a running training
+Progress = Callable[[dict[str, Any]], None]
+
+
+class TrialFailedError(RuntimeError):
+    """The command of a trial ended badly, or left no metrics.json."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of a grid with a seed.
+
+    Attributes:
+        point: its name, the folder above the run's.
+        labels: name of the value by axis.
+        seed: of weights, data and order.
+        folder: its run folder, absolute.
+        arguments: of ``python -m commands.train``, but for the run folder.
+    """
+
+    point: str
+    labels: dict[str, str]
+    seed: int
+    folder: str
+    arguments: list[str]
+
+    @property
+    def name(self) -> str:
+        """Point and seed, as the tables show them."""
+        return f"{self.point}/seed{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the command said; beside the folder, which must be empty when the command starts."""
+        return Path(f"{self.folder}.log")
+
+    @property
+    def record(self) -> Path:
+        """What the trial was asked for, beside its folder."""
+        return Path(f"{self.folder}.json")
+
+    def metrics(self) -> dict[str, Any] | None:
+        """Its metrics.json; None before it has finished."""
+        path = Path(self.folder) / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def command(self) -> list[str]:
+        """Starts the training anew, or goes on where its folder holds a checkpoint."""
+        if (Path(self.folder) / "checkpoints" / "last.ckpt").is_file():
+            return [sys.executable, "-m", "commands.resume", f"--run={self.folder}"]
+        return [sys.executable, "-m", "commands.train", *self.arguments, f"--run={self.folder}"]
+
+
+def missing(trials: list[Trial]) -> list[Trial]:
+    """The trials that have not finished.
+
+    Raises:
+        ValueError: one that has was asked for something else.
+    """
+    left = []
+    for trial in trials:
+        if trial.metrics() is None:
+            left.append(trial)
+            continue
+        asked = json.loads(trial.record.read_text())["arguments"] if trial.record.is_file() else None
+        if asked != trial.arguments:
+            differs = [a for a in trial.arguments if a not in (asked or [])] or ["its record is gone"]
+            raise ValueError(
+                f"{trial.folder} was trained with other settings ({differs[0]} is new): "
+                "give the grid another folder with OUT=."
+            )
+    return left
+
+
+def train(trial: Trial, progress: Progress, threads: int) -> dict[str, Any]:
+    """Run a trial to its end in a process of its own.
+
+    Args:
+        trial: which one; what an earlier attempt left without a checkpoint is removed.
+        progress: told ``{"images": ..., "seconds": ...}`` every few seconds.
+        threads: of the CPU that it may use.
+
+    Returns:
+        Its metrics.json.
+
+    Raises:
+        TrialFailedError: with the last line that the command said.
+    """
+    folder = Path(trial.folder)
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    trial.record.write_text(json.dumps(asdict(trial), indent=2) + "\n")
+    words = trial.command()
+    started = time.monotonic()
+    with trial.log.open("a") as log:
+        log.write(shlex.join(words) + "\n")
+        log.flush()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        child = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            while child.poll() is None:
+                progress({"images": images_seen(folder), "seconds": time.monotonic() - started})
+                _wait(child)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+    metrics = trial.metrics()
+    if child.returncode or metrics is None:
+        raise TrialFailedError(f"{last_words(trial.log)} (all of it: {trial.log})")
+    return metrics
+
+
+def images_seen(folder: Path) -> int:
+    """Images seen so far, from the run's events; 0 where there are none."""
+    if not any(folder.glob("events.*")):
+        return 0
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 1}).Reload()
+    try:
+        return int(events.Scalars("perf/images_per_s")[-1].step)
+    except (KeyError, IndexError):
+        return 0
+
+
+def last_words(log: Path) -> str:
+    """The last error of a log, or its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1][:300]
+
+
+def _wait(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(timeout=GLANCE)
+    except subprocess.TimeoutExpired:
+        return

@@ -1,0 +1,167 @@
+"""``make ablate``: a grid of trainings on one machine or many, and one answer."""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ablation.answer import write_answer
+from ablation.grids import Grid, Point, grid_names, read_grid
+from ablation.trials import Trial, missing
+from commands.cli import ParsedOnly
+from commands.experiments import EXPERIMENTS, compose
+from commands.terminal import user_errors
+
+GRIDS = EXPERIMENTS / "grids"
+MANY = 50  # trials above which YES=1 is asked for
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command; all others go to every training."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.ablate",
+        description="Train every point of a grid and compare them. Any further argument is one of `make train` and "
+        "holds for every trial, e.g. --trainer.precision=bf16-mixed.",
+    )
+    p.add_argument("--grid", default="design", metavar="NAME", help=f"one of {', '.join(grid_names(GRIDS))}")
+    p.add_argument("--exp", metavar="NAME", help="another experiment than the grid's")
+    p.add_argument("--base", metavar="BASE", help="another base than the grid's; see `make train`")
+    p.add_argument("--data", metavar="FOLDER", help="your images")
+    p.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: the grid's)")
+    p.add_argument("--quick", action="store_true", help="the grid's short form")
+    p.add_argument("--resume", action="store_true", help="run what is missing of an earlier call, and add to it")
+    p.add_argument("--out", metavar="FOLDER", help="(default: runs/ablate/GRID)")
+    p.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto")
+    p.add_argument("--cores", type=int, metavar="N", help="CPU threads of a trial (default: 1, beside a GPU 4)")
+    p.add_argument("--gpus", type=float, metavar="N", help="GPUs of a trial, 0.5 for two on one (default: 1 if any)")
+    p.add_argument("--yes", action="store_true", help=f"run more than {MANY} trials without being asked")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 1 where a trial failed."""
+    own, overrides = parser().parse_known_args(args)
+    grid = read_grid(own.grid, GRIDS, own.quick)
+    grid.experiment = own.exp or grid.experiment
+    grid.base = own.base or grid.base
+    if own.seeds is not None:
+        if own.seeds < 1:
+            raise ValueError(f"SEEDS is the number of seeds, at least 1, got {own.seeds}.")
+        grid.seeds = list(range(own.seeds))
+    folder = Path(own.out or Path("runs") / "ablate" / (f"{grid.name}-quick" if own.quick else grid.name)).absolute()
+    _refuse_varied(grid, overrides)
+    shared = _shared(grid, own.data)
+    count = len(grid.points()) * len(grid.seeds)
+    images = check(grid, shared, overrides)
+    if count > MANY and not own.yes:
+        raise ValueError(
+            f"Grid {grid.name} is {count:,} trials of {images or 'as many'} images each as the recipe says"
+            f"{_cost(folder, count)}. Go ahead with YES=1."
+        )
+    trials = plan(grid, shared, overrides, folder)
+    if not own.resume and any(Path(t.folder).exists() for t in trials):
+        done = sum(t.metrics() is not None for t in trials)
+        raise ValueError(
+            f"{folder} holds {done} of these {len(trials)} trials: RESUME=1 runs what is missing, OUT= names another."
+        )
+    left = missing(trials)
+    errors: dict[str, str] = {}
+    if left:
+        errors = _run(left, own, images, folder)
+    written = write_answer(grid, trials, folder)
+    print((folder / "table.md").read_text() if written else "No trial has finished: there is no table.")
+    for name, error in errors.items():
+        print(f"failed: {name}: {error}")
+    print(f"{folder}: {', '.join(written)}. Pictures and curves: make tensorboard LOGDIR={folder}")
+    return 1 if errors else 0
+
+
+def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folder: Path) -> dict[str, str]:
+    from ablation.engine import Room, cards  # Ray takes seconds to import: errors above come at once
+
+    room = Room(own.address, own.cores or (4 if cards() else 1), own.gpus)
+    try:
+        print(f"{len(trials)} trials, {room.at_once} at a time, {room.cores} threads and {room.gpus:g} GPUs each")
+        return room.run(trials, images, folder)
+    finally:
+        room.close()
+
+
+def _refuse_varied(grid: Grid, overrides: list[str]) -> None:
+    varied = {key for values in grid.axes.values() for settings in values.values() for key in settings}
+    for word in overrides:
+        key = word.removeprefix("--").partition("=")[0]
+        if key in varied:
+            raise ValueError(f"{word} would undo an axis of grid {grid.name}: leave it to the grid.")
+
+
+def _shared(grid: Grid, data: str | None) -> list[str]:
+    """Arguments of every trial."""
+    recipe = compose(grid.experiment, grid.base)
+    if data is None and not recipe.renders:
+        raise ValueError(f"{grid.base} trains on photographs and DATA is not given: name a folder (DATA=...).")
+    base = str(Path(grid.base).absolute()) if Path(grid.base).is_dir() else grid.base
+    where = [] if data is None else [f"--data={Path(data).absolute()}"]
+    return [f"--exp={grid.experiment}", f"--base={base}", *where]
+
+
+def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> list[Trial]:
+    """Every point with every seed, the first seed of all points first."""
+    return [
+        Trial(
+            point.name,
+            point.labels,
+            seed,
+            str(folder / point.name / f"seed{seed}"),
+            [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
+        )
+        for seed in grid.seeds
+        for point in grid.points()
+    ]
+
+
+def _arguments(point: Point) -> list[str]:
+    card = json.dumps({"ablation": point.labels})
+    settings = [
+        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in point.settings.items()
+    ]
+    return [*settings, f"--model.init_args.card={card}"]
+
+
+def check(grid: Grid, shared: list[str], overrides: list[str]) -> int | None:
+    """Parse every setting of a grid as `make train` would, before anything runs.
+
+    Returns:
+        The images of a trial, where its recipe says so.
+
+    Raises:
+        ValueError: a key is unknown, or a value of the wrong type.
+    """
+    recipe = compose(grid.experiment, grid.base)
+    words = [f"--data.init_args.root={word[7:]}" if word.startswith("--data=") else word for word in shared]
+    words = [word for word in words if not word.startswith(("--exp=", "--base="))]
+    start = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments, *words]
+    images: int | None = None
+    for point in grid.single_changes():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                parsed: Any = ParsedOnly(Path("runs/of/no/run"), [*start, *_arguments(point), *overrides])
+        except ValueError as error:
+            raise ValueError(f"Grid {grid.name}, {point.name}: {error}") from error
+        images = images or parsed.config["model"]["init_args"]["max_images"]
+    return images
+
+
+def _cost(folder: Path, count: int) -> str:
+    spent = [json.loads(path.read_text()).get("wall_s") or 0.0 for path in folder.glob("*/seed*/metrics.json")]
+    if not spent:
+        return ""
+    hours = count * sum(spent) / len(spent) / 3600
+    return f", {hours:.1f} hours of training at the pace of the {len(spent)} that are there"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
