@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ablation.trials import Trial, train
+from ablation.trials import Trial, last_words, train
 
 # Before Ray is imported: no usage reports, no change of folder, no advice.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,6 +50,7 @@ class Room:
                 log_to_driver=False,
                 configure_logging=False,
                 object_store_memory=None if address else OBJECT_STORE,
+                runtime_env={"env_vars": {"PYTHONPATH": _search_path()}},
             )
         except ConnectionError as error:
             raise ValueError(f"No Ray cluster at ADDRESS={address}: start one with `ray start --head`.") from error
@@ -96,6 +97,12 @@ class Room:
         ray.shutdown()
 
 
+def _search_path() -> str:
+    """This checkout before whatever the environment names: workers start elsewhere."""
+    here = str(Path(__file__).parents[1])
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _run(config: dict[str, Any]) -> None:
     metrics = train(Trial(**config["trial"]), tune.report, config["threads"])
     tune.report({"images": metrics["images_seen"], "seconds": metrics["wall_s"], "finished": True})
@@ -140,9 +147,8 @@ class Board(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed: say why at once."""
-        error = trial.get_error() or trial.get_pickled_error()
-        lines = [line for line in str(getattr(error, "cause", error) or error).splitlines() if line.strip()]
-        self.errors[_name(trial)] = lines[-1].rpartition("TrialFailedError: ")[2] if lines else "no reason given"
+        log = Trial(**trial.config["trial"]).log
+        self.errors[_name(trial)] = f"{last_words(log)} ({log})" if log.is_file() else "it never started"
         self._set(trial, "failed")
 
     def _set(self, trial: Any, state: str) -> None:

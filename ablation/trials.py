@@ -124,7 +124,7 @@ def train(trial: Trial, progress: Progress, threads: int) -> dict[str, Any]:
                 child.wait()
     metrics = trial.metrics()
     if child.returncode or metrics is None:
-        raise TrialFailedError(f"{last_words(trial.log)} (all of it: {trial.log})")
+        raise TrialFailedError(f"{last_words(trial.log)} ({trial.log})")
     return metrics
 
 

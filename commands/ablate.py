@@ -52,12 +52,12 @@ def main(args: list[str] | None = None) -> int:
         grid.seeds = list(range(own.seeds))
     folder = Path(own.out or Path("runs") / "ablate" / (f"{grid.name}-quick" if own.quick else grid.name)).absolute()
     _refuse_varied(grid, overrides)
-    shared = _shared(grid, own.data)
+    shared = _shared(grid, own.data, folder)
     count = len(grid.points()) * len(grid.seeds)
     images = check(grid, shared, overrides)
     if count > MANY and not own.yes:
         raise ValueError(
-            f"Grid {grid.name} is {count:,} trials of {images or 'as many'} images each as the recipe says"
+            f"Grid {grid.name} is {count:,} trials{f' of {images:,} images each' if images else ''}"
             f"{_cost(folder, count)}. Go ahead with YES=1."
         )
     trials = plan(grid, shared, overrides, folder)
@@ -97,13 +97,14 @@ def _refuse_varied(grid: Grid, overrides: list[str]) -> None:
             raise ValueError(f"{word} would undo an axis of grid {grid.name}: leave it to the grid.")
 
 
-def _shared(grid: Grid, data: str | None) -> list[str]:
-    """Arguments of every trial."""
+def _shared(grid: Grid, data: str | None, folder: Path) -> list[str]:
+    """Arguments of every trial; scenes are drawn once for all."""
     recipe = compose(grid.experiment, grid.base)
     if data is None and not recipe.renders:
         raise ValueError(f"{grid.base} trains on photographs and DATA is not given: name a folder (DATA=...).")
     base = str(Path(grid.base).absolute()) if Path(grid.base).is_dir() else grid.base
-    where = [] if data is None else [f"--data={Path(data).absolute()}"]
+    scenes = f"--data.init_args.scene_cache={folder / '.scenes'}"
+    where = [scenes if data is None else f"--data={Path(data).absolute()}"]
     return [f"--exp={grid.experiment}", f"--base={base}", *where]
 
 

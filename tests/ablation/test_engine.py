@@ -1,0 +1,88 @@
+"""The board that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
+
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from ablation.engine import Board
+from ablation.trials import Trial, TrialFailedError, last_words, missing, train
+
+TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
+
+
+def ray_trial(k, trials=TRIALS):
+    return SimpleNamespace(config={"trial": asdict(trials[k])})
+
+
+def test_time_left_counts_what_runs_and_what_waits():
+    board = Board(TRIALS, images=100, at_once=2)
+    assert board.seconds_left() is None
+    for k in range(2):
+        board.on_trial_start(0, [], ray_trial(k))
+    board.on_trial_result(0, [], ray_trial(0), {"images": 0, "seconds": 30.0})
+    assert board.seconds_left() is None, "nothing was seen yet"
+    board.on_trial_result(0, [], ray_trial(0), {"images": 50, "seconds": 100.0})
+    # 2 s an image: 50 left of p0, 100 each of three others, two at a time
+    assert board.seconds_left() == (50 + 300) * 2 / 2
+    board.on_trial_complete(0, [], ray_trial(0))
+    board.on_trial_complete(0, [], ray_trial(1))
+    board.on_trial_complete(0, [], ray_trial(2))
+    board.on_trial_start(0, [], ray_trial(3))
+    assert board.seconds_left() == 200, "the last one runs alone"
+    board.on_trial_complete(0, [], ray_trial(3))
+    assert board.seconds_left() == 0
+
+
+def test_a_failure_is_told_at_once_and_by_name(tmp_path, capsys):
+    trials = [trial(tmp_path), trial(tmp_path, seed=1, folder=str(tmp_path / "p" / "seed1"))]
+    trials[0].log.parent.mkdir()
+    trials[0].log.write_text("error: disk full\n")
+    board = Board(trials, images=100, at_once=2)
+    for k in range(2):
+        board.on_trial_start(0, [], ray_trial(k, trials))
+        board.on_trial_error(0, [], ray_trial(k, trials))
+    assert board.errors == {"p/seed0": f"error: disk full ({trials[0].log})", "p/seed1": "it never started"}
+    said = capsys.readouterr().out
+    assert "p/seed0" in said and "failed" in said and "disk full" in said
+
+
+def trial(tmp_path, **changes):
+    return Trial(
+        **{"point": "p", "labels": {}, "seed": 0, "folder": str(tmp_path / "p" / "seed0"), "arguments": [], **changes}
+    )
+
+
+def test_a_trial_is_an_ordinary_command_and_its_failure_has_its_words(tmp_path):
+    told = []
+    with pytest.raises(TrialFailedError, match=r"error: Unknown experiment 'none'.*seed0\.log"):
+        train(trial(tmp_path, arguments=["--exp=none"]), told.append, threads=1)
+    assert told and told[0]["images"] == 0
+    assert (tmp_path / "p" / "seed0.json").is_file()
+
+
+def test_an_interrupted_trial_is_resumed_and_a_fresh_one_started(tmp_path):
+    one = trial(tmp_path, arguments=["--exp=clear2foggy"])
+    assert one.command()[1:] == ["-m", "commands.train", "--exp=clear2foggy", f"--run={one.folder}"]
+    (tmp_path / "p" / "seed0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "p" / "seed0" / "checkpoints" / "last.ckpt").touch()
+    assert one.command()[1:] == ["-m", "commands.resume", f"--run={one.folder}"]
+
+
+def test_only_what_has_not_finished_is_missing(tmp_path):
+    done, open_one = trial(tmp_path), trial(tmp_path, seed=1, folder=str(tmp_path / "p" / "seed1"))
+    (tmp_path / "p" / "seed0").mkdir(parents=True)
+    (tmp_path / "p" / "seed0" / "metrics.json").write_text("{}")
+    done.record.write_text('{"arguments": []}')
+    assert missing([done, open_one]) == [open_one]
+    done.record.unlink()
+    with pytest.raises(ValueError, match="its record is gone"):
+        missing([done])
+
+
+def test_the_last_words_are_the_error_if_there_is_one(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("start\nerror: no disk\n  50%|####\r 60%|#####\n")
+    assert last_words(log) == "error: no disk"
+    log.write_text("")
+    assert last_words(log) == "it said nothing"
