@@ -26,7 +26,7 @@ switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-scenes bench-memory pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-scenes bench-memory bench-evaluation pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -126,6 +126,9 @@ bench-base: ## train every task from pocket, from random weights and as a plain 
 
 bench-scenes: ## count the pictures per second that one core renders
 	@$(run) -m benchmarks.scenes $(ARGS)
+
+bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out benchmarks/results/evaluation_cost.json"]
+	@$(run) -m benchmarks.evaluation_cost $(ARGS)
 
 bench-memory: ## peak memory and seconds of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
 	@$(run) -m benchmarks.training_memory $(ARGS)

@@ -9,7 +9,14 @@ from commands.records import write_json
 from networks.weights import CARD, WEIGHTS
 
 # Of metrics.json: what the card shows, and the network that each figure depends on.
-FIGURES = {"fid": "fid", "kid": "fid", "structure": "structure", "lpips_truth": "lpips", "psnr_truth": None}
+FIGURES = {
+    "fid": "fid",
+    "fid_floor": "fid",
+    "kid": "fid",
+    "structure": "structure",
+    "lpips_truth": "lpips",
+    "psnr_truth": None,
+}
 
 
 def finish_adapter(folder: Path, metrics: Mapping[str, Any]) -> str:
@@ -24,6 +31,9 @@ def finish_adapter(folder: Path, metrics: Mapping[str, Any]) -> str:
     """
     card = json.loads((folder / CARD).read_text())
     card["metrics"] = {direction: metrics[direction] for direction in ("a2b", "b2a") if direction in metrics}
+    card.pop("best", None)
+    if "best" in metrics:
+        card["best"] = metrics["best"]
     write_json(folder / CARD, card)
     size = (folder / WEIGHTS).stat().st_size / 2**20
     (folder / "README.md").write_text(readme(card, size))
@@ -56,16 +66,38 @@ def readme(card: Mapping[str, Any], size: float) -> str:
         "",
         "## On the test split",
         "",
-        "In brackets what returning the input unchanged scores. Lower is better but for PSNR.",
+        "In brackets what returning the input unchanged scores. Lower is better but for PSNR. "
+        + _which(card.get("best")),
         "",
         "| direction | images | " + " | ".join(FIGURES) + " |",
         "|---" * (len(FIGURES) + 2) + "|",
+        *_rows(card["metrics"], ""),
+        *_rows(card.get("best", {}), ", best state"),
+        "",
+        "The adapter may be used within the licence of the base that it was trained on.",
     ]
-    for direction, found in card["metrics"].items():
-        cells = " | ".join(_cell(found, name, network) for name, network in FIGURES.items())
-        lines.append(f"| {direction} | {found['n_fake']} | {cells} |")
-    lines += ["", "The adapter may be used within the licence of the base that it was trained on."]
     return "\n".join(lines) + "\n"
+
+
+def _which(best: Mapping[str, Any] | None) -> str:
+    if best is None:
+        return "This is the last state of its run."
+    if best.get("is_last"):
+        return "This is the last state of its run, and the best by validation."
+    return (
+        f"This is the last state of its run; the best by validation, {best['checkpoint']} after {best['images_seen']} "
+        "images, is another."
+    )
+
+
+def _rows(blocks: Mapping[str, Any], state: str) -> list[str]:
+    return [
+        f"| {direction}{state} | {blocks[direction]['n_fake']} | "
+        + " | ".join(_cell(blocks[direction], name, network) for name, network in FIGURES.items())
+        + " |"
+        for direction in ("a2b", "b2a")
+        if direction in blocks
+    ]
 
 
 def _cell(found: Mapping[str, Any], name: str, network: str | None) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 from commands.terminal import user_errors
 
-SCORES = ("fid", "kid", "structure", "lpips_truth", "psnr_truth", "identity_gap", "diversity")
+SCORES = ("fid", "fid_floor", "kid", "structure", "lpips_truth", "psnr_truth", "identity_gap", "diversity")
 # Beside metrics.json's "protocol": numbers of images and networks.
 DECIDE = ("n_fake", "n_real", "fid_features", "structure_features", "lpips_features", "network_hashes")
+# Of "protocol": what is told and refuses nobody; the numbers and digests beside it decide.
+TOLD = ("direction", "reference_folder", "networks", "seed", "versions")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,8 +69,13 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {direction} | input unchanged | - | - | {cells} |")
     block = found[first][directions[0]]
     networks = ", ".join(f"{name} {digest}" for name, digest in block["network_hashes"].items())
-    said = "; ".join(f"{key} {value}" for key, value in block["protocol"].items() if value is not None)
+    decisive = {key: value for key, value in block["protocol"].items() if key not in TOLD and value is not None}
+    said = "; ".join(f"{key} {value}" for key, value in decisive.items())
     lines += ["", f"FID and KID by {block['fid_features']}. Protocol: {said}; networks {networks}."]
+    protocols = {name: metrics[directions[0]]["protocol"] for name, metrics in found.items()}
+    versions = {name: protocol.get("versions", "not known") for name, protocol in protocols.items()}
+    if len(set(versions.values())) > 1:
+        lines += ["Measured with different versions:", *(f"- {name}: {said}" for name, said in versions.items())]
     return "\n".join(lines)
 
 
@@ -76,7 +83,8 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """What sets two measurements of a direction apart, a phrase each."""
     pairs = [(key, one.get(key), other.get(key)) for key in DECIDE]
     said = [block.get("protocol", {}) for block in (one, other)]
-    pairs += [(key, said[0].get(key), said[1].get(key)) for key in dict.fromkeys([*said[0], *said[1]])]
+    keys = [key for key in dict.fromkeys([*said[0], *said[1]]) if key not in TOLD]
+    pairs += [(key, said[0].get(key), said[1].get(key)) for key in keys]
     return [f"{key}: {a} and {b}" for key, a, b in pairs if a != b]
 
 
@@ -99,3 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not blocks or not all("protocol" in block for block in blocks):
         raise ValueError(f"{file} does not say how it was measured: write it anew with make evaluate CKPT={path}.")
     return dict(metrics)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -22,6 +22,7 @@ from datamodules.batches import EvaluationBatch
 from datamodules.images import list_images, read_image, resize_short_side
 from lightning_modules.callbacks import Evaluation
 from networks import ImageTranslator, load_generator
+from networks.resizing import RESIZERS
 from networks.weights import read_adapter
 
 
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl"
     )
     p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
+    p.add_argument("--resize", choices=[*RESIZERS], help="of pictures for FID and KID; default: the run's own way")
     p.add_argument("--out", metavar="FOLDER", help="where metrics.json goes; default: beside the checkpoint")
     p.add_argument("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: what is there")
     return p
@@ -51,7 +53,7 @@ def main(args: list[str] | None = None) -> int:
     config = _config(path, own.exp, own.base if own.base else "pocket")
     out = _out(path, own.out, beside=not pictures and path.suffix != ".pkl")
     data = _data(config, own.data)
-    evaluation = Evaluation(**config.get("evaluation", {}))
+    evaluation = Evaluation(**config.get("evaluation", {}) | ({"resize": own.resize} if own.resize else {}))
     device = pick_device(own.device)
     report: dict[str, Any]
     if adapter is not None:
@@ -94,7 +96,8 @@ def main(args: list[str] | None = None) -> int:
             metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
             gallery.add(batch.index, batch.names, real, fake, batch.truth)
         if metrics is not None:
-            report[batch.direction] = {**metrics.compute(), "protocol": data.protocol(batch.direction, "test")}
+            protocol = evaluation.protocol(data, batch.direction, "test")
+            report[batch.direction] = {**metrics.compute(), "protocol": protocol}
             found[batch.direction] = gallery.records(metrics.per_image())
     report = _training_figures(out / "metrics.json", report) | report
     write_json(out / "metrics.json", report)

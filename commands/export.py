@@ -68,3 +68,7 @@ def _write(generator: OneStepGenerator, wanted: str, out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     torch.save(content, out / "released.pkl")
     return lost
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -21,6 +21,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 THUMBNAIL = 256  # pixels of the short side at most
 SHOWN = 24  # pictures per direction to click through
 EACH = 4  # best and worst per score
+TABLE = "fid fid_floor kid structure lpips_truth psnr_truth identity_gap diversity domain_shift".split()
 # Score of one image => whether higher is better.
 SCORES = {"lpips_truth": False, "psnr_truth": True, "structure": False, "identity_gap": None}
 FAILURES = {
@@ -121,26 +122,30 @@ def _facts(report: Mapping[str, Any]) -> str:
     facts = {key: report.get(key) for key in ("images_seen", "trainable_parameters", "base_fingerprint", "pictures")}
     lines = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items() if value is not None]
     lines += [f"placeholder: {name}" for name in report.get("placeholders", [])]
+    if report.get("best", {}).get("is_last"):
+        lines.append("this state is also the best by validation")
     return "".join(f"<p class='note'>{html.escape(line)}</p>" for line in lines)
 
 
 def _scores(report: Mapping[str, Any], directions: Iterable[str]) -> str:
-    keys = ("fid", "kid", "structure", "lpips_truth", "psnr_truth", "identity_gap", "diversity", "domain_shift")
     parts = []
+    best = report.get("best", {})
     for direction in directions:
         block = report[direction]
-        copied = block.get("copy_input") or {}
-        cells = "".join(
-            f"<tr><td>{key}</td><td>{_figure(block.get(key))}</td><td>{_figure(copied.get(key))}</td></tr>"
-            for key in keys
+        columns = {"translation": block, "input unchanged": block.get("copy_input") or {}}
+        if direction in best:
+            columns[f"{best['checkpoint']}, best by validation"] = best[direction]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+        rows = "".join(
+            f"<tr><td>{key}</td>{''.join(f'<td>{_figure(column.get(key))}</td>' for column in columns.values())}</tr>"
+            for key in TABLE
         )
         networks = ", ".join(f"{name} {digest}" for name, digest in block["network_hashes"].items())
         said = "; ".join(f"{key} {value}" for key, value in block["protocol"].items() if value is not None)
         parts.append(
             f"<div><h3>{direction}: {block['n_fake']} translations, {block['n_real']} real pictures</h3>"
-            f"<table><tr><th></th><th>translation</th><th>input unchanged</th></tr>{cells}"
-            f"<tr><td>fid floor</td><td>{_figure(block.get('fid_floor'))}</td><td></td></tr></table>"
-            f"<p class='note'>{html.escape(said)}; networks {html.escape(networks)}</p></div>"
+            f"<table><tr><th></th>{head}</tr>{rows}</table>"
+            f"<p class='note'>{html.escape(said)}; weights {html.escape(networks)}</p></div>"
         )
     return f"<div class='two'>{''.join(parts)}</div>"
 

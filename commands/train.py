@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from commands.adapter_card import finish_adapter
@@ -67,7 +68,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint: Path | None = None) -> int:
-    """Fit (from a checkpoint, if given), test, and write metrics.json into the run folder."""
+    """Fit (from a checkpoint, if given), test the last and the best state, and write metrics.json there."""
     os.environ[RUN_FOLDER] = str(folder)
     try:
         cli = TrainCLI(folder, arguments)
@@ -79,6 +80,8 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
             read_checkpoint(checkpoint)
         cli.trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         cli.trainer.test(model, data, verbose=False, weights_only=True)
+        metrics = _figures(cli)
+        best = _test_best(cli)
     except MisconfigurationException as error:
         raise ValueError(str(error).strip().splitlines()[0]) from error
     except NonFiniteLossError as error:
@@ -86,23 +89,22 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
         return 1
     finally:
         del os.environ[RUN_FOLDER]
-    _report(folder, cli)
+    _report(folder, cli, metrics | ({"best": best} if best else {}))
     return 0
 
 
 def _judges(cli: TrainCLI) -> str:
-    evaluation = cli.trainer.callbacks and next(c for c in cli.trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
     seen = ", ".join(cli.model.training_features)
-    return f"training looks at {seen or 'no feature network'}; metrics on {evaluation.names}"
+    evaluation = _callback(cli, Evaluation)
+    resized = f", pictures resized by {evaluation.resize}" if evaluation.resize else ""
+    return f"training looks at {seen or 'no feature network'}; metrics on {evaluation.names}{resized}"
 
 
-@rank_zero_only
-def _report(folder: Path, cli: TrainCLI) -> None:
-    callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
-    throughput = next(c for c in callbacks if isinstance(c, Throughput))
-    evaluation = next(c for c in callbacks if isinstance(c, Evaluation))
+def _figures(cli: TrainCLI) -> dict[str, Any]:
+    """Content of metrics.json for the state that training ended with, once it is tested."""
+    throughput, evaluation = _callback(cli, Throughput), _callback(cli, Evaluation)
     model: Any = cli.model
-    metrics = {
+    return {
         "images_seen": model.images_seen,
         "batches": model.batches_seen,
         "wall_s": throughput.wall_s,
@@ -112,12 +114,41 @@ def _report(folder: Path, cli: TrainCLI) -> None:
         **describe(model.generator, model.card),
         **evaluation.results,
     }
+
+
+def _test_best(cli: TrainCLI) -> dict[str, Any] | None:
+    """Test the checkpoint that validation chose, if it is another state than the last; None where none was chosen.
+
+    The module then holds that state, and callbacks its counts.
+    """
+    trainer: Any = cli.trainer
+    kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    path = Path(next((c.best_model_path for c in kept if c.best_model_path), ""))
+    # All ranks test or none does: the file may lie on a disk that only the first one sees.
+    if not trainer.strategy.reduce_boolean_decision(path.is_file()):
+        return None
+    seen = read_checkpoint(path)["progress"]["images_seen"]
+    best = {"checkpoint": path.name, "images_seen": seen}
+    if seen == cli.model.images_seen:
+        return {**best, "is_last": True}
+    trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    return {**best, **_callback(cli, Evaluation).results}
+
+
+def _callback(cli: TrainCLI, kind: type[Any]) -> Any:
+    return next(c for c in cli.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+
+
+@rank_zero_only
+def _report(folder: Path, cli: TrainCLI, metrics: dict[str, Any]) -> None:
     write_json(folder / "metrics.json", metrics)
-    flat = {f"final/{k}_{d}": v for d, r in evaluation.results.items() for k, v in r.items() if isinstance(v, float)}
+    model: Any = cli.model
+    results = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
+    flat = {f"final/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
     logger: Any = cli.trainer.logger
-    logger.log_hyperparams(
-        {"experiment": model.card.get("experiment", ""), **model.generator.settings, "lr": model._full_lrs[0][0]}, flat
-    )
+    settings = {"experiment": model.card.get("experiment", ""), **model.generator.settings}
+    settings |= {"lr": model._full_lrs[0][0], **model.card.get("ablation", {})}
+    logger.log_hyperparams(settings, flat)
     logger.save()
     print_metrics(metrics)
     if (folder / "adapter" / CARD).is_file():
@@ -142,13 +173,22 @@ def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """The figures of each direction, with the network behind each, a line apiece."""
+    """The figures of each direction, with the network behind each, a line apiece; the best state's below the last's."""
+    best = metrics.get("best")
+    _print_lines("last " if best else "", metrics)
+    if best:
+        same = ", the last state" if best.get("is_last") else ""
+        print(f"best, by validation: {best['checkpoint']} after {best['images_seen']} images{same}")
+        _print_lines("best ", best)
+
+
+def _print_lines(state: str, metrics: Mapping[str, Any]) -> None:
     for direction in ("a2b", "b2a"):
         if direction in metrics:
             m = metrics[direction]
             copied = m.get("copy_input") or {}
             print(
-                f"{direction}: fid({m['fid_features']}) {_figure(m['fid'])} "
+                f"{state}{direction}: fid({m['fid_features']}) {_figure(m['fid'])} "
                 f"(copying the input {_figure(copied.get('fid'))}, floor "
                 f"{_figure(m['fid_floor'])})  kid {_figure(m['kid'])}  "
                 f"structure({m['structure_features']}) {_figure(m['structure'])}  "

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from datamodules.folders import EvaluationCollate, EvaluationImages
+from datamodules.folders import EvaluationCollate, EvaluationImages, FileImages
 from datamodules.headers import check_headers
 from datamodules.images import TrainTransform
 from datamodules.layouts import STAGES, existing_root
@@ -222,6 +222,8 @@ class TranslationData(LightningDataModule):
     def protocol(self, direction: str, stage: str) -> dict[str, Any]:
         """What scores of a direction depend on, as far as the data decides: equal, or the scores cannot be compared.
 
+        Folder and seed are told beside it: the digests of names and sizes decide.
+
         Args:
             direction: "a2b" or "b2a".
             stage: "validate" or "test".
@@ -233,7 +235,14 @@ class TranslationData(LightningDataModule):
             "translated": f"{len(evaluated)} images, names and sizes {evaluated.fingerprint()}",
             "reference": f"{len(reference)} images, names and sizes {reference.fingerprint()}",
             "rendered_with_seed": self.seed if self.is_rendered else None,
+            "reference_folder": self.reference_folder(direction, stage),
+            "seed": self.seed,
         }
+
+    def reference_folder(self, direction: str, stage: str) -> str | None:
+        """Where the real pictures of a direction's target domain lie; None where they are rendered."""
+        images = self.reference_set(direction, stage).images
+        return str(images.folder) if isinstance(images, FileImages) else None
 
     def state_dict(self) -> dict[str, Any]:
         """The next training position: epoch, and batches of it already trained on."""

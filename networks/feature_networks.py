@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.resizing import RESIZERS
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -44,10 +46,14 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         hash: first 12 hex digits of the sha256 of the trunk's weights.
+        resize: a name of `RESIZERS`, by which pictures become squares of `side` pixels; None lets them in as they are,
+            or resized as `describe` says.
     """
 
     mean: Tensor
     std: Tensor
+    resize: str | None = None
+    side = 224
 
     def __init__(
         self,
@@ -102,7 +108,8 @@ class FeatureNetwork(nn.Module):
         if image.dim() != 4 or image.shape[1] != 3:
             raise ValueError(f"Feature network '{self.name}' wants images (B, 3, H, W), got {tuple(image.shape)}.")
         with torch.autocast(image.device.type, enabled=False):
-            unit = (image.float() + 1) / 2  # [-1, 1] => [0, 1]
+            image = image.float() if self.resize is None else RESIZERS[self.resize](image.float(), self.side)
+            unit = (image + 1) / 2  # [-1, 1] => [0, 1]
             normalised = (unit - self.mean) / self.std
             # Depthwise convolutions are faster in this layout on CPUs.
             return self.describe(normalised.contiguous(memory_format=torch.channels_last))
@@ -163,6 +170,7 @@ class LiteFeatures(FeatureNetwork):
     def __init__(self, name: str, trunk: Any) -> None:
         channels = tuple(info["num_chs"] for info in trunk.feature_info)
         super().__init__(name, trunk, channels, trunk.num_features, critic_stages=(2, 3))
+        self.side = trunk.default_cfg["input_size"][-1]
 
     def describe(self, normalised: Tensor) -> Features:
         """Stages, pooled embedding, and the cells of the stride-16 stage as keys."""
@@ -217,16 +225,21 @@ class ConvFeatures(FeatureNetwork):
 
 
 class InceptionFeatures(FeatureNetwork):
-    """FID's InceptionV3 (torch-fidelity's port) on 8-bit pictures resized as clean-fid does; no gradient."""
+    """FID's InceptionV3 (torch-fidelity's port), on pictures resized as clean-fid does."""
+
+    resize = "clean"
+    side = 299
 
     def __init__(self, trunk: Any) -> None:
         super().__init__("inception", trunk, width=2048)
 
     def describe(self, normalised: Tensor) -> Features:
         """The 2048 pooled features."""
-        size = (299, 299)  # bicubic with antialiasing at 299 px: Parmar et al. 2022, Sec. 3
-        image = F.interpolate(normalised, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        return Features([], self.trunk(((image + 1) * 127.5).round().to(torch.uint8))[0])
+        # torch-fidelity's own forward takes 8-bit pictures only; clean-fid does not round what it has resized
+        hidden = (normalised * 127.5 - 0.5) / 128
+        for layer in list(self.trunk.children())[:-1]:  # the last one is the classifier
+            hidden = layer(hidden)
+        return Features([], hidden.flatten(1))
 
 
 class ClipFeatures(FeatureNetwork):
@@ -243,14 +256,14 @@ class ClipFeatures(FeatureNetwork):
         channels = (vision.hidden_size,) * len(blocks)
         super().__init__("clip", trunk, channels, trunk.config.projection_dim, (0, 1), CLIP)
         self._tokenizer, self._blocks = tokenizer, blocks
-        self._size, self._side = vision.image_size, vision.image_size // vision.patch_size
+        self.side, self._tokens = vision.image_size, vision.image_size // vision.patch_size
 
     def describe(self, normalised: Tensor) -> Features:
         """Token maps `(B, C, 7, 7)` and the projected embedding of the bicubically resized image."""
-        pixels = F.interpolate(normalised, (self._size, self._size), mode="bicubic", antialias=True)
+        pixels = F.interpolate(normalised, (self.side, self.side), mode="bicubic", antialias=True)
         out = self.trunk.vision_model(pixel_values=pixels, output_hidden_states=True)
         # hidden_states[0] is the input of block 1; the first token is the class token
-        maps = [out.hidden_states[k][:, 1:].mT.unflatten(2, (self._side, self._side)) for k in self._blocks]
+        maps = [out.hidden_states[k][:, 1:].mT.unflatten(2, (self._tokens, self._tokens)) for k in self._blocks]
         return Features([m.contiguous() for m in maps], self.trunk.visual_projection(out.pooler_output))
 
     def text_embedding(self, captions: list[str]) -> Tensor:

@@ -34,6 +34,7 @@ from networks.feature_networks import (
     InceptionFeatures,
     LiteFeatures,
 )
+from networks.resizing import RESIZERS
 
 __all__ = ["ClipFeatures", "FeatureNetwork", "Features", "architectures_only", "load_features"]
 
@@ -50,24 +51,31 @@ def architectures_only() -> Iterator[None]:
         _untrained.reset(token)
 
 
-def load_features(name: str, weights: str | None = None) -> FeatureNetwork:
+def load_features(name: str, weights: str | None = None, resize: str | None = None) -> FeatureNetwork:
     """Build a frozen feature network with its trained weights; draws nothing from the global random generators.
 
     Args:
         name: see the table at the top of this module.
         weights: where the weights are, in place of the usual source: a state-dict file (`lite*`, `inception`, `vgg`,
             `alex`), or a folder in Hugging Face layout or hub id (`clip`, `dino`).
+        resize: how pictures are resized to the network's side, "clean" or "legacy"; None for the network's own way.
+            Another way than its own becomes part of its name, as in "lite0-clean".
 
     Raises:
-        ValueError: if `name` is unknown.
+        ValueError: if `name` or `resize` is unknown.
         FileNotFoundError: if the weights cannot be had; the message says which, where they were sought, what to do.
     """
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, _BUILDERS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"Unknown feature network '{name}'; known: {', '.join(_BUILDERS)}.{hint}")
+    if resize not in (None, *RESIZERS):
+        raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
     with torch.random.fork_rng(devices=[]):
-        return _BUILDERS[name](name, weights)
+        network = _BUILDERS[name](name, weights)
+    if resize is not None and resize != network.resize:
+        network.resize, network.name = resize, f"{name}-{resize}"
+    return network
 
 
 def _missing(name: str, looked: object, remedy: str) -> FileNotFoundError:

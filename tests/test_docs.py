@@ -26,6 +26,7 @@ NOT_RUN = {
     "make setup": "installs 6 GB; .ci/run does it",
     "make data NAME=horse2zebra": "downloads",
     "make tensorboard": "serves until it is stopped",
+    "make ablate": "trains for an hour; tests/commands/test_ablate.py runs a small grid",
 }
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|torchrun|#)|BASE=sd-turbo|--trainer\.devices")
 # Two batches of small pictures on a base of a few thousand weights: the same code in seconds.

@@ -8,6 +8,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from ablation.grids import grid_names, read_grid
+from commands.ablate import GRIDS, check, plan
 from commands.experiments import EXPERIMENTS, MEMORY, compose, names
 from commands.pocket import RECIPE
 from commands.train import main
@@ -104,7 +106,42 @@ def photographs(root, paired):
 def test_every_yaml_belongs_to_a_recipe(path):
     used = {f for exp in names() for base in names(EXPERIMENTS / "base") for f in compose(exp, base).configs}
     used |= {f for exp in names() for memory in names(MEMORY) for f in compose(exp, "sd-turbo", memory).configs}
+    used |= {GRIDS / f"{grid}.yaml" for grid in grid_names(GRIDS)}
     assert path in {*used, RECIPE}  # the other one is of `make pocket`
+
+
+QUICKLY = ("conditioning", "precision")
+POINTS = [(name, point) for name in grid_names(GRIDS) for point in read_grid(name, GRIDS).points()]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", grid_names(GRIDS))
+def test_every_grid_is_understood_and_ends(name, quick):
+    grid = read_grid(name, GRIDS, quick)
+    images = check(grid, [f"--exp={grid.experiment}", f"--base={grid.base}"], [])
+    assert images and images <= (160 if quick else 800)
+
+
+# Each takes four seconds, and most differ in a number: these two grids change what a step does.
+@pytest.mark.parametrize(
+    ("name", "point"),
+    [
+        pytest.param(name, point, id=f"{name}:{point.name}", marks=() if name in QUICKLY else pytest.mark.slow)
+        for name, point in POINTS
+    ],
+)
+def test_every_point_of_every_grid_runs(name, point, tmp_path, two_level_base):
+    grid = read_grid(name, GRIDS)
+    grid.base = str(two_level_base)
+    paired = grid.experiment == "edge2image"
+    shared = [f"--exp={grid.experiment}", f"--base={grid.base}"]
+    shared.append(f"--data={photographs(tmp_path / 'photographs', paired)}")
+    small = [a for a in FAST if "scenes" not in a] + RANDOM_JUDGES
+    overrides = [*small, "--model.init_args.weights.clip=0"] if paired else small
+    (trial, *_) = (t for t in plan(grid, shared, overrides, tmp_path / "grid") if t.point == point.name)
+    assert main([*trial.arguments, "--run=run"]) == 0
+    card = json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())
+    assert card["ablation"] == point.labels
 
 
 @pytest.fixture

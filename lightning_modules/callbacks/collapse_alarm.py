@@ -1,9 +1,12 @@
 """Says by name when translations stay too close to their inputs, or to each other."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_modules.callbacks.evaluation import split_of
 
 IDENTITY, MODE = "identity_collapse", "mode_collapse"
 FIGURES = ("identity_gap", "lpips_truth", "domain_shift", "diversity")
@@ -58,9 +61,11 @@ class CollapseAlarm(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A short run has too few validations for patience: the figures that it reports are judged at once."""
-        for _, _, finding in self._judge(trainer, pl_module, "test"):
+        split = split_of(trainer)
+        for _, _, finding in self._judge(trainer, pl_module, split):
             if finding:
-                self._warn(trainer, pl_module, f"{finding}, on the test split at the end of the run.")
+                state = f"with {Path(str(trainer.ckpt_path)).name}" if split == "best" else "at the end of the run"
+                self._warn(trainer, pl_module, f"{finding}, on the test split {state}.")
 
     def _judge(self, trainer: Trainer, pl_module: Any, split: str) -> list[tuple[str, str, str]]:
         """Name, direction and what was found, empty where all is well; draws the scalars."""

@@ -9,13 +9,14 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from datamodules.batches import Translation
+from lightning_modules.callbacks.evaluation import split_of
 
 
 class ImageGrid(Callback):
     """Writes ``val/pictures_a2b`` and ``_b2a``: a row per image, columns real, fake, rec, idt, truth as far as known.
 
     At the end of a run, ``pictures_a2b.png`` and ``_b2a.png`` in its folder show test images: inputs, below them
-    translations, below these the truth where it is known.
+    translations by the last state, below these the truth where it is known.
 
     Args:
         images: per direction, taken from the first batch.
@@ -54,7 +55,7 @@ class ImageGrid(Callback):
         """Write the first batch of each direction as a picture."""
         # Not trainer.log_dir: it broadcasts, and the other ranks do not come here.
         folder = getattr(trainer.logger, "log_dir", None)
-        if batch_idx or not trainer.is_global_zero or folder is None:
+        if batch_idx or not trainer.is_global_zero or folder is None or split_of(trainer) != "test":
             return
         rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
         pictures = torch.cat([part[: self.images] for part in rows]).float().cpu().clamp(-1, 1)

@@ -7,7 +7,9 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from networks.weights import save_adapter
+from networks.weights import read_checkpoint, save_adapter
+
+LAST = "last.ckpt"
 
 
 class RunFolder(Callback):
@@ -25,6 +27,7 @@ class RunFolder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what will train, and in which folder."""
+        self._recall_choice(trainer, pl_module)
         generator: Any = pl_module.generator
         for logger in trainer.loggers:
             add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
@@ -52,17 +55,43 @@ class RunFolder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to go on.  Nothing is saved here: the batch may be half done, and resuming would not be exact."""
-        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+        if (self.folder / "checkpoints" / LAST).is_file():
             rank_zero_info(
                 f"Stopped after {pl_module.images_seen} images; the last checkpoint holds {self._saved_at}. "
                 f"Go on with: make resume RUN={self.folder}"
             )
 
+    def _recall_choice(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a resume, the best checkpoint is the one that the interrupted run had chosen.
+
+        last.ckpt is written before that choice (what it names may be deleted since): a checkpoint of the same state, if
+        one was chosen, knows better.
+        """
+        for callback in trainer.checkpoint_callbacks:
+            state = None
+            if pl_module.images_seen and trainer.is_global_zero and getattr(callback, "monitor", None):
+                state = self._state_of(callback, pl_module)
+            state = trainer.strategy.broadcast(state)
+            if state is not None:
+                callback.load_state_dict(state)
+
+    def _state_of(self, callback: Any, pl_module: LightningModule) -> dict[str, Any] | None:
+        for path in Path(callback.dirpath).glob("*.ckpt"):
+            if path.name == LAST:
+                continue
+            try:
+                content = read_checkpoint(path)
+            except ValueError:  # damaged, or put there by someone else
+                continue
+            if content["progress"]["images_seen"] == pl_module.images_seen:
+                return content.get("callbacks", {}).get(callback.state_key)
+        return None
+
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seen: Any = pl_module.images_seen
         if seen == self._saved_at:
             return
-        last = self.folder / "checkpoints" / "last.ckpt"
+        last = self.folder / "checkpoints" / LAST
         part = last.with_suffix(".part")
         try:
             trainer.save_checkpoint(part, weights_only=False)

@@ -1,12 +1,18 @@
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from commands import compare
 from commands.compare import main
 
 BLOCK = {
     "fid": 123.456,
+    "fid_floor": 50.5,
     "kid": 0.25,
     "structure": 0.01,
     "identity_gap": 0.07,
@@ -44,8 +50,31 @@ def test_runs_stand_side_by_side(runs, capsys):
     assert main(["one", "two/metrics.json", "paired"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[1] for line in lines[2:6]] == ["one", "two/metrics.json", "paired", "input unchanged"]
-    assert [line.split(" | ")[4] for line in lines[2:6]] == ["123.5", "77", "123.5", "500"]
+    assert [line.split(" | ")[4:7] for line in lines[2:6]] == [
+        ["123.5", "50.5", "0.25"],
+        ["77", "50.5", "0.25"],
+        ["123.5", "50.5", "0.25"],
+        ["500", "-", "-"],
+    ]
     assert "split test" in lines[-1] and "lite0 0123456789ab" in lines[-1] and "None" not in lines[-1]
+
+
+def test_the_command_itself_prints_the_table(runs):
+    root = Path(compare.__file__).parents[1]
+    command = [sys.executable, "-m", "commands.compare", "one", "two"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "| a2b | two |" in done.stdout
+
+
+def test_what_does_not_decide_is_told_only(runs, capsys):
+    """Versions, folders and names of networks: digests and numbers stand beside them."""
+    told = {"direction": "a2b", "versions": "torch 3", "reference_folder": "/elsewhere", "networks": "x", "seed": 1}
+    runs("other", lambda m: [m[d]["protocol"].update(told) for d in ("a2b", "b2a")])
+    assert main(["one", "other"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["Measured with different versions:", "- one: not known", "- other: torch 3"]
+    assert main(["one", "two"]) == 0
+    assert "versions" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -54,6 +83,7 @@ def test_runs_stand_side_by_side(runs, capsys):
         (lambda b: b.update(n_fake=4), "n_fake: 5 and 4"),
         (lambda b: b.update(fid_features="inception"), "fid_features: lite0 and inception"),
         (lambda b: b["network_hashes"].update(lite0="ff"), "0123456789ab"),
+        (lambda b: b["protocol"].update(feature_resize="clean, to 224 x 224"), "feature_resize: None and clean"),
         (lambda b: b["protocol"].update(split="validate"), "split: test and validate"),
         (lambda b: b["protocol"].update(rendered_with_seed=3), "rendered_with_seed: None and 3"),
         (lambda b: b["protocol"].pop("translated"), "names and sizes aa and None"),

@@ -14,6 +14,7 @@ from commands.report import FAILURES, Gallery, write_report
 N = 12
 BLOCK = {
     "fid": 12.5,
+    "fid_floor": 3.25,
     "kid": None,
     "n_fake": N,
     "n_real": N,
@@ -63,6 +64,15 @@ def test_pictures_keep_the_order_of_their_scores():
     assert [record.name for record in records] == [f"<{k}>.png" for k in range(N)]
     assert records[3].scores["lpips_truth"] == pytest.approx(0.1 + 3 * 0.1 / (N - 1))
     assert "structure" not in records[3].scores
+
+
+def test_the_best_state_stands_beside_the_last(tmp_path):
+    records = gallery().records(scores())
+    report = {"base": "pocket", "a2b": BLOCK, "best": {"checkpoint": "best-3.ckpt", "a2b": {**BLOCK, "fid": 8.75}}}
+    write_report(tmp_path / "report.html", report, {"a2b": records}, None)
+    text = (tmp_path / "report.html").read_text()
+    assert "<th>best-3.ckpt, best by validation</th>" in text
+    assert "<tr><td>fid</td><td>12.5</td><td>99.5</td><td>8.75</td></tr><tr><td>fid_floor</td><td>3.25</td>" in text
 
 
 def test_failures_are_told_apart():

@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from commands import evaluate, resume, train, translate
+from commands import compare, evaluate, resume, train, translate
 from commands.cli import TrainCLI
 from commands.experiments import compose
+from networks.features import load_features
 from networks.weights import load_trained
 
 from .conftest import QUICK
@@ -27,11 +28,16 @@ def arguments(base, data, run, *more):
     return ["--exp=clear2foggy", f"--base={base}", f"--data={data}", f"--run={run}", *QUICK, *more]
 
 
+def chosen(mode):
+    """The first validation is the best one (min), or the last (max), whatever the pictures look like."""
+    return "--trainer.callbacks.init_args.monitor=images_seen", f"--trainer.callbacks.init_args.mode={mode}"
+
+
 @pytest.fixture(scope="module")
 def finished(two_level_base, folder_of_two_domains, tmp_path_factory):
-    """A finished run of four images with a validation at every second batch."""
+    """A finished run of four images with a validation at every second batch, whose best state is the earlier one."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2")
+    more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2", *chosen("min"))
     assert train.main(arguments(two_level_base, folder_of_two_domains, folder, *more)) == 0
     return folder
 
@@ -56,7 +62,7 @@ def same(a, b, path=""):
 @pytest.mark.parametrize("stop", [2, 6, 7])
 def test_resume_equals_no_interruption(stop, two_level_base, folder_of_two_domains, tmp_path):
     """Six images make an epoch: stopped within the first, at its end, within the second."""
-    more = ("--trainer.val_check_interval=2",)
+    more = ("--trainer.val_check_interval=2", *chosen("min"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     end = "--model.init_args.max_images=9"
     assert train.main(arguments(two_level_base, folder_of_two_domains, whole, *more, end)) == 0
@@ -68,6 +74,7 @@ def test_resume_equals_no_interruption(stop, two_level_base, folder_of_two_domai
         same(a[key], b[key], key)
     x, y = (json.loads((f / "metrics.json").read_text()) for f in (whole, broken))
     assert (x["a2b"], x["b2a"], x["images_seen"]) == (y["a2b"], y["b2a"], 9)
+    assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-2.ckpt"
     same(load_file(whole / "adapter" / "adapter.safetensors"), load_file(broken / "adapter" / "adapter.safetensors"))
 
 
@@ -103,26 +110,88 @@ def test_metrics_json_holds_what_was_promised(finished):
             assert isinstance(block[key], float), key
         assert {"fid", "kid"} <= block["copy_input"].keys()
         assert block["protocol"]["split"] == "test" and block["protocol"]["translated"].startswith("5 images")
+        assert (
+            block["protocol"]["direction"] == direction
+            and f"torch {torch.__version__.split('+')[0]}" in (block["protocol"]["versions"])
+        )
         assert list(block["network_hashes"]) == ["random"]
     assert metrics["a2b"]["protocol"]["reference"] == metrics["b2a"]["protocol"]["translated"]
+
+
+def test_the_best_state_is_measured_beside_the_last(finished, tmp_path):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    best = metrics["best"]
+    assert (best["checkpoint"], best["images_seen"], metrics["images_seen"]) == ("best-2.ckpt", 2, 4)
+    flags = [f"--ckpt={finished / 'checkpoints' / 'best-2.ckpt'}", f"--out={tmp_path}"]
+    assert evaluate.main(flags) == 0
+    alone = json.loads((tmp_path / "metrics.json").read_text())
+    for direction in ("a2b", "b2a"):
+        for key in ("fid", "structure", "identity_gap"):
+            assert best[direction][key] == pytest.approx(alone[direction][key], rel=1e-3, abs=1e-5), key
+        assert best[direction]["fid"] != metrics[direction]["fid"]
+        assert best[direction]["protocol"] == metrics[direction]["protocol"]
+    assert json.loads((finished / "adapter" / "adapter.json").read_text())["images_seen"] == 4
+    assert torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["progress"]["images_seen"] == 4
+
+
+def test_the_pictures_are_the_last_states(finished):
+    drawn = torch.from_numpy(np.asarray(Image.open(finished / "pictures_a2b.png")).astype(np.float32))
+    cli = TrainCLI(finished, [f"--config={finished / 'config.yaml'}"])
+    cli.model.setup("test")
+    cli.model.eval()
+    batch = next(iter(cli.datamodule.test_dataloader()[0]))
+    away = {}
+    for name in ("last", "best-2"):
+        content = torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        load_trained(cli.model, content["state_dict"], name)
+        with torch.no_grad():
+            fake = cli.model.test_step(batch, 1).fake[0]
+        height, width = fake.shape[1:]
+        shown = drawn[height + 4 : 2 * height + 4, 2 : 2 + width]  # the second row, behind two pixels of padding each
+        away[name] = (shown - (fake.permute(1, 2, 0) + 1) * 127.5).abs().max().item()
+    assert away["last"] <= 1 < away["best-2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_last", "words"),
+    [
+        (chosen("max"), True, "best-2.ckpt after 2 images, the last state"),
+        (["--trainer.limit_val_batches=0"], None, ""),
+    ],
+)
+def test_what_needs_no_second_test_gets_none(
+    more, is_last, words, two_level_base, folder_of_two_domains, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    more = ("--model.init_args.max_images=2", "--trainer.val_check_interval=1", *more)
+    assert train.main(arguments(two_level_base, folder_of_two_domains, run, *more)) == 0
+    best = json.loads((run / "metrics.json").read_text()).get("best")
+    assert best == (is_last and {"checkpoint": "best-2.ckpt", "images_seen": 2, "is_last": True})
+    said = capsys.readouterr().out
+    assert words in said
+    assert ("best a2b:" in said, "last a2b:" in said) == (False, bool(is_last))
 
 
 def test_the_adapter_carries_its_scores_and_a_card(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     card = json.loads((finished / "adapter" / "adapter.json").read_text())
     assert card["metrics"] == {d: metrics[d] for d in ("a2b", "b2a")}
+    assert card["best"] == metrics["best"]
     text = (finished / "adapter" / "README.md").read_text()
     for word in (
         card["base_fingerprint"],
         card["prompts"]["a2b"],
         f"{metrics['b2a']['fid']:.4g} random",
         "images seen: 4",
+        f"{metrics['b2a']['fid_floor']:.4g} random",
+        "best-2.ckpt after 2 images",
+        f"| b2a, best state | 5 | {metrics['best']['b2a']['fid']:.4g} random",
     ):
         assert word in text
 
 
 def test_tensorboard_has_every_term_on_one_axis_of_images(finished):
-    events = EventAccumulator(str(finished), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    events = EventAccumulator(str(finished), size_guidance={"scalars": 0, "images": 0, "tensors": 0, "histograms": 0})
     events.Reload()
     tags = events.Tags()
     directions = ("a2b", "b2a")
@@ -140,6 +209,19 @@ def test_tensorboard_has_every_term_on_one_axis_of_images(finished):
         assert [p.step for p in pictures] == [2, 4]
     texts = {t.removesuffix("/text_summary") for t in tags["tensors"]}
     assert {"config", "prompts", "base and data"} <= texts
+    for split, steps in (("val", [2, 4]), ("test", [4]), ("best", [2])):
+        for d in directions:
+            drawn = events.Histograms(f"{split}/per_image/identity_gap_{d}")
+            assert [h.step for h in drawn] == steps
+            assert all(h.histogram_value.num == (4 if split == "val" else 5) for h in drawn)
+            assert f"{split}/per_image/psnr_truth_{d}" not in tags["histograms"], "there is no truth"
+            assert [s.step for s in events.Scalars(f"{split}/fid_{d}")] == steps
+            (said,) = events.Tensors(f"protocol/{split}_{d}/text_summary")
+            text = said.tensor_proto.string_val[0].decode()
+            network = load_features("random")
+            for words in (f"direction: {d}", f"FID and KID random {network.hash}", f"torch {torch.__version__}"):
+                assert words.partition("+")[0] in text
+            assert "translated: 5 images" in text or split == "val"
     warm_up = [s.value for s in events.Scalars("lr/g")]
     np.testing.assert_allclose(warm_up, [0.00025, 0.0005, 0.00075, 0.001], rtol=1e-5)
 
@@ -181,6 +263,18 @@ def test_evaluate_repeats_the_runs_own_figures(finished, tmp_path):
     for direction in ("a2b", "b2a"):
         for key in ("fid", "kid", "structure", "identity_gap", "fid_floor"):
             assert after[direction][key] == pytest.approx(before[direction][key], rel=1e-3, abs=1e-5), key
+
+
+def test_evaluate_resizes_for_fid_as_asked(finished, tmp_path, capsys):
+    before = json.loads((finished / "metrics.json").read_text())["a2b"]
+    assert evaluate.main([f"--ckpt={finished}", f"--out={tmp_path / 'other'}", "--resize=legacy"]) == 0
+    after = json.loads((tmp_path / "other" / "metrics.json").read_text())["a2b"]
+    assert "a2b: fid(random-legacy)" in capsys.readouterr().out
+    assert after["fid"] != pytest.approx(before["fid"], rel=1e-2)
+    assert after["structure"] == pytest.approx(before["structure"], rel=1e-3)
+    assert after["protocol"]["feature_resize"] == "legacy, to 224 x 224"
+    assert compare.main([str(finished), str(tmp_path / "other")]) == 2
+    assert "feature_resize: None and legacy" in capsys.readouterr().err
 
 
 def test_evaluate_in_place_keeps_what_only_training_knows(finished, tmp_path):
@@ -301,7 +395,7 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(
 def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
     """No other change than the number of devices; every image is measured once."""
     run = tmp_path / "run"
-    more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1")
+    more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1", *chosen("min"))
     flags = arguments(two_level_base, folder_of_two_domains, run, *more)
     root = str(train.__file__).rsplit("/", 2)[0]
     environment = os.environ | {"PYTHONPATH": root}
@@ -311,5 +405,13 @@ def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domai
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["images_seen"], metrics["batches"]) == (4, 2)
+    assert metrics["best"]["images_seen"] == 2
     for direction in ("a2b", "b2a"):
-        assert (metrics[direction]["n_real"], metrics[direction]["n_fake"]) == (5, 5)
+        for block in (metrics[direction], metrics["best"][direction]):
+            assert (block["n_real"], block["n_fake"]) == (5, 5)
+        assert metrics["best"][direction]["fid"] != metrics[direction]["fid"]
+    assert json.loads((run / "adapter" / "adapter.json").read_text())["images_seen"] == 4
+    events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
+    for tag, images in (("val", 4), ("test", 5), ("best", 5)):
+        drawn = events.Histograms(f"{tag}/per_image/structure_b2a")
+        assert all(h.histogram_value.num == images for h in drawn), "the images of both ranks"

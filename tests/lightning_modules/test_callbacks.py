@@ -68,6 +68,19 @@ def test_real_statistics_are_read_once_and_whole_whatever_the_limits(unpaired):
     assert float(trainer.callback_metrics["images_seen"]) == 4
 
 
+def test_a_resize_by_name_is_for_fid_only_and_part_of_the_protocol(unpaired):
+    found = {}
+    for resize in (None, "clean"):
+        evaluation = Evaluation("random", "random", "random", resize=resize)
+        fit(unpaired(), [evaluation])
+        found[resize] = evaluation.results["a2b"]
+    own, clean = found.values()
+    assert (own["fid_features"], clean["fid_features"]) == ("random", "random-clean")
+    assert (own["protocol"]["feature_resize"], clean["protocol"]["feature_resize"]) == (None, "clean, to 224 x 224")
+    assert own["fid"] != clean["fid"]
+    assert (own["structure"], own["identity_gap"]) == (clean["structure"], clean["identity_gap"])
+
+
 def test_judges_are_in_no_state_and_no_optimiser(unpaired):
     module = unpaired()
     before = {n for n, _ in module.named_parameters()} | set(module.state_dict())

@@ -166,6 +166,8 @@ def told(figures, split="val", times=1, **floors):
     alarm = CollapseAlarm(**floors)
     trainer = SimpleNamespace(
         sanity_checking=False,
+        testing=split != "val",
+        ckpt_path="run/checkpoints/best-3.ckpt" if split == "best" else None,
         loggers=[],
         callback_metrics={f"{split}/{name}_b2a": torch.tensor(value) for name, value in figures.items()},
     )
@@ -200,7 +202,8 @@ def test_validations_have_patience_and_the_test_has_none():
     copies = {"identity_gap": 0.0, "lpips_truth": 0.1, "diversity": 1.0}
     assert told(copies, times=1) == []
     assert "2 validations in a row" in told(copies, times=2)[0]
-    assert len(told(copies, "test")) == 1
+    assert "at the end of the run" in told(copies, "test")[0]
+    assert "on the test split with best-3.ckpt" in told(copies, "best")[0]
 
 
 def test_counts_go_on_after_a_resume():

@@ -9,6 +9,7 @@ from torch import nn
 
 from networks.feature_networks import ClipFeatures, ConvFeatures, DinoFeatures, FeatureNetwork, InceptionFeatures
 from networks.features import load_features
+from networks.resizing import clean, legacy
 
 IMAGE = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -199,18 +200,67 @@ def test_what_a_network_lacks_is_said():
         dino(IMAGE[:, :1])
 
 
-def test_inception_sees_eight_bit_pictures_at_299():
-    seen = {}
+@pytest.fixture(scope="module")
+def inception() -> InceptionFeatures:
+    """Torch-fidelity's network at random weights: those of FID are a download."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-    class Recorder(nn.Module):
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
-            seen["pixels"] = pixels
-            return (pixels.float().mean(dim=(2, 3)).repeat(1, 683)[:, :2048],)
+    class Untrained(fidelity.FeatureExtractorInceptionV3):
+        def load_state_dict(self, *args: object, **kwargs: object) -> None:
+            pass
 
-    inception = InceptionFeatures(Recorder())
-    assert inception.embedding(torch.full((1, 3, 20, 30), 0.2)).shape == (1, 2048)
-    assert seen["pixels"].shape == (1, 3, 299, 299)
-    assert seen["pixels"].unique().tolist() == [153]  # (0.2 + 1) * 127.5
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        return InceptionFeatures(Untrained("inception", ["2048"]))
+
+
+def pixels(height, width):
+    draw = torch.Generator().manual_seed(height)
+    return torch.randint(0, 256, (2, 3, height, width), generator=draw, dtype=torch.uint8)
+
+
+def test_inception_is_torch_fidelitys_network(inception):
+    picture = pixels(299, 299)  # nothing to resize
+    ours, theirs = inception.embedding(picture.float() / 127.5 - 1), inception.trunk(picture)[0]
+    assert ours.shape == (2, 2048)
+    assert (ours - theirs).norm() < 1e-4 * (theirs[0] - theirs[1]).norm()
+
+
+def test_inception_resizes_as_asked(inception, monkeypatch):
+    picture = pixels(90, 64)[:1]
+    image = picture.float() / 127.5 - 1
+    resized = nn.functional.interpolate(image, (299, 299), mode="bicubic", antialias=True).clamp(-1, 1)
+    own, theirs = inception.embedding(image), inception.trunk(picture)[0]
+    apart = (own - theirs).norm()
+    assert (own - inception.embedding(resized)).norm() < 1e-3 * apart
+    monkeypatch.setattr(inception, "resize", "legacy")
+    assert (inception.embedding(image) - theirs).norm() < 1e-3 * apart
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (256, 256), (700, 333), (299, 299)])
+def test_clean_is_clean_fids_resizer(shape):
+    from cleanfid.resize import build_resizer
+
+    for picture in pixels(*shape):
+        theirs = torch.from_numpy(build_resizer("clean")(picture.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+        ours = (clean(picture[None].float() / 127.5 - 1, 299)[0] + 1) * 127.5
+        assert (ours - theirs).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("resize", ["clean", "legacy"])
+def test_a_resize_by_name_is_part_of_the_name(resize):
+    own, named = load_features("lite0"), load_features("lite0", resize=resize)
+    assert (own.name, named.name, named.hash) == ("lite0", f"lite0-{resize}", own.hash)
+    with torch.no_grad():
+        squares = {"clean": clean, "legacy": legacy}[resize](IMAGE, 224)
+        assert torch.equal(named.embedding(IMAGE), own.embedding(squares))
+        assert not torch.equal(named.embedding(IMAGE), own.embedding(IMAGE))
+
+
+def test_an_unknown_resize_is_refused():
+    with pytest.raises(ValueError, match="Unknown resize 'bilinear' of feature network 'random'; known: clean, legacy"):
+        load_features("random", resize="bilinear")
 
 
 def test_unknown_name_names_the_nearest():

@@ -1,0 +1,137 @@
+"""``python -m benchmarks.evaluation_cost``: what evaluating a folder costs, and which part of it is translating.
+
+Times one direction of clear2foggy on the pocket base: the inputs and the real pictures are read from disk, the inputs
+translated, all described by Lite0, then FID, KID and the other scores computed.  Without ``--data`` the pictures are
+scenes of the twin world, rendered and written as PNG beforehand.  Nothing is read ahead by other processes.
+"""
+
+import argparse
+import itertools
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from commands.records import write_json
+from commands.train import describe
+from commands.translate import pick_device
+from datamodules import ClearFoggy
+from datamodules.base import TranslationData
+from datamodules.images import write_image
+from datamodules.scenes import render
+from lightning_modules.callbacks import Evaluation
+from networks import ImageTranslator, OneStepGenerator
+
+PARTS = ("reading", "translating", "features", "statistics")
+TRAIN = 20  # pictures of the training folders, which must be there and are not looked at
+LIMIT = 0.5  # of the whole, for all but translating
+
+
+def main(args: list[str] | None = None) -> int:
+    """Measure, print a table, write JSON where asked; 1 where measuring costs more than half of the whole."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.evaluation_cost", description=__doc__)
+    p.add_argument("--pairs", type=int, default=1000, help="inputs, and as many real pictures (%(default)s)")
+    p.add_argument("--size", type=int, default=256, help="pixels of the short side (%(default)s)")
+    p.add_argument("--data", type=Path, metavar="FOLDER", help="your pictures, as in docs/your-own-data.md")
+    p.add_argument("--out", type=Path, metavar="FILE", help="also write JSON")
+    options = p.parse_args(args)
+    device = pick_device("auto")
+    generator = OneStepGenerator("pocket", rank_unet=16, rank_vae=4).to(device).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.data or rendered(Path(folder), options.pairs, options.size)
+        data = ClearFoggy(root=str(root), resize=options.size, crop=options.size, eval_size=options.size, num_workers=0)
+        generator.prompts = data.prompts
+        seconds, numbers = measure(data, generator, options.pairs, device)
+    whole = sum(seconds.values())
+    shares = {part: spent / whole for part, spent in seconds.items()}
+    print("| part | seconds | share |\n|---|---|---|")
+    for part in PARTS:
+        print(f"| {part} | {seconds[part]:.2f} | {shares[part]:.1%} |")
+    rest = 1 - shares["translating"]
+    print(f"all but translating: {rest:.1%} of {whole:.1f} s, {numbers['n_fake']} pairs at {options.size} px")
+    if options.out:
+        typed = ["python", "-m", "benchmarks.evaluation_cost", *(sys.argv[1:] if args is None else args)]
+        report = {
+            "command": shlex.join(typed),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+            "threads": torch.get_num_threads(),
+            "versions": describe(generator, {})["versions"],
+            "data": str(options.data) if options.data else "twin world, rendered to PNG",
+            "size": options.size,
+            **numbers,
+            "seconds": seconds,
+            "shares": shares,
+            "all_but_translating": rest,
+            "limit": LIMIT,
+        }
+        write_json(options.out, report)
+    return int(rest >= LIMIT)
+
+
+def rendered(root: Path, pairs: int, size: int) -> Path:
+    """Write scenes of the twin world, the same ones by day and in fog, in the layout of two folders."""
+    for split, count in (("train", TRAIN), ("test", pairs)):
+        for index, letter in tqdm(list(itertools.product(range(count), "ab")), desc=f"render {split}", disable=None):
+            picture = render("clear_foggy", letter, 0, index, size)
+            write_image(root / f"{split}_{letter.upper()}" / f"{index:05d}.png", picture)
+    return root
+
+
+@torch.no_grad()
+def measure(
+    data: TranslationData, generator: ImageTranslator, pairs: int, device: torch.device
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds of each of `PARTS`, and how many real pictures and translations went in.
+
+    Args:
+        data: whose test split is translated from A to B.
+        generator: on the device.
+        pairs: inputs, and real pictures, where the folder has as many; whole batches are measured.
+        device: waited for after each part.
+    """
+    seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def timed(part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds[part] += time.perf_counter() - start
+
+    def read(loader: Any) -> Iterator[Any]:
+        batches, left = iter(loader), pairs
+        while left > 0:
+            with timed("reading"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            left -= len(batch.index)
+            yield batch
+
+    metrics = Evaluation("lite0", "lite0", "lite0").build([]).to(device)
+    for batch in tqdm(read(data.reference_dataloader("a2b", "test")), desc="real", disable=None):
+        with timed("features"):
+            metrics.update_real(batch.real.to(device), batch.index)
+    for batch in tqdm(read(data.test_dataloader()[0]), desc="translate", disable=None):
+        real = batch.real.to(device)
+        with timed("translating"):
+            fake = generator.translate(real, batch.captions, batch.direction)
+        with timed("features"):
+            metrics.update(real, fake, batch.index)
+    with timed("statistics"):
+        found = metrics.compute()
+        metrics.per_image()
+    return seconds, {key: found[key] for key in ("n_real", "n_fake")}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
