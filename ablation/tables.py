@@ -1,12 +1,13 @@
 """The figures of all trials in one table: a row per point, held against the grid's first."""
 
 import csv
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import ttest_ind
 
 from ablation.grids import Grid
 from ablation.trials import Trial
@@ -25,7 +26,7 @@ COSTS: tuple[tuple[str, str, bool | None], ...] = (
     ("seconds_per_batch", "s per batch", False),
     ("peak_memory_mb", "peak MB", False),
 )
-BEYOND = 2.0  # standard errors of a difference, above which it is marked
+CHANCE = 0.05  # probability, under Welch's t-test, below which a difference is marked
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,14 @@ def collect(trials: Sequence[Trial]) -> tuple[list[Column], list[Row]]:
 
 def compare(row: Row, reference: Row, column: Column) -> str:
     """How a row's mean differs from the reference's: "better", "worse" or "other", "" within the seeds' spread."""
-    if row is reference or min(len(r.values.get(column.name, [])) for r in (row, reference)) < 2:
+    ours, theirs = (r.values.get(column.name, []) for r in (row, reference))
+    if row is reference or min(len(ours), len(theirs)) < 2:
         return ""
-    difference = statistics.fmean(row.values[column.name]) - statistics.fmean(reference.values[column.name])
-    error = math.sqrt(
-        sum(statistics.variance(r.values[column.name]) / len(r.values[column.name]) for r in (row, reference))
-    )
-    if abs(difference) <= BEYOND * error:
+    difference = statistics.fmean(ours) - statistics.fmean(theirs)
+    spreads = statistics.stdev(ours), statistics.stdev(theirs)
+    # Without any spread the test divides by zero: such figures (parameters) differ or they do not.
+    chance = ttest_ind(ours, theirs, equal_var=False).pvalue if any(spreads) else float(difference == 0)
+    if chance >= CHANCE:
         return ""
     if column.more_is_better is None:
         return "other"
@@ -173,8 +175,8 @@ def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]
     most = max(row.n for row in rows)
     if most > 1:
         said.append(
-            "Mean ± standard deviation over n seeds; ▲ better, ▼ worse, ◆ other than the first row by more than "
-            f"{BEYOND:g} standard errors."
+            "Mean ± standard deviation over n seeds; ▲ better, ▼ worse, ◆ other than the first row, where chance alone "
+            f"would do that in less than {CHANCE:.0%} of cases (Welch's t-test of one figure; there are many here)."
         )
     else:
         said.append("One seed: no spread is known, and small differences mean nothing (RESUME=1 SEEDS=3 adds to it).")

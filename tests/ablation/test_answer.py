@@ -45,11 +45,15 @@ def test_one_seed_is_said_to_be_one_seed(finished):
         ([10.0, 10.2], None, "other"),
         ([5.0, 15.0], False, ""),
         ([10.0], False, ""),
+        ([9.0, 9.1], None, ""),
     ],
 )
-def test_a_difference_counts_beyond_two_standard_errors(theirs, more_is_better, verdict):
+def test_a_difference_counts_where_chance_would_hardly_make_it(theirs, more_is_better, verdict):
     reference, row = Row({}, {"x": [9.0, 9.1]}), Row({}, {"x": theirs})
     assert compare(row, reference, Column("x", "X", more_is_better)) == verdict
+    same = Row({}, {"x": [9.0, 9.0]})
+    assert compare(Row({}, {"x": [9.0, 9.0]}), same, Column("x", "X", None)) == ""
+    assert compare(Row({}, {"x": [9.5, 9.5]}), same, Column("x", "X", None)) == "other"
     assert compare(reference, reference, Column("x", "X", more_is_better)) == ""
 
 
