@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Trial:
         seed: of weights, data and order.
         folder: its run folder, absolute.
         arguments: of ``python -m commands.train``, but for the run folder.
+        sharing: further ones, by which trials share work and which change no result.
     """
 
     point: str
@@ -39,6 +40,7 @@ class Trial:
     seed: int
     folder: str
     arguments: list[str]
+    sharing: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -64,7 +66,7 @@ class Trial:
         """Starts the training anew, or goes on where its folder holds a checkpoint."""
         if (Path(self.folder) / "checkpoints" / "last.ckpt").is_file():
             return [sys.executable, "-m", "commands.resume", f"--run={self.folder}"]
-        return [sys.executable, "-m", "commands.train", *self.arguments, f"--run={self.folder}"]
+        return [sys.executable, "-m", "commands.train", *self.arguments, *self.sharing, f"--run={self.folder}"]
 
 
 def missing(trials: list[Trial]) -> list[Trial]:

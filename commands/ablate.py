@@ -52,7 +52,7 @@ def main(args: list[str] | None = None) -> int:
         grid.seeds = list(range(own.seeds))
     folder = Path(own.out or Path("runs") / "ablate" / (f"{grid.name}-quick" if own.quick else grid.name)).absolute()
     _refuse_varied(grid, overrides)
-    shared = _shared(grid, own.data, folder)
+    shared = _shared(grid, own.data)
     count = len(grid.points()) * len(grid.seeds)
     images = check(grid, shared, overrides)
     if count > MANY and not own.yes:
@@ -97,19 +97,24 @@ def _refuse_varied(grid: Grid, overrides: list[str]) -> None:
             raise ValueError(f"{word} would undo an axis of grid {grid.name}: leave it to the grid.")
 
 
-def _shared(grid: Grid, data: str | None, folder: Path) -> list[str]:
-    """Arguments of every trial; scenes are drawn once for all."""
+def _shared(grid: Grid, data: str | None) -> list[str]:
+    """Arguments of every trial."""
     recipe = compose(grid.experiment, grid.base)
     if data is None and not recipe.renders:
         raise ValueError(f"{grid.base} trains on photographs and DATA is not given: name a folder (DATA=...).")
     base = str(Path(grid.base).absolute()) if Path(grid.base).is_dir() else grid.base
-    scenes = f"--data.init_args.scene_cache={folder / '.scenes'}"
-    where = [scenes if data is None else f"--data={Path(data).absolute()}"]
+    where = [] if data is None else [f"--data={Path(data).absolute()}"]
     return [f"--exp={grid.experiment}", f"--base={base}", *where]
 
 
 def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> list[Trial]:
-    """Every point with every seed, the first seed of all points first."""
+    """Every point with every seed, the first seed of all points first.
+
+    Scenes are drawn, and real pictures described, once for all.
+    """
+    sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
+    if not any(word.startswith("--data=") for word in shared):
+        sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
     return [
         Trial(
             point.name,
@@ -117,6 +122,7 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
             seed,
             str(folder / point.name / f"seed{seed}"),
             [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
+            sharing,
         )
         for seed in grid.seeds
         for point in grid.points()

@@ -70,7 +70,11 @@ class TranslationMetrics(TableMetric):
         """
         if self.real_ready:
             raise RuntimeError("The real set is complete and was computed with; fill it once, while not real_ready.")
-        self.append("real", index, self.features.embedding(as_image(quantise(reference))))
+        self.add_real(self.features.embedding(as_image(quantise(reference))), index)
+
+    def add_real(self, features: Tensor, index: Tensor) -> None:
+        """As `update_real`, from the images' features ``(B, D)``, which `indexed_table("real")` gave elsewhere."""
+        self.append("real", index, features)
 
     def update(self, source: Tensor, fake: Tensor, index: Tensor, truth: Tensor | None = None) -> None:
         """Add inputs with their translations.

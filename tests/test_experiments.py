@@ -139,7 +139,7 @@ def test_every_point_of_every_grid_runs(name, point, tmp_path, two_level_base):
     small = [a for a in FAST if "scenes" not in a] + RANDOM_JUDGES
     overrides = [*small, "--model.init_args.weights.clip=0"] if paired else small
     (trial, *_) = (t for t in plan(grid, shared, overrides, tmp_path / "grid") if t.point == point.name)
-    assert main([*trial.arguments, "--run=run"]) == 0
+    assert main([*trial.arguments, *trial.sharing, "--run=run"]) == 0
     card = json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())
     assert card["ablation"] == point.labels
 

@@ -1,11 +1,16 @@
 """torchmetrics on validation and test: every rank updates and computes."""
 
+import hashlib
+import json
+import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from safetensors.torch import load_file, save_file
 
 from datamodules.batches import Translation
 from metrics.translation import TranslationMetrics
@@ -36,6 +41,8 @@ class Evaluation(Callback):
         lpips: network of the perceptual distances: "alex", "vgg" or "lite0".
         resize: how pictures are resized for FID and KID: "clean" (clean-fid), "legacy" (torch-fidelity), or the way of
             the network itself: clean for Inception, none for Lite0.
+        statistics: folder that keeps the features of real pictures, for runs that share them; pictures of a folder are
+            told by its path and their names and sizes.
     """
 
     def __init__(
@@ -44,9 +51,11 @@ class Evaluation(Callback):
         structure: str = "dino",
         lpips: str = "alex",
         resize: Literal["clean", "legacy"] | None = None,
+        statistics: str | None = None,
     ) -> None:
         self.names = {"features": features, "structure": structure, "lpips": lpips}
         self.resize = resize
+        self.statistics = None if statistics is None else Path(statistics)
         self.networks: dict[tuple[str, str | None], FeatureNetwork] = {}
         self.metrics: dict[tuple[str, str], TranslationMetrics] = {}
         self.results: dict[str, dict[str, Any]] = {}
@@ -87,11 +96,37 @@ class Evaluation(Callback):
         key = (stage, direction)
         if key not in self.metrics:
             metrics = self.build(pl_module.training_features).to(pl_module.device)
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            for batch in datamodule.reference_dataloader(direction, stage):
-                metrics.update_real(batch.real.to(pl_module.device), batch.index)
+            self._fill(metrics, trainer, direction, stage)
             self.metrics[key] = metrics
         return self.metrics[key]
+
+    def _fill(self, metrics: TranslationMetrics, trainer: Trainer, direction: str, stage: str) -> None:
+        """Describe this rank's share of the real pictures, or read how another run described it."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        path = None if self.statistics is None else self.statistics / self._share(trainer, direction, stage)
+        if path is not None and path.is_file():
+            kept = load_file(path)
+            metrics.add_real(kept["features"].to(metrics.device), kept["index"])
+            return
+        count = 0
+        for batch in datamodule.reference_dataloader(direction, stage):
+            metrics.update_real(batch.real.to(metrics.device), batch.index)
+            count += len(batch.index)
+        index, features = metrics.indexed_table("real")
+        if path is not None and len(index) == count:  # a larger share is not held whole
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}")
+            save_file({"index": index.cpu(), "features": features.float().cpu()}, part)
+            os.replace(part, path)
+
+    def _share(self, trainer: Trainer, direction: str, stage: str) -> str:
+        """File of what decides the features of a rank's real pictures."""
+        told = self.protocol(trainer.datamodule, direction, stage)  # type: ignore[attr-defined]
+        network = self._network("features")
+        keys = ("split", "size", "reference", "reference_folder", "rendered_with_seed", "feature_resize")
+        facts = [direction, *(told.get(key) for key in keys), network.name, network.hash]
+        facts += [trainer.global_rank, trainer.world_size]
+        return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.safetensors"
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:

@@ -57,6 +57,22 @@ def fit(module, callbacks, **arguments):
     return trainer, data
 
 
+def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_path):
+    def run(**settings):
+        torch.manual_seed(0)
+        evaluation = Evaluation("random", "random", "random", **settings)
+        _, data = fit(unpaired(), [evaluation])
+        return data.asked, {d: evaluation.results[d]["fid"] for d in ("a2b", "b2a")}
+
+    asked, plain = run()
+    assert asked == [("a2b", "validate"), ("b2a", "validate")]
+    for expected in (asked, []):  # the first run describes them, the second reads that
+        found, scores = run(statistics=str(tmp_path))
+        assert found == expected
+        assert scores == plain
+    assert run(statistics=str(tmp_path), resize="legacy")[0] == asked, "other features are other statistics"
+
+
 def test_real_statistics_are_read_once_and_whole_whatever_the_limits(unpaired):
     evaluation = Evaluation("random", "random", "random")
     trainer, data = fit(unpaired(), [evaluation], limit_val_batches=1)
