@@ -1,6 +1,7 @@
 """Ray Tune runs the trials: on this machine, or on every node of a cluster that shares its folders."""
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -44,6 +45,8 @@ class Room:
     def __init__(self, address: str | None, cores: int, gpus: float | None) -> None:
         if cores < 1 or (gpus or 0) < 0:
             raise ValueError(f"A trial takes at least one core and no negative GPU, got {cores} and {gpus}.")
+        if address not in (None, "auto"):
+            _call(str(address))
         try:
             ray.init(
                 address=address,
@@ -96,6 +99,17 @@ class Room:
     def close(self) -> None:
         """Leave the cluster, or stop it where it was started here."""
         ray.shutdown()
+
+
+def _call(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No Ray cluster at ADDRESS={address} ({error}): give host:port as `ray start --head` says, or auto."
+        ) from error
 
 
 def _search_path() -> str:

@@ -82,11 +82,9 @@ def missing(trials: list[Trial]) -> list[Trial]:
             continue
         asked = json.loads(trial.record.read_text())["arguments"] if trial.record.is_file() else None
         if asked != trial.arguments:
-            differs = [a for a in trial.arguments if a not in (asked or [])] or ["its record is gone"]
-            raise ValueError(
-                f"{trial.folder} was trained with other settings ({differs[0]} is new): "
-                "give the grid another folder with OUT=."
-            )
+            new = [word for word in trial.arguments if word not in (asked or [])]
+            why = f"{trial.record} is gone" if asked is None else f"{new[0]} is new" if new else "one was dropped"
+            raise ValueError(f"{trial.folder} was trained with other settings ({why}): give the grid another OUT=.")
     return left
 
 

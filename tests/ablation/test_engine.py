@@ -4,8 +4,9 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from ray.cluster_utils import Cluster
 
-from ablation.engine import Board
+from ablation.engine import Board, Room
 from ablation.trials import Trial, TrialFailedError, last_words, missing, train
 
 TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
@@ -76,7 +77,7 @@ def test_only_what_has_not_finished_is_missing(tmp_path):
     done.record.write_text('{"arguments": []}')
     assert missing([done, open_one]) == [open_one]
     done.record.unlink()
-    with pytest.raises(ValueError, match="its record is gone"):
+    with pytest.raises(ValueError, match=r"seed0\.json is gone"):
         missing([done])
 
 
@@ -86,3 +87,32 @@ def test_the_last_words_are_the_error_if_there_is_one(tmp_path):
     assert last_words(log) == "error: no disk"
     log.write_text("")
     assert last_words(log) == "it said nothing"
+
+
+@pytest.mark.slow
+def test_trials_spread_over_the_nodes_of_a_cluster_that_is_there(tmp_path, capsys):
+    """Two nodes of one core each: two trials of one core run side by side on both, or not at all."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        with pytest.raises(ValueError, match="it takes 3 cores and 0 GPUs, and there are 2 and 0"):
+            Room(cluster.address, cores=3, gpus=None)
+        room = Room(cluster.address, cores=1, gpus=None)
+        assert room.at_once == 2
+        folders = [str(tmp_path / f"p{k}" / "seed0") for k in range(2)]
+        trials = [Trial(f"p{k}", {}, 0, folder, ["--exp=none"]) for k, folder in enumerate(folders)]
+        errors = room.run(trials, None, tmp_path)
+        room.close()
+    finally:
+        cluster.shutdown()
+    assert {name: "Unknown experiment 'none'" in error for name, error in errors.items()} == {
+        "p0/seed0": True,
+        "p1/seed0": True,
+    }
+    assert "0 done, 2 runs, 0 waits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
+def test_no_cluster_at_an_address_is_said(address):
+    with pytest.raises(ValueError, match=f"No Ray cluster at ADDRESS={address}"):
+        Room(address, cores=1, gpus=None)
