@@ -100,8 +100,9 @@ tensorboard: ## watch runs/ in the browser [LOGDIR=runs]
 # Tests are tiny: more threads only get into each other's way, much so on a busy machine.
 test test-slow test-browser: export OMP_NUM_THREADS ?= 1
 
+# Side by side, a file on one core: what its tests share is made once.
 test: ## run the quick tests [ARGS="-k words"]
-	@$(run) -m pytest $(ARGS)
+	@$(run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-slow: ## run the tests marked slow
 	@$(run) -m pytest -m slow $(ARGS)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def train(trial: Trial, progress: Progress, threads: int) -> dict[str, Any]:
         try:
             while child.poll() is None:
                 progress({"images": images_seen(folder), "seconds": time.monotonic() - started})
-                _wait(child)
+                wait(child, GLANCE)
         finally:
             if child.poll() is None:
                 child.terminate()
@@ -146,8 +147,7 @@ def last_words(log: Path) -> str:
     return (errors or lines or ["it said nothing"])[-1][:300]
 
 
-def _wait(child: subprocess.Popen[bytes]) -> None:
-    try:
-        child.wait(timeout=GLANCE)
-    except subprocess.TimeoutExpired:
-        return
+def wait(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """Until the process ends, so many seconds at most."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=seconds)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
+from ablation.trials import images_seen, wait
 from benchmarks.base_table import build_report, markdown
 from commands.experiments import names
 from commands.records import write_json
@@ -115,31 +115,15 @@ def train(run: Run, words: list[str], expected: float | None, rest: float | None
             while child.poll() is None:
                 spent = time.monotonic() - started
                 left = None if expected is None or rest is None else max(0.0, expected - spent) + rest
-                line.set_description_str(f"  {_images(run.folder)} images, {_minutes(spent)} so far, all: {_eta(left)}")
-                _wait(child)
+                line.set_description_str(
+                    f"  {images_seen(run.folder)} images, {_minutes(spent)} so far, all: {_eta(left)}"
+                )
+                wait(child, GLANCE)
         finally:
             if child.poll() is None:
                 child.terminate()
                 child.wait()
     return child.returncode == 0 and run.metrics() is not None
-
-
-def _wait(child: subprocess.Popen[bytes]) -> None:
-    try:
-        child.wait(timeout=GLANCE)
-    except subprocess.TimeoutExpired:
-        return
-
-
-def _images(folder: Path) -> int:
-    """Images seen so far, from the run's events."""
-    if not any(folder.glob("events.*")):
-        return 0
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 1}).Reload()
-    try:
-        return events.Scalars("perf/images_per_s")[-1].step
-    except KeyError:  # no batch yet
-        return 0
 
 
 def _minutes(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """``make bench-scenes``: pictures per second that one core renders of the twin world."""
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from commands.records import write_json
 from datamodules.scenes import PROMPTS, render_pixels
 
 
@@ -40,7 +40,7 @@ def main() -> None:
             "versions": {n: version(n) for n in ("numpy", "opencv-python-headless")},
             "pictures_per_second": rates,
         }
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.out, report)
 
 
 if __name__ == "__main__":

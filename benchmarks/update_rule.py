@@ -5,7 +5,6 @@ The two take turns, a few batches each, so that a machine whose speed drifts slo
 
 import argparse
 import functools
-import json
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from commands.records import write_json
 from datamodules.batches import UnpairedBatch
 from lightning_modules import CycleGANTurbo
 from lightning_modules.unpaired import UnpairedWeights
@@ -116,7 +116,6 @@ def main() -> None:
             f"({row['ratio_min']:.3f} to {row['ratio_max']:.3f})",
             flush=True,
         )
-    own.out.parent.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     report = {
         "size": own.size,
@@ -125,7 +124,7 @@ def main() -> None:
         "torch": torch.__version__,
         "rows": rows,
     }
-    own.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(own.out, report)
     print(f"written: {own.out}")
 
 
