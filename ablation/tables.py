@@ -19,6 +19,7 @@ SCORES: tuple[tuple[str, str, bool | None], ...] = (
     ("structure", "structure", False),
     ("lpips_truth", "LPIPS to truth", False),
     ("psnr_truth", "PSNR to truth", True),
+    ("caption_similarity", "caption similarity", True),
     ("diversity", "diversity", None),
 )
 COSTS: tuple[tuple[str, str, bool | None], ...] = (

@@ -93,7 +93,8 @@ def main(args: list[str] | None = None) -> int:
                 if generator
                 else _made(pictures, batch, data.preprocessing).to(device)
             )
-            metrics.update(real, fake, batch.index, None if batch.truth is None else batch.truth.to(device))
+            truth = None if batch.truth is None else batch.truth.to(device)
+            metrics.update(real, fake, batch.index, truth, batch.captions)
             gallery.add(batch.index, batch.names, real, fake, batch.truth)
         if metrics is not None:
             protocol = evaluation.protocol(data, batch.direction, "test")

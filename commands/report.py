@@ -21,9 +21,17 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 THUMBNAIL = 256  # pixels of the short side at most
 SHOWN = 24  # pictures per direction to click through
 EACH = 4  # best and worst per score
-TABLE = "fid fid_floor kid structure lpips_truth psnr_truth identity_gap diversity domain_shift".split()
+TABLE = (
+    "fid fid_floor kid structure lpips_truth psnr_truth caption_similarity identity_gap diversity domain_shift".split()
+)
 # Score of one image => whether higher is better.
-SCORES = {"lpips_truth": False, "psnr_truth": True, "structure": False, "identity_gap": None}
+SCORES = {
+    "lpips_truth": False,
+    "psnr_truth": True,
+    "structure": False,
+    "identity_gap": None,
+    "caption_similarity": True,
+}
 FAILURES = {
     "saturated": "a tenth of the pixels or more at 0 or 255, and twice as many as in the input",
     "near-duplicate": "the nearest other translation is nearer than a fifth of the inputs' usual distance",

@@ -90,6 +90,7 @@ class Translation:
         index: position of each image in its split, ``(B,)`` int64.
         names: as in `EvaluationBatch`.
         truth: as in `EvaluationBatch`.
+        captions: as in `EvaluationBatch`.
         extra: further pictures for the grid by name ("rec", "idt"), same shape and range.
     """
 
@@ -99,4 +100,5 @@ class Translation:
     index: Tensor
     names: list[str]
     truth: Tensor | None = None
+    captions: list[str] | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)

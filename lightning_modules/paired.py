@@ -156,6 +156,6 @@ class Pix2PixTurbo(TranslationModule):
         # Float32 whatever the training precision: the picture must be the exported adapter's.
         with torch.autocast(self.device.type, enabled=False):
             fake = self.generator(batch.real, self.generator.encode_prompts(captions, self.device))
-        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth)
+        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth, batch.captions)
 
     test_step = validation_step  # type: ignore[assignment]

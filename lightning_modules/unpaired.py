@@ -256,6 +256,6 @@ class CycleGANTurbo(TranslationModule):
             extra = {}
             if batch_idx == 0:
                 extra = {"rec": self._translate({back: fake})[back], "idt": self._translate({back: batch.real})[back]}
-        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth, extra)
+        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth, extra=extra)
 
     test_step = validation_step  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metrics.fid import frechet_floor, gaussian_distance
@@ -13,9 +14,17 @@ from metrics.moments import Moments
 from metrics.pictures import as_image, psnr, quantise
 from metrics.structure import structure_distance
 from metrics.tables import TableMetric
-from networks.features import FeatureNetwork, load_features
+from networks.features import ClipFeatures, FeatureNetwork, load_features
 
-_SCORES = ("structure", "identity_gap", "psnr_truth", "lpips_truth", "copy_psnr_truth", "copy_lpips_truth")
+_SCORES = (
+    "structure",
+    "identity_gap",
+    "psnr_truth",
+    "lpips_truth",
+    "copy_psnr_truth",
+    "copy_lpips_truth",
+    "caption_similarity",
+)
 
 
 class TranslationMetrics(TableMetric):
@@ -28,6 +37,7 @@ class TranslationMetrics(TableMetric):
         features: frozen network or name for FID, KID and diversity.
         structure: for the structure distance: "dino", or a convolutional network.
         lpips: for perceptual distances.
+        clip: for the similarity of translations and captions, where the task has captions; None leaves it out.
         features_seen_in_training: names of the networks that losses or discriminators used; passed on to the report,
             since a ruler that was trained against flatters.
 
@@ -40,6 +50,7 @@ class TranslationMetrics(TableMetric):
         features: FeatureNetwork | str = "lite0",
         structure: FeatureNetwork | str = "lite0",
         lpips: FeatureNetwork | str = "lite0",
+        clip: ClipFeatures | None = None,
         features_seen_in_training: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -47,6 +58,7 @@ class TranslationMetrics(TableMetric):
         self.features, self.structure, self.lpips = (
             built[network] if isinstance(network, str) else network for network in (features, structure, lpips)
         )
+        self.clip = clip
         self.features_seen_in_training = list(features_seen_in_training)
         if self.features.width is None:
             raise ValueError(f"Feature network '{self.features.name}' has no embedding for FID and KID; use 'lite0'.")
@@ -76,7 +88,14 @@ class TranslationMetrics(TableMetric):
         """As `update_real`, from the images' features ``(B, D)``, which `indexed_table("real")` gave elsewhere."""
         self.append("real", index, features)
 
-    def update(self, source: Tensor, fake: Tensor, index: Tensor, truth: Tensor | None = None) -> None:
+    def update(
+        self,
+        source: Tensor,
+        fake: Tensor,
+        index: Tensor,
+        truth: Tensor | None = None,
+        captions: Sequence[str] | None = None,
+    ) -> None:
         """Add inputs with their translations.
 
         Args:
@@ -84,6 +103,7 @@ class TranslationMetrics(TableMetric):
             fake: their translations, same shape.
             index: `(B,)`, places in the input split, unique over all ranks.
             truth: true counterparts in the target domain, same shape, where the data has them.
+            captions: one per image, where the task has them.
 
         Raises:
             ValueError: if shapes differ or a value is outside [-1, 1].
@@ -103,6 +123,9 @@ class TranslationMetrics(TableMetric):
             for column, who in ((2, 1), (4, 0)):  # the translation, and the input returned unchanged
                 scores[:, column] = psnr(pictures[who], true_picture)
                 scores[:, column + 1] = self.lpips.distance(stages[who], true_stages)
+        if captions is not None and self.clip is not None:
+            text = self.clip.text_embedding(list(captions))
+            scores[:, 6] = F.cosine_similarity(self.clip.embedding(as_image(pictures[1])), text, dim=1)
         self.append("scores", index, scores)
 
     def compute(self) -> dict[str, Any]:
@@ -111,8 +134,9 @@ class TranslationMetrics(TableMetric):
         FID and KID need two images on either side, `fid_floor` four real ones, diversity two inputs that differ.
         Beyond `sample_size` images of a set, KID, `fid_floor` and diversity are of a fixed sample; `kid_images`, there
         only then, is its size.  All else is of all images.
-        Lower is better but for PSNR (dB, at most 100), diversity and `domain_shift`; see `nearest_ratio` and
-        `domain_shift` for these.  The truth's keys are there only if truth was given.
+        Lower is better but for PSNR (dB, at most 100), `caption_similarity` (cosine of CLIP's embeddings; Hessel et al.
+        2021 without their factor), diversity and `domain_shift`; see `nearest_ratio` and `domain_shift` for these.  The
+        truth's and the captions' keys are there only if they were given.
         """
         sets = ("real", "source", "fake")
         real, source, fake = (self.table(name) for name in sets)
@@ -140,6 +164,9 @@ class TranslationMetrics(TableMetric):
             "features_seen_in_training": list(self.features_seen_in_training),
             "network_hashes": {n.name: n.hash for n in (self.features, self.structure, self.lpips)},
         }
+        if means["caption_similarity"].isfinite() and self.clip is not None:
+            report["caption_similarity"] = _number(means["caption_similarity"])
+            report["network_hashes"] |= {self.clip.name: self.clip.hash}
         if max(of_real.count, of_fake.count) > self.sample_size:
             report["kid_images"] = self.sample_size
         copy: dict[str, float | None] = {
@@ -159,7 +186,8 @@ class TranslationMetrics(TableMetric):
         """
         index, rows = self.indexed_table("scores")
         scores = dict(zip(_SCORES, rows.unbind(dim=1), strict=True))
-        found = {name: values for name, values in scores.items() if not name.startswith("copy_")}
+        left_out = ("copy_",) if self.clip is not None else ("copy_", "caption_")
+        found = {name: values for name, values in scores.items() if not name.startswith(left_out)}
         for name, features in (("nearest", "fake"), ("nearest_source", "source")):
             sample, vectors = self.indexed_table(features)
             found[name] = torch.full_like(rows[:, 0], math.nan)

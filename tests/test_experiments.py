@@ -37,6 +37,7 @@ RANDOM_JUDGES = [
     "--evaluation.features=random",
     "--evaluation.structure=random",
     "--evaluation.lpips=random",
+    "--evaluation.captions=null",
 ]
 
 

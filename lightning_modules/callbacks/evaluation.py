@@ -41,6 +41,8 @@ class Evaluation(Callback):
         lpips: network of the perceptual distances: "alex", "vgg" or "lite0".
         resize: how pictures are resized for FID and KID: "clean" (clean-fid), "legacy" (torch-fidelity), or the way of
             the network itself: clean for Inception, none for Lite0.
+        captions: network of the similarity of translations and captions, where the task has captions: "clip"; None
+            leaves it out.
         statistics: folder that keeps the features of real pictures, for runs that share them; pictures of a folder are
             told by its path and their names and sizes.
     """
@@ -51,9 +53,11 @@ class Evaluation(Callback):
         structure: str = "dino",
         lpips: str = "alex",
         resize: Literal["clean", "legacy"] | None = None,
+        captions: Literal["clip"] | None = None,
         statistics: str | None = None,
     ) -> None:
         self.names = {"features": features, "structure": structure, "lpips": lpips}
+        self.captions: str | None = captions
         self.resize = resize
         self.statistics = None if statistics is None else Path(statistics)
         self.networks: dict[tuple[str, str | None], FeatureNetwork] = {}
@@ -69,7 +73,12 @@ class Evaluation(Callback):
 
     def build(self, features_seen_in_training: list[str]) -> TranslationMetrics:
         """Empty metrics of one direction and split; all share one copy of each feature network."""
-        chosen = {role: self._network(role) for role in self.names}
+        chosen: dict[str, Any] = {role: self._network(role) for role in self.names}
+        if self.captions is not None:
+            key = (self.captions, None)
+            if key not in self.networks:
+                self.networks[key] = load_features(self.captions)
+            chosen["clip"] = self.networks[key]
         return TranslationMetrics(**chosen, features_seen_in_training=features_seen_in_training)
 
     def protocol(self, datamodule: Any, direction: str, stage: str) -> dict[str, Any]:
@@ -148,7 +157,7 @@ class Evaluation(Callback):
             return
         done: Translation = outputs
         metrics = self._metrics(trainer, pl_module, done.direction)
-        metrics.update(done.real, done.fake, done.index, done.truth)
+        metrics.update(done.real, done.fake, done.index, done.truth, done.captions)
 
     def _compute(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:

@@ -19,6 +19,7 @@ QUICK = [
     "--evaluation.features=random",
     "--evaluation.structure=random",
     "--evaluation.lpips=random",
+    "--evaluation.captions=null",
     "--data.init_args.num_workers=0",
     "--data.init_args.resize=36",
     "--data.init_args.crop=32",

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -119,3 +121,29 @@ def test_brightness_order():
         distances.append(metric.compute().item())
     assert distances[0] == pytest.approx(0, abs=1e-6)
     assert distances[0] < distances[1] < distances[2]
+
+
+CLEAN_FIDS_OWN = Path("/tmp/inception-2015-12-05.pt")  # where clean-fid keeps its weights
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLEAN_FIDS_OWN.is_file(), reason=f"clean-fid's Inception weights are not at {CLEAN_FIDS_OWN}")
+def test_inception_s_fid_of_two_folders_is_clean_fids(tmp_path):
+    """The whole way: files, resize, features, distance; two ports of one network."""
+    from cleanfid.fid import compute_fid
+
+    from datamodules.images import read_image, write_image
+    from datamodules.scenes import render
+
+    try:
+        metric = FrechetDistance("inception")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    for domain in "ab":
+        for k in range(64):
+            path = tmp_path / domain / f"{k}.png"
+            write_image(path, render("clear_foggy", domain, 0, k + 64 * (domain == "b"), 160))
+            metric.update(read_image(path)[None], torch.tensor([k]), real=domain == "b")
+    settings = {"mode": "clean", "num_workers": 0, "batch_size": 16, "use_dataparallel": False, "verbose": False}
+    theirs = compute_fid(str(tmp_path / "a"), str(tmp_path / "b"), device=torch.device("cpu"), **settings)
+    assert metric.compute().item() == pytest.approx(theirs, abs=0.1)

@@ -12,6 +12,8 @@ from metrics.pictures import as_image, psnr, quantise
 from metrics.translation import TranslationMetrics, _nearest, domain_shift, nearest_ratio
 from networks.features import load_features
 
+from ..networks.test_features import tiny_clip
+
 KEYS = [
     "fid", "fid_features", "kid", "kid_std", "n_real", "n_fake", "fid_floor", "structure", "structure_features",
     "lpips_features", "identity_gap", "diversity", "domain_shift", "features_seen_in_training",
@@ -203,3 +205,21 @@ def test_an_owner_cast_to_bfloat16_changes_nothing():
     assert owner["metrics"].compute() == filled().compute()
     assert not list(owner.parameters())
     assert not owner.state_dict()
+
+
+def test_captions_are_compared_by_the_clip_that_is_given():
+    clip = tiny_clip()
+    metrics = TranslationMetrics("random", "random", "random", clip)
+    source, fake = (torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in range(2))
+    captions = ["a day", "a foggy night", "a street"]
+    metrics.update(source[:2], fake[:2], torch.arange(2), captions=captions[:2])
+    metrics.update(source[2:], fake[2:], torch.tensor([2]), captions=captions[2:])
+    seen = clip.embedding(as_image(quantise(fake)))
+    expected = torch.nn.functional.cosine_similarity(seen, clip.text_embedding(captions), dim=1)
+    report = metrics.compute()
+    assert report["caption_similarity"] == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert report["network_hashes"]["clip"] == clip.hash
+    torch.testing.assert_close(metrics.per_image()["caption_similarity"], expected.double(), rtol=1e-5, atol=1e-6)
+    without = TranslationMetrics("random", "random", "random")
+    without.update(source, fake, torch.arange(3), captions=captions)
+    assert "caption_similarity" not in without.compute()

@@ -190,10 +190,19 @@ def test_dino_keys_are_those_of_the_last_layer():
     torch.testing.assert_close(dino.keys(IMAGE), keys + 1)
 
 
+def test_dinos_embedding_is_its_class_token():
+    dino = tiny_dino()
+    pixels = nn.functional.interpolate((IMAGE + 1) / 2, (40, 32), mode="bicubic", antialias=True)
+    out = dino.trunk(pixel_values=(pixels - dino.mean) / dino.std, interpolate_pos_encoding=True)
+    assert dino.width == 16
+    torch.testing.assert_close(dino.embedding(IMAGE), out.last_hidden_state[:, 0])
+
+
 def test_what_a_network_lacks_is_said():
     dino = tiny_dino()
-    with pytest.raises(ValueError, match="'dino' has no embedding"):
-        dino.embedding(IMAGE)
+    bare = ConvFeatures("bare", nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)), (0, 1))
+    with pytest.raises(ValueError, match="'bare' has no embedding"):
+        bare.embedding(IMAGE)
     with pytest.raises(ValueError, match="'clip' has no keys"):
         tiny_clip().keys(IMAGE)
     with pytest.raises(ValueError, match=r"wants images \(B, 3, H, W\)"):
