@@ -18,16 +18,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # trials are the work, not the background
 
 import ray
-import torch
 from ray import tune
 
 OBJECT_STORE = 128 * 2**20  # bytes: trials exchange a few numbers
 SHOW_EVERY = 60.0  # seconds between two tables
-
-
-def cards() -> int:
-    """GPUs of this machine."""
-    return torch.cuda.device_count()
 
 
 class Room:
@@ -35,21 +29,24 @@ class Room:
 
     Args:
         address: of a running cluster, "auto" for the one of this machine; None starts one for these trials.
-        cores: CPU threads of a trial.
+        cores: CPU threads of a trial; None takes 1, beside a GPU 4.
         gpus: GPUs of a trial; a fraction shares one; None takes 1 where there are any.
+
+    Attributes:
+        at_once: trials that fit side by side.
 
     Raises:
         ValueError: there is no room for even one trial, or no cluster at the address.
     """
 
-    def __init__(self, address: str | None, cores: int, gpus: float | None) -> None:
-        if cores < 1 or (gpus or 0) < 0:
+    def __init__(self, address: str | None, cores: int | None, gpus: float | None) -> None:
+        if (cores is not None and cores < 1) or (gpus or 0) < 0:
             raise ValueError(f"A trial takes at least one core and no negative GPU, got {cores} and {gpus}.")
         if address not in (None, "auto"):
             _call(str(address))
         try:
             ray.init(
-                address=address,
+                address=address or "local",  # without, Ray would join whatever cluster it finds
                 include_dashboard=False,
                 log_to_driver=False,
                 configure_logging=False,
@@ -58,17 +55,18 @@ class Room:
             )
         except ConnectionError as error:
             raise ValueError(f"No Ray cluster at ADDRESS={address}: start one with `ray start --head`.") from error
-        there = ray.cluster_resources()
-        self.cpus, cards = int(there.get("CPU", 0)), there.get("GPU", 0.0)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cards = sum(node.get("GPU", 0.0) for node in nodes)
         self.gpus = min(1.0, cards) if gpus is None else gpus
-        self.cores = cores
-        if cores > self.cpus or self.gpus > cards:
+        self.cores = cores or (4 if self.gpus else 1)
+        self.at_once = sum(_fit(node, self.cores, self.gpus) for node in nodes)
+        if not self.at_once:
             ray.shutdown()
+            most = " or ".join(sorted({f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes}))
             raise ValueError(
-                f"No room for a single trial: it takes {cores} cores and {self.gpus:g} GPUs, and there are {self.cpus} "
-                f"and {cards:g}. Give it fewer with --cores and --gpus (in ARGS)."
+                f"No room for a single trial: it takes {self.cores} cores and {self.gpus:g} GPUs of one machine, and "
+                f"there are {most}. Give it fewer with --cores and --gpus (in ARGS)."
             )
-        self.at_once = int(min(self.cpus / cores, cards / self.gpus if self.gpus else self.cpus))
 
     def run(self, trials: Sequence[Trial], images: int | None, folder: Path) -> dict[str, str]:
         """Train all; a trial that fails is shown and does not stop the others.
@@ -80,11 +78,18 @@ class Room:
 
         Returns:
             The error of each trial that failed, by name.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; Tune itself would keep that quiet.
         """
         board = Board(trials, images, self.at_once)
         tuner = tune.Tuner(
             tune.with_resources(_run, {"cpu": self.cores, "gpu": self.gpus}),
-            param_space={"trial": tune.grid_search([asdict(t) for t in trials]), "threads": self.cores},
+            param_space={
+                "trial": tune.grid_search([asdict(t) for t in trials]),
+                "threads": self.cores,
+                "gpus": self.gpus,
+            },
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(folder / ".ray"),
@@ -94,11 +99,22 @@ class Room:
             ),
         )
         tuner.fit()
+        if {"runs", "waits"} & set(board.states.values()):
+            raise KeyboardInterrupt
         return board.errors
 
     def close(self) -> None:
         """Leave the cluster, or stop it where it was started here."""
         ray.shutdown()
+
+
+def _fit(node: dict[str, float], cores: int, gpus: float) -> int:
+    """Trials that a machine can hold; a fraction of a GPU comes from one card."""
+    by_cores = int(node.get("CPU", 0) // cores)
+    cards = int(node.get("GPU", 0))
+    if not gpus:
+        return by_cores
+    return min(by_cores, cards * int(1 / gpus) if gpus < 1 else int(cards // gpus))
 
 
 def _call(address: str) -> None:
@@ -119,8 +135,7 @@ def _search_path() -> str:
 
 
 def _run(config: dict[str, Any]) -> None:
-    metrics = train(Trial(**config["trial"]), tune.report, config["threads"])
-    tune.report({"images": metrics["images_seen"], "seconds": metrics["wall_s"], "finished": True})
+    train(Trial(**config["trial"]), tune.report, config["threads"], config["gpus"])
 
 
 class Board(tune.Callback):
@@ -152,8 +167,8 @@ class Board(tune.Callback):
         """Images and seconds so far."""
         name = _name(trial)
         self.seen[name] = result["images"]
-        if result["images"]:
-            self.rates[name] = result["seconds"] / result["images"]
+        if result["new"]:
+            self.rates[name] = result["seconds"] / result["new"]
         self._show(now=False)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 
 PAD = 2  # pixels between the pictures of a grid, as torchvision draws it
 SHOWN = 3  # inputs
+COST_IN_SECONDS = ("seconds_per_batch", "seconds per batch, beside other trials")
 
 
 def pictures(trial: Trial, direction: str) -> list[np.ndarray] | None:
-    """The rows of a run's test pictures: inputs, translations and, where known, truths; None where there are none.
+    """The rows of a run's test pictures: inputs, translations and, where known, truths; None where they cannot be had.
 
     Returns:
         One array ``(n, h, w, 3)`` uint8 per row.
@@ -40,6 +41,8 @@ def pictures(trial: Trial, direction: str) -> list[np.ndarray] | None:
     black = np.flatnonzero(~whole.any(axis=(0, 2)))
     edges = [x for x in black if x == 0 or x - 1 not in black]
     cells = [(a + PAD, b) for a, b in itertools.pairwise(edges)]
+    if len({b - a for a, b in cells}) > 1:  # a picture with a black column of its own
+        return None
     return [np.stack([strip[:, a:b] for a, b in cells]) for strip in strips] if cells else None
 
 
@@ -97,9 +100,11 @@ def _draw_effect(cell: Any, grid: Grid, axis: str, rows: Sequence[Row], scores: 
     for score in scores:
         means = []
         for place, value in enumerate(values):
-            runs = [v for row in whole if row.labels[axis] == value for v in row.values.get(score.name, [])]
+            there = [row for row in whole if row.labels[axis] == value]
+            runs = [v for row in there for v in row.values(score.name)]
             cell.plot([place] * len(runs), runs, "o", color="0.6", markersize=4)
-            means.append(np.mean(runs) if runs else np.nan)
+            found = [mean for row in there if (mean := row.mean(score.name)) is not None]
+            means.append(np.mean(found) if found else np.nan)  # a point counts once, however many seeds it has
         cell.plot(range(len(values)), means, "-", label=score.heading)
     cell.set_xticks(range(len(values)), values)
     cell.set_title(f"FID by {axis}, all else equal", fontsize=9)
@@ -118,19 +123,24 @@ def _comparable(rows: Sequence[Row], axis: str, values: list[str]) -> list[Row]:
 
 
 def _draw_pareto(cell: Any, rows: Sequence[Row], directions: list[str]) -> None:
-    """Mean FID of the directions against seconds per batch; the line joins what nothing else beats in both."""
+    """Mean FID of the directions against cost; the line joins what nothing else beats in both.
+
+    Cost is the number of trained parameters, where that differs: seconds depend on what ran beside.
+    """
+    counts = {row.mean("trainable_parameters") for row in rows if row.n}
+    cost, name = ("trainable_parameters", "parameters trained") if len(counts) > 1 else COST_IN_SECONDS
     dots = []
     for row in rows:
-        fids = [row.mean(f"fid_{d}") for d in directions]
-        cost = row.mean("seconds_per_batch")
-        if cost is not None and fids and None not in fids:
-            dots.append((cost, float(np.mean([f for f in fids if f is not None])), " ".join(row.labels.values())))
+        fids = [fid for d in directions if (fid := row.mean(f"fid_{d}")) is not None]
+        price = row.mean(cost)
+        if price is not None and len(fids) == len(directions):
+            dots.append((price, float(np.mean(fids)), " ".join(row.labels.values())))
     for x, y, label in dots:
         cell.plot(x, y, "o", color="C0")
         cell.annotate(label, (x, y), fontsize=6, xytext=(3, 3), textcoords="offset points")
     front = front_of([(x, y) for x, y, _ in dots])
     cell.plot([x for x, _ in front], [y for _, y in front], "-", color="C1", zorder=0)
-    cell.set_xlabel("seconds per batch", fontsize=8)
+    cell.set_xlabel(name, fontsize=8)
     cell.set_title("FID against cost", fontsize=9)
     cell.set_ylim(bottom=0)
 

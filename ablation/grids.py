@@ -48,6 +48,7 @@ class Grid:
         scale: further settings by base: how long a run is worth while from it.
         axes: by axis, the settings of each of its values; the first value is the one that the others are held against.
         exclude: combinations to leave out; a point is left out where it agrees with every axis that one names.
+        short: settings of the short form, over all others but the axes'.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Grid:
     settings: Settings = field(default_factory=dict)
     scale: dict[str, Settings] = field(default_factory=dict)
     exclude: list[dict[str, str]] = field(default_factory=list)
+    short: Settings = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -72,16 +74,12 @@ class Grid:
         """
         if self.size > MOST:
             raise ValueError(f"Grid {self.name} has {self.size:,} combinations; the most is {MOST:,}.")
-        shared = self.settings | self.scale.get(self.base, {})
         found = []
         for labels in itertools.product(*self.axes.values()):
             chosen = dict(zip(self.axes, labels, strict=True))
             if any(all(chosen[axis] == label for axis, label in rule.items()) for rule in self.exclude):
                 continue
-            settings = dict(shared)
-            for axis, label in chosen.items():
-                settings |= self.axes[axis][label]
-            found.append(Point(chosen, settings))
+            found.append(self._point(chosen))
         if not found:
             raise ValueError(f"Grid {self.name} has no point left: its exclude rules name every combination.")
         return found
@@ -92,15 +90,14 @@ class Grid:
         Every setting of the grid is in one of them: what they can be built from, so can all.
         """
         first = {axis: next(iter(values)) for axis, values in self.axes.items()}
-        shared = self.settings | self.scale.get(self.base, {})
         changes = [first, *({**first, axis: label} for axis, values in self.axes.items() for label in [*values][1:])]
-        found = []
-        for labels in changes:
-            settings = dict(shared)
-            for axis, label in labels.items():
-                settings |= self.axes[axis][label]
-            found.append(Point(labels, settings))
-        return found
+        return [self._point(labels) for labels in changes]
+
+    def _point(self, labels: dict[str, str]) -> Point:
+        settings = self.settings | self.scale.get(self.base, {}) | self.short
+        for axis, label in labels.items():
+            settings |= self.axes[axis][label]
+        return Point(labels, settings)
 
 
 def grid_names(folder: Path) -> list[str]:
@@ -139,13 +136,13 @@ def parse_grid(name: str, content: Any, quick: bool = False) -> Grid:
     for key in ("experiment", "axes"):
         if not content.get(key):
             raise ValueError(f"{where}: {key!r} is missing or empty.")
-    axes = {
-        str(axis): {_label(where, axis, label): _settings(v, f"{where}, axis {axis}") for label, v in values.items()}
-        for axis, values in _mapping(content["axes"], f"{where}, axes").items()
-        if _mapping(values, f"{where}, axis {axis}")
-    }
-    if missing := [str(axis) for axis in content["axes"] if str(axis) not in axes]:
-        raise ValueError(f"{where}: axis {missing[0]!r} has no values.")
+    axes: dict[str, dict[str, Settings]] = {}
+    for axis, values in _mapping(content["axes"], f"{where}, axes").items():
+        here = f"{where}, axis {axis}"
+        named = {_label(where, axis, label): _settings(v, here) for label, v in _mapping(values, here).items()}
+        if not named:
+            raise ValueError(f"{where}: axis {axis!r} has no values.")
+        axes[_label(where, "axes", axis)] = named
     grid = Grid(
         name,
         str(content["experiment"]),
@@ -157,15 +154,14 @@ def parse_grid(name: str, content: Any, quick: bool = False) -> Grid:
             str(base): _settings(v, f"{where}, scale {base}")
             for base, v in _mapping(content.get("scale"), f"{where}, scale").items()
         },
-        [_rule(rule, axes, where) for rule in content.get("exclude") or []],
+        [_rule(rule, axes, where) for rule in _list(content.get("exclude"), f"{where}, exclude")],
     )
     short = _mapping(content.get("quick"), f"{where}, quick", QUICK_KEYS)
     if quick:
         grid.seeds = _seeds(short.get("seeds", grid.seeds[:1]), f"{where}, quick")
-        fast = _settings(short.get("settings"), f"{where}, quick")
-        grid.scale = {base: grid.scale.get(base, {}) | fast for base in {*grid.scale, grid.base}}
+        grid.short = _settings(short.get("settings"), f"{where}, quick")
         for axis, labels in _mapping(short.get("axes"), f"{where}, quick axes").items():
-            kept = [str(label) for label in labels]
+            kept = [str(label) for label in _list(labels, f"{where}, quick, {axis}")]
             for label in kept:
                 _rule({axis: label}, axes, f"{where}, quick")
             grid.axes[str(axis)] = {label: grid.axes[str(axis)][label] for label in kept}
@@ -193,10 +189,19 @@ def _settings(value: Any, where: str) -> Settings:
     return dict(found)
 
 
+def _list(value: Any, where: str) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"{where}: wanted a list, got {value!r}.")
+    return value or []
+
+
 def _label(where: str, axis: Any, label: Any) -> str:
     text = str(label)
-    if not LABEL.fullmatch(text):
-        raise ValueError(f"{where}: {axis} has a value named {text!r}; names are letters, digits, '.', '+' and '-'.")
+    if label is None or isinstance(label, bool) or not LABEL.fullmatch(text):
+        raise ValueError(
+            f"{where}: {axis} has a value named {label!r}; names are letters, digits, '.', '+' and '-', and YAML reads "
+            "off, on, no, yes and null as something else: quote them."
+        )
     return text
 
 

@@ -1,9 +1,11 @@
 """One training of a grid: an ordinary run folder, written by the commands that a user types."""
 
+import ctypes
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 GLANCE = 5.0  # seconds between two looks at a running training
+PROMPT = "$ "  # before the command line of each attempt in a log
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -63,9 +67,14 @@ class Trial:
         path = Path(self.folder) / "metrics.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it can go on from somewhere."""
+        return (Path(self.folder) / "checkpoints" / "last.ckpt").is_file()
+
     def command(self) -> list[str]:
         """Starts the training anew, or goes on where its folder holds a checkpoint."""
-        if (Path(self.folder) / "checkpoints" / "last.ckpt").is_file():
+        if self.has_checkpoint:
             return [sys.executable, "-m", "commands.resume", f"--run={self.folder}"]
         return [sys.executable, "-m", "commands.train", *self.arguments, *self.sharing, f"--run={self.folder}"]
 
@@ -74,13 +83,14 @@ def missing(trials: list[Trial]) -> list[Trial]:
     """The trials that have not finished.
 
     Raises:
-        ValueError: one that has was asked for something else.
+        ValueError: one that has, or that has got as far as a checkpoint, was asked for something else.
     """
     left = []
     for trial in trials:
         if trial.metrics() is None:
             left.append(trial)
-            continue
+            if not trial.has_checkpoint:
+                continue
         asked = json.loads(trial.record.read_text())["arguments"] if trial.record.is_file() else None
         if asked != trial.arguments:
             new = [word for word in trial.arguments if word not in (asked or [])]
@@ -89,13 +99,15 @@ def missing(trials: list[Trial]) -> list[Trial]:
     return left
 
 
-def train(trial: Trial, progress: Progress, threads: int) -> dict[str, Any]:
+def train(trial: Trial, progress: Progress, threads: int, gpus: float = 0.0) -> dict[str, Any]:
     """Run a trial to its end in a process of its own.
 
     Args:
         trial: which one; what an earlier attempt left without a checkpoint is removed.
-        progress: told ``{"images": ..., "seconds": ...}`` every few seconds.
+        progress: told ``{"images": ..., "new": ..., "seconds": ...}`` every few seconds: images of the whole training,
+            images and seconds of this attempt.
         threads: of the CPU that it may use.
+        gpus: 0 hides those that there are.
 
     Returns:
         Its metrics.json.
@@ -104,25 +116,32 @@ def train(trial: Trial, progress: Progress, threads: int) -> dict[str, Any]:
         TrialFailedError: with the last line that the command said.
     """
     folder = Path(trial.folder)
-    if not (folder / "checkpoints" / "last.ckpt").is_file():
+    if not trial.has_checkpoint:
         shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     trial.record.write_text(json.dumps(asdict(trial), indent=2) + "\n")
     words = trial.command()
-    started = time.monotonic()
+    before, started = images_seen(folder), time.monotonic()
+    # A job's own variables would make Lightning take the trial for a rank of the job.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    environment |= {"OMP_NUM_THREADS": str(threads)} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
     with trial.log.open("a") as log:
-        log.write(shlex.join(words) + "\n")
+        log.write(f"{PROMPT}{shlex.join(words)}\n")
         log.flush()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        child = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        child = subprocess.Popen(
+            words, stdout=log, stderr=subprocess.STDOUT, env=environment, preexec_fn=_end_with_the_parent
+        )
         try:
             while child.poll() is None:
-                progress({"images": images_seen(folder), "seconds": time.monotonic() - started})
+                seen = images_seen(folder)
+                progress({"images": seen, "new": seen - before, "seconds": time.monotonic() - started})
                 wait(child, GLANCE)
         finally:
             if child.poll() is None:
                 child.terminate()
                 child.wait()
+            elif child.returncode < 0:
+                log.write(f"error: ended by signal {-child.returncode}\n")
     metrics = trial.metrics()
     if child.returncode or metrics is None:
         raise TrialFailedError(f"{last_words(trial.log)} ({trial.log})")
@@ -141,10 +160,17 @@ def images_seen(folder: Path) -> int:
 
 
 def last_words(log: Path) -> str:
-    """The last error of a log, or its last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    """The last error of a log's last attempt, or its last line."""
+    attempt = f"\n{log.read_text(errors='replace')}".rpartition(f"\n{PROMPT}")[2].replace("\r", "\n")
+    lines = [line.strip() for line in attempt.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it said nothing"])[-1][:300]
+
+
+def _end_with_the_parent() -> None:
+    """On Linux: a worker that is killed cannot end its training, which would go on beside the next attempt."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait(child: subprocess.Popen[bytes], seconds: float) -> None:

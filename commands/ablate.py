@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from ablation.answer import write_answer
 from ablation.grids import Grid, Point, grid_names, read_grid
 from ablation.trials import Trial, missing
+from commands import train
 from commands.cli import ParsedOnly
-from commands.experiments import EXPERIMENTS, compose
+from commands.experiments import EXPERIMENTS
 from commands.terminal import user_errors
 
 GRIDS = EXPERIMENTS / "grids"
@@ -22,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m commands.ablate",
         description="Train every point of a grid and compare them. Any further argument is one of `make train` and "
-        "holds for every trial, e.g. --trainer.precision=bf16-mixed.",
+        "holds for every trial, e.g. --trainer.precision=bf16-mixed or --memory=12gb.",
     )
     p.add_argument("--grid", default="design", metavar="NAME", help=f"one of {', '.join(grid_names(GRIDS))}")
     p.add_argument("--exp", metavar="NAME", help="another experiment than the grid's")
@@ -51,15 +53,12 @@ def main(args: list[str] | None = None) -> int:
             raise ValueError(f"SEEDS is the number of seeds, at least 1, got {own.seeds}.")
         grid.seeds = list(range(own.seeds))
     folder = Path(own.out or Path("runs") / "ablate" / (f"{grid.name}-quick" if own.quick else grid.name)).absolute()
+    if own.resume:  # seeds of earlier calls stay in the table
+        there = {int(path.parent.name[4:]) for path in folder.glob("*/seed*/metrics.json")}
+        grid.seeds = sorted({*grid.seeds, *there})
     _refuse_varied(grid, overrides)
     shared = _shared(grid, own.data)
-    count = len(grid.points()) * len(grid.seeds)
     images = check(grid, shared, overrides)
-    if count > MANY and not own.yes:
-        raise ValueError(
-            f"Grid {grid.name} is {count:,} trials{f' of {images:,} images each' if images else ''}"
-            f"{_cost(folder, count)}. Go ahead with YES=1."
-        )
     trials = plan(grid, shared, overrides, folder)
     if not own.resume and any(Path(t.folder).exists() for t in trials):
         done = sum(t.metrics() is not None for t in trials)
@@ -67,9 +66,18 @@ def main(args: list[str] | None = None) -> int:
             f"{folder} holds {done} of these {len(trials)} trials: RESUME=1 runs what is missing, OUT= names another."
         )
     left = missing(trials)
+    if len(left) > MANY and not own.yes:
+        raise ValueError(
+            f"Grid {grid.name} is {len(left):,} trials{f' of {images:,} images each' if images else ''}"
+            f"{_cost(folder, len(left))}. Go ahead with YES=1."
+        )
     errors: dict[str, str] = {}
     if left:
-        errors = _run(left, own, images, folder)
+        try:
+            errors = _run(left, own, images, folder)
+        except KeyboardInterrupt:
+            print("Interrupted. What has finished is kept; RESUME=1 goes on.", file=sys.stderr)
+            return 130
     written = write_answer(grid, trials, folder)
     print((folder / "table.md").read_text() if written else "No trial has finished: there is no table.")
     for name, error in errors.items():
@@ -79,9 +87,9 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folder: Path) -> dict[str, str]:
-    from ablation.engine import Room, cards  # Ray takes seconds to import: errors above come at once
+    from ablation.engine import Room  # Ray takes seconds to import: errors above come at once
 
-    room = Room(own.address, own.cores or (4 if cards() else 1), own.gpus)
+    room = Room(own.address, own.cores, own.gpus)
     try:
         print(f"{len(trials)} trials, {room.at_once} at a time, {room.cores} threads and {room.gpus:g} GPUs each")
         return room.run(trials, images, folder)
@@ -89,19 +97,24 @@ def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folde
         room.close()
 
 
+SEEDS = ("seed_everything", "data.init_args.seed")
+
+
 def _refuse_varied(grid: Grid, overrides: list[str]) -> None:
+    """Refuse what would make trials alike that the table says are different."""
     varied = {key for values in grid.axes.values() for settings in values.values() for key in settings}
+    fixed = {key for point in grid.single_changes() for key in point.settings}
+    for key in SEEDS:
+        if key in fixed:
+            raise ValueError(f"Grid {grid.name} sets {key}: say `seeds: [...]`, so that each trial has its own.")
     for word in overrides:
         key = word.removeprefix("--").partition("=")[0]
-        if key in varied:
-            raise ValueError(f"{word} would undo an axis of grid {grid.name}: leave it to the grid.")
+        if key in (*SEEDS, "config") or any(f"{path}.".startswith(f"{key}.") for path in varied):
+            raise ValueError(f"{word} would undo an axis or the seeds of grid {grid.name}: leave it to the grid.")
 
 
 def _shared(grid: Grid, data: str | None) -> list[str]:
     """Arguments of every trial."""
-    recipe = compose(grid.experiment, grid.base)
-    if data is None and not recipe.renders:
-        raise ValueError(f"{grid.base} trains on photographs and DATA is not given: name a folder (DATA=...).")
     base = str(Path(grid.base).absolute()) if Path(grid.base).is_dir() else grid.base
     where = [] if data is None else [f"--data={Path(data).absolute()}"]
     return [f"--exp={grid.experiment}", f"--base={base}", *where]
@@ -146,16 +159,13 @@ def check(grid: Grid, shared: list[str], overrides: list[str]) -> int | None:
     Raises:
         ValueError: a key is unknown, or a value of the wrong type.
     """
-    recipe = compose(grid.experiment, grid.base)
-    words = [f"--data.init_args.root={word[7:]}" if word.startswith("--data=") else word for word in shared]
-    words = [word for word in words if not word.startswith(("--exp=", "--base="))]
-    start = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments, *words]
     images: int | None = None
     for point in grid.single_changes():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parsed: Any = ParsedOnly(Path("runs/of/no/run"), [*start, *_arguments(point), *overrides])
+                words = train.configuration([*shared, *_arguments(point), *overrides])[2]
+                parsed: Any = ParsedOnly(Path("runs/of/no/run"), words)
         except ValueError as error:
             raise ValueError(f"Grid {grid.name}, {point.name}: {error}") from error
         images = images or parsed.config["model"]["init_args"]["max_images"]

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from commands.adapter_card import finish_adapter
 from commands.cli import TrainCLI
-from commands.experiments import MEMORY, compose, names
+from commands.experiments import MEMORY, Recipe, compose, names
 from commands.records import write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
@@ -50,6 +50,17 @@ def parser() -> argparse.ArgumentParser:
 @user_errors
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    own, recipe, arguments = configuration(args)
+    folder = _run_folder(own.run, Path("runs") / recipe.exp / recipe.run_name)
+    return run(folder, arguments, {"experiment": recipe.exp})
+
+
+def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, list[str]]:
+    """This command's own arguments, the recipe that they choose, and LightningCLI's arguments for it.
+
+    Raises:
+        ValueError: experiment, base or memory profile is unknown, or the base needs data and none is named.
+    """
     own, overrides = parser().parse_known_args(args)
     recipe = compose(own.exp, own.base, own.memory)
     if own.data is None and not recipe.renders:
@@ -63,8 +74,7 @@ def main(args: list[str] | None = None) -> int:
         arguments.append(f"--data.init_args.root={own.data}")
     if own.init is not None:
         arguments.append(f"--model.init_args.generator.init_args.init={own.init}")
-    folder = _run_folder(own.run, Path("runs") / recipe.exp / recipe.run_name)
-    return run(folder, [*arguments, *overrides], {"experiment": recipe.exp})
+    return own, recipe, [*arguments, *overrides]
 
 
 def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint: Path | None = None) -> int:

@@ -1,5 +1,6 @@
 """Lightning's data side: loaders, sharding over ranks, and the position in the epoch that a checkpoint keeps."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from datamodules.captioned_scenes import renderer_hash
 from datamodules.folders import EvaluationCollate, EvaluationImages, FileImages
 from datamodules.headers import check_headers
 from datamodules.images import TrainTransform
@@ -40,7 +42,7 @@ class TranslationData(LightningDataModule):
         train_scenes: rendered training images per domain, without ``root``.
         val_scenes: rendered validation images per domain, without ``root``.
         test_scenes: rendered test images per domain, without ``root``.
-        train_limit: train on this many images (of each domain) at most, drawn by the seed; validation and test stay.
+        train_limit: train on this many images (of each domain), drawn by the seed; validation and test stay.
         scene_cache: folder that keeps rendered scenes, for runs that share them.
 
     Attributes:
@@ -159,8 +161,14 @@ class TranslationData(LightningDataModule):
         return check_headers(files)
 
     def limited(self, count: int) -> int:
-        """Training images in use, of so many."""
-        return count if self.train_limit is None else min(count, self.train_limit)
+        """Training images in use, of so many.
+
+        Raises:
+            ValueError: there are fewer than the limit: a run named after it would be another.
+        """
+        if self.train_limit is not None and self.train_limit > count:
+            raise ValueError(f"data: train_limit is {self.train_limit}, but there are {count} training images.")
+        return count if self.train_limit is None else self.train_limit
 
     def chosen(self, stage: str, count: int) -> list[int]:
         """Places of the images in use among the ``count`` of a stage, in order: all but of a limited training split."""
@@ -235,9 +243,18 @@ class TranslationData(LightningDataModule):
             "translated": f"{len(evaluated)} images, names and sizes {evaluated.fingerprint()}",
             "reference": f"{len(reference)} images, names and sizes {reference.fingerprint()}",
             "rendered_with_seed": self.seed if self.is_rendered else None,
+            "renderer": renderer_hash() if self.is_rendered else None,
             "reference_folder": self.reference_folder(direction, stage),
             "seed": self.seed,
         }
+
+    def reference_stamp(self, direction: str, stage: str) -> str:
+        """Changes when a real picture of the target domain does: its file's length or time, or the renderer."""
+        images = self.reference_set(direction, stage).images
+        if not isinstance(images, FileImages):
+            return renderer_hash()
+        known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images.files]
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def reference_folder(self, direction: str, stage: str) -> str | None:
         """Where the real pictures of a direction's target domain lie; None where they are rendered."""

@@ -100,7 +100,9 @@ class TranslationModule(LightningModule):
         return optimizers
 
     def on_fit_start(self) -> None:
-        """Refuse what would silently ruin training."""
+        """Refuse what would silently ruin training; one that was resumed after its last batch has none to add."""
+        if self.max_images is not None and self.images_seen >= self.max_images:
+            self.trainer.should_stop = True
         if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
             raise ValueError(
                 f"precision {self.trainer.precision} is refused: trained weights stay float32 and "

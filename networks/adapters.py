@@ -76,11 +76,11 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, le
     if rank < 1:
         raise ValueError(f"LoRA rank must be at least 1, got {rank}.")
     module.requires_grad_(False)
-    # lora_alpha is annotated int by peft; any number scales.
     if leave_out:
         endings = tuple(f".{target}" for target in targets)
         named = (name for name, _ in module.named_modules())
         targets = [name for name in named if f".{name}".endswith(endings) and not name.startswith(tuple(leave_out))]
+    # lora_alpha is annotated int by peft; any number scales.
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
     layers: list[Any] = lora_layers(module)

@@ -298,7 +298,7 @@ def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
     if adapter.card.get("base") == ResnetGenerator.base_name:
         raise ValueError(f"INIT {adapter.path} is a plain ResNet and cannot start another base: use BASE=resnet.")
     for name, value in given.items():
-        saved = adapter.settings.get(name, "direct")  # files older than `conditioning` know no branch
+        saved = adapter.settings.get(name, "direct") if name == "conditioning" else adapter.settings[name]
         if saved != value:
             raise ValueError(
                 f"INIT {adapter.path} was trained with {name}={saved}, the experiment asks for {value}. "

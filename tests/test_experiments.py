@@ -136,8 +136,12 @@ def test_every_point_of_every_grid_runs(name, point, tmp_path, two_level_base):
     grid.base = str(two_level_base)
     paired = grid.experiment == "edge2image"
     shared = [f"--exp={grid.experiment}", f"--base={grid.base}"]
-    shared.append(f"--data={photographs(tmp_path / 'photographs', paired)}")
     small = [a for a in FAST if "scenes" not in a] + RANDOM_JUDGES
+    if name == "data_size":  # more pictures than a test should write
+        shared[1] = "--base=pocket"
+        small += ["--data.init_args.train_scenes=1024", "--data.init_args.test_scenes=4"]
+    else:
+        shared.append(f"--data={photographs(tmp_path / 'photographs', paired)}")
     overrides = [*small, "--model.init_args.weights.clip=0"] if paired else small
     (trial, *_) = (t for t in plan(grid, shared, overrides, tmp_path / "grid") if t.point == point.name)
     assert main([*trial.arguments, *trial.sharing, "--run=run"]) == 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +44,7 @@ class Evaluation(Callback):
             the network itself: clean for Inception, none for Lite0.
         captions: network of the similarity of translations and captions, where the task has captions: "clip"; None
             leaves it out.
-        statistics: folder that keeps the features of real pictures, for runs that share them; pictures of a folder are
-            told by its path and their names and sizes.
+        statistics: folder that keeps the features of real pictures, for runs that share them.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Evaluation(Callback):
         index, features = metrics.indexed_table("real")
         if path is not None and len(index) == count:  # a larger share is not held whole
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}")
+            part = path.with_suffix(f".{uuid.uuid4().hex}")  # machines that share the folder may share numbers
             save_file({"index": index.cpu(), "features": features.float().cpu()}, part)
             os.replace(part, path)
 
@@ -133,8 +133,8 @@ class Evaluation(Callback):
         told = self.protocol(trainer.datamodule, direction, stage)  # type: ignore[attr-defined]
         network = self._network("features")
         keys = ("split", "size", "reference", "reference_folder", "rendered_with_seed", "feature_resize")
-        facts = [direction, *(told.get(key) for key in keys), network.name, network.hash]
-        facts += [trainer.global_rank, trainer.world_size]
+        facts = [direction, *(told.get(key) for key in keys), network.name, network.hash, told["versions"]]
+        facts += [trainer.datamodule.reference_stamp(direction, stage), trainer.global_rank, trainer.world_size]  # type: ignore[attr-defined]
         return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.safetensors"
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:

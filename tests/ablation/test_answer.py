@@ -1,9 +1,11 @@
 """Tables and pictures: made-up figures in, what a reader sees out."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ablation.answer import write_answer
 from ablation.figures import figure, front_of, pictures
@@ -37,6 +39,16 @@ def test_one_seed_is_said_to_be_one_seed(finished):
     assert "One seed: no spread is known" in text and "±" not in text and "▲" not in text
 
 
+def of_seeds(*values):
+    return Row({}, {"x": dict(enumerate(values))})
+
+
+def test_only_seeds_that_both_have_are_compared():
+    """The third seed's world is harder for whoever has it."""
+    reference, row = Row({}, {"x": {0: 9.0, 1: 9.1, 2: 30.0}}), Row({}, {"x": {0: 9.0, 1: 9.1}})
+    assert compare(row, reference, Column("x", "X", False)) == ""
+
+
 @pytest.mark.parametrize(
     ("theirs", "more_is_better", "verdict"),
     [
@@ -49,11 +61,11 @@ def test_one_seed_is_said_to_be_one_seed(finished):
     ],
 )
 def test_a_difference_counts_where_chance_would_hardly_make_it(theirs, more_is_better, verdict):
-    reference, row = Row({}, {"x": [9.0, 9.1]}), Row({}, {"x": theirs})
+    reference, row = of_seeds(9.0, 9.1), of_seeds(*theirs)
     assert compare(row, reference, Column("x", "X", more_is_better)) == verdict
-    same = Row({}, {"x": [9.0, 9.0]})
-    assert compare(Row({}, {"x": [9.0, 9.0]}), same, Column("x", "X", None)) == ""
-    assert compare(Row({}, {"x": [9.5, 9.5]}), same, Column("x", "X", None)) == "other"
+    assert compare(of_seeds(9.5, 9.6), reference, Column("x", "X", None)) == "other", "every seed by the same"
+    seconds = [Row({}, {"seconds_per_batch": {0: value, 1: value}}) for value in (1.0, 2.0)]
+    assert compare(*seconds, Column("seconds_per_batch", "s", False)) == "", "their neighbours' doing"
     assert compare(reference, reference, Column("x", "X", more_is_better)) == ""
 
 
@@ -85,6 +97,16 @@ def test_pictures_are_cut_where_the_grid_s_padding_is(finished, truth):
         assert [int(np.median(picture)) for picture in row] == [shade + 10 * k for shade in (40, 80, 120, 160)]
 
 
+def test_a_picture_with_a_black_column_of_its_own_leaves_the_gallery_out(finished):
+    trial = finished(FIDS)[0]
+    path = Path(trial.folder) / "pictures_a2b.png"
+    canvas = np.asarray(Image.open(path)).copy()
+    canvas[:, 8:10] = 0
+    Image.fromarray(canvas).save(path)
+    assert pictures(trial, "a2b") is None
+    assert figure(GRID, [trial]) is not None
+
+
 def test_the_report_shows_every_variant_beside_input_and_truth(finished):
     drawing = figure(GRID, finished(FIDS))
     galleries = drawing.subfigs[:2]
@@ -94,7 +116,7 @@ def test_the_report_shows_every_variant_beside_input_and_truth(finished):
     # 4 has no like without skips: the effect of skips is read at rank 16 alone.
     assert skip.get_lines()[2].get_ydata()[1] == 300.0
     assert list(rank.get_lines()[2].get_ydata()) == [101.0, 101.25]
-    assert pareto.get_xlabel() == "seconds per batch"
+    assert pareto.get_xlabel() == "seconds per batch, beside other trials"
 
 
 def test_the_front_is_what_nothing_beats():

@@ -1,12 +1,13 @@
 """The board that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
 
+import sys
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from ablation.engine import Board, Room
+from ablation.engine import Board, Room, _fit
 from ablation.trials import Trial, TrialFailedError, last_words, missing, train
 
 TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
@@ -21,9 +22,9 @@ def test_time_left_counts_what_runs_and_what_waits():
     assert board.seconds_left() is None
     for k in range(2):
         board.on_trial_start(0, [], ray_trial(k))
-    board.on_trial_result(0, [], ray_trial(0), {"images": 0, "seconds": 30.0})
+    board.on_trial_result(0, [], ray_trial(0), {"images": 0, "new": 0, "seconds": 30.0})
     assert board.seconds_left() is None, "nothing was seen yet"
-    board.on_trial_result(0, [], ray_trial(0), {"images": 50, "seconds": 100.0})
+    board.on_trial_result(0, [], ray_trial(0), {"images": 50, "new": 50, "seconds": 100.0})
     # 2 s an image: 50 left of p0, 100 each of three others, two at a time
     assert board.seconds_left() == (50 + 300) * 2 / 2
     board.on_trial_complete(0, [], ray_trial(0))
@@ -33,6 +34,13 @@ def test_time_left_counts_what_runs_and_what_waits():
     assert board.seconds_left() == 200, "the last one runs alone"
     board.on_trial_complete(0, [], ray_trial(3))
     assert board.seconds_left() == 0
+
+
+def test_a_resumed_trials_pace_is_that_of_its_new_images():
+    board = Board(TRIALS[:1], images=100, at_once=1)
+    board.on_trial_start(0, [], ray_trial(0))
+    board.on_trial_result(0, [], ray_trial(0), {"images": 80, "new": 10, "seconds": 30.0})
+    assert board.seconds_left() == 20 * 3
 
 
 def test_a_failure_is_told_at_once_and_by_name(tmp_path, capsys):
@@ -81,6 +89,43 @@ def test_only_what_has_not_finished_is_missing(tmp_path):
         missing([done])
 
 
+def test_other_settings_are_refused_before_a_cut_off_trial_goes_on_with_the_old_ones(tmp_path):
+    one = trial(tmp_path, arguments=["--exp=day2night"])
+    (tmp_path / "p" / "seed0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "p" / "seed0" / "checkpoints" / "last.ckpt").touch()
+    one.record.write_text('{"arguments": ["--exp=clear2foggy"]}')
+    with pytest.raises(ValueError, match="--exp=day2night is new"):
+        missing([one])
+    one.record.write_text('{"arguments": ["--exp=day2night"]}')
+    assert missing([one]) == [one]
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "fits"),
+    [(1, 0, 8), (3, 0, 2), (4, 1, 2), (1, 0.5, 4), (1, 0.6, 2), (1, 2, 1), (9, 0, 0), (1, 3, 0)],
+)
+def test_what_fits_on_a_machine_of_eight_cores_and_two_gpus(cores, gpus, fits):
+    assert _fit({"CPU": 8.0, "GPU": 2.0}, cores, gpus) == fits
+
+
+def test_a_trial_is_no_rank_of_the_job_around_it_and_sees_only_gpus_that_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    told = "import os; print(sorted((k, v) for k, v in os.environ.items() if k[:5] in ('SLURM', 'CUDA_', 'OMP_N')))"
+    monkeypatch.setattr(Trial, "command", lambda self: [sys.executable, "-c", told])
+    for gpus, seen in ((0, ""), (1, "5")):
+        with pytest.raises(TrialFailedError):
+            train(trial(tmp_path), lambda progress: None, threads=3, gpus=gpus)
+        expected = [("CUDA_VISIBLE_DEVICES", seen), ("OMP_NUM_THREADS", "3")]
+        assert last_words(trial(tmp_path).log) == str(expected)
+
+
+def test_the_last_words_are_of_the_last_attempt(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("$ python\nerror: disk full\n$ python\nKilled\n")
+    assert last_words(log) == "Killed"
+
+
 def test_the_last_words_are_the_error_if_there_is_one(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("start\nerror: no disk\n  50%|####\r 60%|#####\n")
@@ -95,9 +140,9 @@ def test_trials_spread_over_the_nodes_of_a_cluster_that_is_there(tmp_path, capsy
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        with pytest.raises(ValueError, match="it takes 3 cores and 0 GPUs, and there are 2 and 0"):
+        with pytest.raises(ValueError, match="it takes 3 cores and 0 GPUs of one machine, and there are 1 and 0"):
             Room(cluster.address, cores=3, gpus=None)
-        room = Room(cluster.address, cores=1, gpus=None)
+        room = Room(cluster.address, cores=None, gpus=None)
         assert room.at_once == 2
         folders = [str(tmp_path / f"p{k}" / "seed0") for k in range(2)]
         trials = [Trial(f"p{k}", {}, 0, folder, ["--exp=none"]) for k, folder in enumerate(folders)]

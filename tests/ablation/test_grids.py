@@ -46,6 +46,8 @@ def test_the_short_form_says_what_it_changes():
     grid = parse_grid("g", content(), quick=True)
     assert [p.name for p in grid.points()] == ["skip-zero-conv_rank-4"]
     assert grid.points()[0].settings["model.max_images"] == 2 and grid.seeds == [0]
+    grid.base = "sd-turbo"
+    assert grid.points()[0].settings["model.max_images"] == 2, "short on every base"
 
 
 def test_every_setting_is_in_a_single_change_even_if_only_excluded_points_had_it():
@@ -71,6 +73,10 @@ def many(n):
         ({"axes": {"skip": {"a b": {}}}}, "names are letters"),
         ({"axes": {"skip": {"a": {"x": {"y": 1}}}}}, "settings are dotted keys with plain values"),
         ({"exclude": [{"skips": "none"}]}, "'skips' is no axis. Axes: skip, rank"),
+        ({"exclude": 3}, "exclude: wanted a list, got 3"),
+        ({"axes": {"my/axis": {"a": {}}}, "exclude": []}, "axes has a value named 'my/axis'"),
+        ({"axes": {"skip": {False: {}}}}, "YAML reads off, on, no, yes and null as something else"),
+        ({"quick": {"axes": {"rank": 4}}}, "quick, rank: wanted a list, got 4"),
         ({"exclude": [{"rank": 5}]}, "rank has no value '5'. Values: 16, 4"),
         ({"exclude": [{"skip": "none"}, {"skip": "zero-conv"}]}, "no point left"),
         ({"seeds": []}, "seeds must be a list of numbers from 0"),

@@ -84,7 +84,11 @@ GENERATOR = "model.init_args.generator.init_args"
         ),
         ({"axes": {"a": {"b": {}, "c": {f"{GENERATOR}.rank_unet": "many"}}}, "exclude": []}, [], "a-c: "),
         ({"experiment": "clear2fogy"}, [], "Unknown experiment 'clear2fogy'"),
-        ({}, ["--data.init_args.train_limit=4"], "would undo an axis of grid tiny"),
+        ({}, ["--data.init_args.train_limit=4"], "would undo an axis or the seeds of grid tiny"),
+        ({}, ["--data.init_args={}"], "would undo an axis or the seeds of grid tiny"),
+        ({}, ["--seed_everything=7"], "would undo an axis or the seeds of grid tiny"),
+        ({"settings": {"seed_everything": 3}}, [], "sets seed_everything: say `seeds: [...]`"),
+        ({}, ["--memory=13gb"], "Unknown memory profile '13gb'"),
         ({}, ["--grid=tinny"], "Unknown grid 'tinny'. Did you mean tiny?"),
         ({}, ["--base=sd-turbo"], "DATA is not given"),
         ({}, ["--seeds=0"], "SEEDS is the number of seeds, at least 1"),
@@ -100,7 +104,7 @@ def test_what_cannot_work_is_said_before_anything_starts(changes, more, says, gr
 
 
 def test_the_cost_of_many_trials_is_told_from_those_that_are_there(grid, tmp_path, capsys):
-    done = tmp_path / "runs" / "ablate" / "tiny" / "start-zeros_images-all" / "seed0"
+    done = tmp_path / "runs" / "ablate" / "tiny" / "an-earlier-point" / "seed0"
     done.mkdir(parents=True)
     (done / "metrics.json").write_text(json.dumps({"wall_s": 360.0}))
     assert ablate.main([*grid(), "--seeds=20", "--resume"]) == 2

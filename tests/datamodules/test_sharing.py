@@ -9,7 +9,7 @@ from datamodules import ClearFoggy, EdgeToImage, PairedImages, UnpairedImages
 from datamodules.kept import KeptScenes
 from datamodules.scenes import SceneImages
 
-from .miniature import domains
+from .miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")
@@ -53,9 +53,19 @@ def test_a_limit_on_scenes_moves_no_other_split(kind):
     assert some.protocol("a2b", "test") == whole.protocol("a2b", "test")
 
 
-def test_a_limit_below_one_is_refused():
+def test_limits_that_cannot_be_kept_are_refused():
     with pytest.raises(ValueError, match="train_limit must be at least 1 image, got 0"):
         ClearFoggy(train_limit=0, **SMALL)
+    with pytest.raises(ValueError, match="train_limit is 9, but there are 8 training images"):
+        ClearFoggy(train_limit=9, train_scenes=8, **SMALL)
+
+
+def test_a_stamp_changes_with_the_pictures(tmp_path):
+    domains(tmp_path, train_A=5, train_B=5, test_A=2, test_B=2)
+    before = UnpairedImages(root=str(tmp_path), **SMALL).reference_stamp("a2b", "test")
+    assert UnpairedImages(root=str(tmp_path), **SMALL).reference_stamp("a2b", "test") == before
+    save(tmp_path / "test_B" / "000.png", shade=77)
+    assert UnpairedImages(root=str(tmp_path), **SMALL).reference_stamp("a2b", "test") != before
 
 
 def test_kept_scenes_are_drawn_once_and_are_the_same_bytes(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from .conftest import pictures, unpaired_batch
 class Data(LightningDataModule):
     """Two validation batches per direction, seven real images; counts how often the real ones are read."""
 
+    stamp = "as they were"
+
     def __init__(self):
         super().__init__()
         self.asked = []
@@ -38,6 +40,9 @@ class Data(LightningDataModule):
     def protocol(self, direction, stage):
         return {"split": stage}
 
+    def reference_stamp(self, direction, stage):
+        return self.stamp
+
 
 def fit(module, callbacks, **arguments):
     data = Data()
@@ -57,7 +62,7 @@ def fit(module, callbacks, **arguments):
     return trainer, data
 
 
-def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_path):
+def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_path, monkeypatch):
     def run(**settings):
         torch.manual_seed(0)
         evaluation = Evaluation("random", "random", "random", **settings)
@@ -71,6 +76,8 @@ def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_pat
         assert found == expected
         assert scores == plain
     assert run(statistics=str(tmp_path), resize="legacy")[0] == asked, "other features are other statistics"
+    monkeypatch.setattr(Data, "stamp", "one was replaced")
+    assert run(statistics=str(tmp_path))[0] == asked
 
 
 def test_real_statistics_are_read_once_and_whole_whatever_the_limits(unpaired):
