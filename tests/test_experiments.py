@@ -146,7 +146,10 @@ def test_every_point_of_every_grid_runs(name, point, tmp_path, two_level_base):
     (trial, *_) = (t for t in plan(grid, shared, overrides, tmp_path / "grid") if t.point == point.name)
     assert main([*trial.arguments, *trial.sharing, "--run=run"]) == 0
     card = json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())
-    assert card["ablation"] == point.labels
+    assert card["ablation"].keys() == point.labels.keys()
+    for axis, label in point.labels.items():  # the command line reads 1e-5 as a number
+        found = card["ablation"][axis]
+        assert found == (label if isinstance(found, str) else float(label))
 
 
 @pytest.fixture
