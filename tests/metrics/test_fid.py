@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from metrics.fid import FrechetDistance, frechet_distance, frechet_floor
+from metrics.pictures import as_image, quantise
+from networks.features import load_features
 
 
 def sample(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:
@@ -121,6 +123,25 @@ def test_brightness_order():
         distances.append(metric.compute().item())
     assert distances[0] == pytest.approx(0, abs=1e-6)
     assert distances[0] < distances[1] < distances[2]
+
+
+def test_equals_torchmetrics_own():
+    """Its `FrechetInceptionDistance` around the same network, image by image."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Embedding(torch.nn.Module):
+        num_features = 32
+
+        def forward(self, picture: torch.Tensor) -> torch.Tensor:
+            return network.embedding(as_image(picture)).double()
+
+    network = load_features("random")
+    ours, theirs = FrechetDistance(network), FrechetInceptionDistance(feature=Embedding()).set_dtype(torch.float64)
+    for real in (True, False):
+        image = torch.rand(90, 3, 16, 16, generator=torch.Generator().manual_seed(int(real))) * (1.0 + real) - 1
+        ours.update(image, torch.arange(90), real=real)
+        theirs.update(quantise(image), real=real)
+    assert ours.compute().item() == pytest.approx(theirs.compute().item(), rel=1e-4)
 
 
 CLEAN_FIDS_OWN = Path("/tmp/inception-2015-12-05.pt")  # where clean-fid keeps its weights
