@@ -121,8 +121,10 @@ class Evaluation(Callback):
         for batch in datamodule.reference_dataloader(direction, stage):
             metrics.update_real(batch.real.to(metrics.device), batch.index)
             count += len(batch.index)
+        if path is None:
+            return
         index, features = metrics.indexed_table("real")
-        if path is not None and len(index) == count:  # a larger share is not held whole
+        if len(index) == count:  # a larger share is not held whole
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{uuid.uuid4().hex}")  # machines that share the folder may share numbers
             save_file({"index": index.cpu(), "features": features.float().cpu()}, part)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from commands import ablate
 
@@ -54,6 +55,9 @@ def test_a_grid_runs_shows_what_fails_and_goes_on(
     card = json.loads((run / "adapter" / "adapter.json").read_text())
     assert card["ablation"] == {"start": "zeros", "images": "all"}
     assert card["settings"]["skip_init"] == 0.0 and card["images_seen"] == 2
+    board = EventAccumulator(str(run)).Reload()
+    told = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"zeros" in told, "HParams shows the trial's place on the axes"
 
     assert ablate.main(words) == 2
     assert "holds 2 of these 3 trials: RESUME=1 runs what is missing" in capsys.readouterr().err
