@@ -41,6 +41,37 @@ NOISE = (
 )
 
 
+class ExactTrainer(Trainer):
+    """Lightning's Trainer, whose limits tell 1 (one batch) from 1.0 (all of them).
+
+    Lightning annotates them ``Union[int, float]``.  Python hands out one object for that and for ``Union[float, int]``,
+    whichever was written first anywhere, and a parser that tries float first reads 1 as 1.0.
+
+    Args:
+        limit_train_batches: see `lightning.Trainer`.
+        limit_val_batches: see `lightning.Trainer`.
+        limit_test_batches: see `lightning.Trainer`.
+        overfit_batches: see `lightning.Trainer`.
+        **others: see `lightning.Trainer`.
+    """
+
+    def __init__(
+        self,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        **others: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            overfit_batches=overfit_batches,
+            **others,
+        )
+
+
 class TrainCLI(LightningCLI):
     """Builds model, data and trainer of one run from YAML and command line; runs nothing.
 
@@ -58,6 +89,7 @@ class TrainCLI(LightningCLI):
             super().__init__(
                 model_class=TranslationModule,
                 datamodule_class=TranslationData,
+                trainer_class=ExactTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 seed_everything_default=0,
