@@ -1,5 +1,6 @@
 """Ray Tune runs the trials: on this machine, or on every node of a cluster that shares its folders."""
 
+import logging
 import os
 import socket
 import time
@@ -22,6 +23,15 @@ from ray import tune
 
 OBJECT_STORE = 128 * 2**20  # bytes: trials exchange a few numbers
 SHOW_EVERY = 60.0  # seconds between two tables
+
+
+def _is_for_us(record: logging.LogRecord) -> bool:
+    return "Tuner.restore" not in record.getMessage()
+
+
+# After an interruption Ray tells how to go on with its own class, and complains of every trial that was still waiting.
+logging.getLogger("ray.tune.tune").addFilter(_is_for_us)
+logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 
 
 class Room:

@@ -1,5 +1,7 @@
 """The board that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
 
+import signal
+import subprocess
 import sys
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -132,6 +134,31 @@ def test_the_last_words_are_the_error_if_there_is_one(tmp_path):
     assert last_words(log) == "error: no disk"
     log.write_text("")
     assert last_words(log) == "it said nothing"
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from ablation.engine import Room
+from ablation.trials import Trial
+here = Path(sys.argv[1])
+names = [f"p{k}" for k in range(40)]  # more than start at once
+trials = [Trial(name, {}, 0, str(here / name / "seed0"), ["--exp=clear2foggy"]) for name in names]
+Room(None, 1, None).run(trials, None, here)
+"""
+
+
+@pytest.mark.slow
+def test_an_interruption_does_not_send_the_user_to_ray(tmp_path):
+    words = [sys.executable, "-u", "-c", INTERRUPTED, str(tmp_path)]
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(words, start_new_session=True, **told) as grid:
+        next(line for line in grid.stdout if " runs, " in line)
+        grid.send_signal(signal.SIGINT)
+        rest = grid.communicate(timeout=120)[0]
+    assert rest.rstrip().endswith("KeyboardInterrupt")
+    assert "Tuner" not in rest
+    assert "Failed to fetch" not in rest
 
 
 @pytest.mark.slow
