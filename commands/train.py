@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from commands.adapter_card import finish_adapter
 from commands.cli import TrainCLI
 from commands.experiments import MEMORY, Recipe, compose, names
-from commands.records import write_json
+from commands.records import held, write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Evaluation, Throughput
@@ -82,16 +83,9 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
     os.environ[RUN_FOLDER] = str(folder)
     try:
         cli = TrainCLI(folder, arguments)
-        model: Any = cli.model
-        data: Any = cli.datamodule
-        model.card |= card
-        rank_zero_info(f"data: {data.description}\njudges: {_judges(cli)}")
-        if checkpoint is not None:
-            read_checkpoint(checkpoint)
-        cli.trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-        cli.trainer.test(model, data, verbose=False, weights_only=True)
-        metrics = _figures(cli)
-        best = _test_best(cli)
+        cli.model.card |= card  # type: ignore[operator]
+        with held(folder) if cli.trainer.is_global_zero else nullcontext():
+            _report(folder, cli, _train(cli, checkpoint))
     except MisconfigurationException as error:
         raise ValueError(str(error).strip().splitlines()[0]) from error
     except NonFiniteLossError as error:
@@ -99,8 +93,21 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
         return 1
     finally:
         del os.environ[RUN_FOLDER]
-    _report(folder, cli, metrics | ({"best": best} if best else {}))
     return 0
+
+
+def _train(cli: TrainCLI, checkpoint: Path | None) -> dict[str, Any]:
+    """Content of metrics.json once training and both tests are done."""
+    model: Any = cli.model
+    data: Any = cli.datamodule
+    rank_zero_info(f"data: {data.description}\njudges: {_judges(cli)}")
+    if checkpoint is not None:
+        read_checkpoint(checkpoint)
+    cli.trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    cli.trainer.test(model, data, verbose=False, weights_only=True)
+    metrics = _figures(cli)
+    best = _test_best(cli)
+    return metrics | ({"best": best} if best else {})
 
 
 def _judges(cli: TrainCLI) -> str:
