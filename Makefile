@@ -26,7 +26,7 @@ switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p
 run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-scenes bench-memory bench-evaluation pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -124,6 +124,9 @@ bench: ## time the fused against the sequential update
 
 bench-base: ## train every task from pocket, from random weights and as a plain CycleGAN or pix2pix; hours [SEEDS=1]
 	@$(run) -m benchmarks.base_models $(call flags,SEEDS:--seeds) $(ARGS)
+
+bench-supervised: ## train the unpaired tasks on their true pairs: how near the truth a quick start can come; an hour
+	@$(run) -m benchmarks.supervised $(ARGS)
 
 bench-scenes: ## count the pictures per second that one core renders
 	@$(run) -m benchmarks.scenes $(ARGS)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from commands.compare import differences
-from commands.experiments import compose, names
+from commands.experiments import compose, merged, names
 from commands.records import write_json
 from commands.report import Gallery, Record, write_report
 from commands.terminal import user_errors
@@ -52,7 +51,7 @@ def main(args: list[str] | None = None) -> int:
     adapter = None if pictures else read_adapter(path)
     config = _config(path, own.exp, own.base if own.base else "pocket")
     out = _out(path, own.out, beside=not pictures and path.suffix != ".pkl")
-    data = _data(config, own.data)
+    data = build_data(config, own.data)
     evaluation = Evaluation(**config.get("evaluation", {}) | ({"resize": own.resize} if own.resize else {}))
     device = pick_device(own.device)
     report: dict[str, Any]
@@ -176,11 +175,11 @@ def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
         files = [run / "config.yaml"]
     else:
         files = compose(exp, base).configs
-    merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.load(f) for f in files)), resolve=True)
-    return dict(merged)  # type: ignore[arg-type]
+    return merged(files)
 
 
-def _data(config: dict[str, Any], root: str | None) -> TranslationData:
+def build_data(config: dict[str, Any], root: str | None) -> TranslationData:
+    """The data module of a whole configuration, on another folder if one is given."""
     section = config["data"]
     module, _, name = section["class_path"].rpartition(".")
     init_args = section.get("init_args", {}) | ({"root": root} if root else {})

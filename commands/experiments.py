@@ -1,10 +1,13 @@
 """Which files make an experiment: task recipe first, then what the base changes."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 MEMORY = EXPERIMENTS / "memory"
@@ -86,3 +89,9 @@ def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
             raise ValueError(f"Memory profile {memory} is for one-step models: leave out MEMORY= with BASE=resnet.")
         overlays += [MEMORY / f"{memory}.yaml", MEMORY / f"{memory}.{task}.yaml"]
     return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay not in FULL_SIZE)
+
+
+def merged(configs: Sequence[Path]) -> dict[str, Any]:
+    """The content of YAML files put together, later ones win, interpolations resolved."""
+    files = OmegaConf.merge(*(OmegaConf.load(path) for path in configs))
+    return dict(OmegaConf.to_container(files, resolve=True))  # type: ignore[arg-type]

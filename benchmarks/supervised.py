@@ -1,0 +1,114 @@
+"""``make bench-supervised``: how near the truth does a quick start come that is shown the true pairs?
+
+Pix2Pix-Turbo on pocket, by its quick start's recipe, on the scenes of an unpaired task drawn in both domains, and
+measured on that task's own test scenes.  What it misses, an unpaired quick start cannot be expected to reach.  Ordinary
+run folders below ``--root``: what is finished is not run again, what was interrupted is resumed.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.base_models import Run, train
+from commands.evaluate import build_data
+from commands.experiments import compose, merged
+from commands.records import write_json
+from datamodules.images import write_image
+from datamodules.kept import KeptScenes
+from datamodules.layouts import FOLDER_NAMES
+from datamodules.scenes import render
+from datamodules.unpaired import UnpairedImages
+
+TASKS = ("day2night", "clear2foggy", "horse2zebra")
+DIRECTIONS = ("a2b", "b2a")
+SCORES = ("fid", "lpips_truth", "psnr_truth")
+
+
+def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
+    """Draw the scenes of a direction's source domain in both domains, into the folders of `PairedImages`.
+
+    Args:
+        data: an unpaired task without a folder, so that it renders.
+        direction: "a2b" or "b2a".
+        root: what is already drawn there is left as it is.
+    """
+    for stage, name in FOLDER_NAMES.items():
+        scenes = data.images[stage][direction[0]]
+        assert isinstance(scenes, KeptScenes)
+        for side, domain in zip("AB", (direction[0], direction[-1]), strict=True):
+            for index in range(scenes.first, scenes.first + len(scenes)):
+                path = root / f"{name}_{side}" / f"{index:06d}.png"
+                if not path.is_file():
+                    write_image(path, render(scenes.task, domain, scenes.seed, index, scenes.side))
+
+
+def words(run: Run, caption: str, data: Path, overrides: list[str]) -> list[str]:
+    """The command line that trains on written pairs, or resumes where the run's folder holds a checkpoint."""
+    if (run.folder / "checkpoints" / "last.ckpt").is_file():
+        return [sys.executable, "-m", "commands.resume", f"--run={run.folder}"]
+    return [
+        *(sys.executable, "-m", "commands.train", "--exp=edge2image", "--base=pocket", f"--data={data}"),
+        *(f"--run={run.folder}", f"--seed_everything={run.seed}", f"--data.init_args.caption={caption}", *overrides),
+    ]
+
+
+def row(task: str, direction: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A run's figures, and FID and LPIPS as shares of what a copy of the input scores."""
+    found = metrics["a2b"]
+    shares = {name: found[name] / found["copy_input"][name] for name in ("fid", "lpips_truth")}
+    return {
+        "task": task,
+        "direction": direction,
+        **{name: found[name] for name in SCORES},
+        "of_copying": shares,
+        "images": metrics["images_seen"],
+        "seconds": metrics["wall_s"],
+        "versions": metrics["versions"],
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    lines = ["| task | FID | of copying | LPIPS to truth | of copying | PSNR to truth | images |", "|---" * 7 + "|"]
+    lines += [
+        f"| {r['task']} {r['direction']} | {r['fid']:.4g} | {r['of_copying']['fid']:.2f} | {r['lpips_truth']:.4f} | "
+        f"{r['of_copying']['lpips_truth']:.2f} | {r['psnr_truth']:.1f} | {r['images']} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Draw, train, write and print the table; returns 1 where a training failed."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.supervised", description=__doc__)
+    p.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="EXP", help="of the unpaired ones")
+    p.add_argument("--directions", nargs="+", default=list(DIRECTIONS), choices=DIRECTIONS, metavar="DIRECTION")
+    p.add_argument("--root", type=Path, default=Path("runs/bench-supervised"), help="folder of pairs, runs and table")
+    p.add_argument("--out", type=Path, help="write the JSON here too, e.g. benchmarks/results/supervised.json")
+    own, overrides = p.parse_known_args(args)
+    rows, failed = [], []
+    for task in own.tasks:
+        data = build_data(merged(compose(task, "pocket").configs), None)
+        assert isinstance(data, UnpairedImages)
+        for direction in own.directions:
+            run = Run(task, "supervised", data.seed, own.root.absolute() / task / direction / f"seed{data.seed}")
+            pairs = run.folder.parent / "pairs"
+            if run.metrics() is None:
+                write_pairs(data, direction, pairs)
+                print(f"{task} {direction}: training, log {run.log}", flush=True)
+            if run.metrics() or train(run, words(run, data.prompts[direction], pairs, overrides), None, None):
+                rows.append(row(task, direction, run.metrics() or {}))
+            else:
+                failed.append(str(run.log))
+                print(f"{task} {direction}: FAILED, see {run.log}", flush=True)
+    typed = shlex.join(["python", "-m", "benchmarks.supervised", *(sys.argv[1:] if args is None else args)])
+    for path in (own.root / "table.json", *([own.out] if own.out else [])):
+        write_json(path, {"command": typed, "rows": rows, "failed": failed})
+    print(markdown(rows))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
