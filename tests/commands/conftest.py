@@ -28,6 +28,15 @@ QUICK = [
 ]
 
 
+def arguments(base, data, run, *more):
+    return ["--exp=clear2foggy", f"--base={base}", f"--data={data}", f"--run={run}", *QUICK, *more]
+
+
+def chosen(mode):
+    """The first validation is the best one (min), or the last (max), whatever the pictures look like."""
+    return "--trainer.callbacks.init_args.monitor=images_seen", f"--trainer.callbacks.init_args.mode={mode}"
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,93 @@
+"""Two gloo ranks: the gradients of one rank with both images, and the whole command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from commands import train
+from commands.experiments import compose
+
+from .conftest import QUICK, arguments, chosen
+
+GRADIENTS = """
+import sys
+import torch
+from commands.cli import TrainCLI
+from pathlib import Path
+
+def keep(self, which):
+    if which == 0:
+        found = {n: p.grad.clone() for n, p in self.generator.named_parameters() if p.grad is not None}
+    else:
+        found = {n: p.grad.clone() for n, p in self.discriminators.named_parameters() if p.grad is not None}
+    torch.save(found, f"{sys.argv[1]}-{which}-rank{self.global_rank}.pt")
+
+from lightning_modules.base import TranslationModule
+TranslationModule.step = keep
+cli = TrainCLI(Path("run").absolute() / "a" / "b" / "c", sys.argv[2:])
+cli.trainer.fit(cli.model, cli.datamodule)
+"""
+
+
+@pytest.mark.parametrize("update", ["fused", "split"])
+def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(
+    update, two_level_base, folder_of_two_domains, tmp_path
+):
+    recipe = compose("clear2foggy", str(two_level_base))
+    common = [
+        *(f"--config={c}" for c in recipe.configs),
+        *recipe.arguments,
+        f"--data.init_args.root={folder_of_two_domains}",
+        *QUICK,
+        "--model.init_args.max_images=2",
+        "--trainer.limit_val_batches=0",
+        "--trainer.callbacks=[]",
+        f"--model.init_args.update={update}",
+    ]
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    environment = os.environ | {"PYTHONPATH": os.getcwd() + os.pathsep + str(train.__file__).rsplit("/", 2)[0]}
+    for name, flags in {
+        "one": ["--data.init_args.batch_size=2"],
+        "two": ["--data.init_args.batch_size=1", "--trainer.devices=2"],
+    }.items():
+        command = [sys.executable, "gradients.py", name, *common, *flags]
+        subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True)
+    for which in (0, 1):
+        one = torch.load(f"one-{which}-rank0.pt")
+        ranks = [torch.load(f"two-{which}-rank{r}.pt") for r in (0, 1)]
+        assert one.keys() == ranks[0].keys() == ranks[1].keys()
+        total = torch.stack([gradient.norm() for gradient in one.values()]).norm()
+        for name, gradient in one.items():
+            assert torch.equal(ranks[0][name], ranks[1][name]), name
+            # A bias before instance norm has no gradient but rounding.
+            assert (ranks[0][name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7 * total, name
+
+
+def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
+    """No other change than the number of devices; every image is measured once."""
+    run = tmp_path / "run"
+    more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1", *chosen("min"))
+    flags = arguments(two_level_base, folder_of_two_domains, run, *more)
+    root = str(train.__file__).rsplit("/", 2)[0]
+    environment = os.environ | {"PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-m", "commands.train", *flags], env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["images_seen"], metrics["batches"]) == (4, 2)
+    assert metrics["best"]["images_seen"] == 2
+    for direction in ("a2b", "b2a"):
+        for block in (metrics[direction], metrics["best"][direction]):
+            assert (block["n_real"], block["n_fake"]) == (5, 5)
+        assert metrics["best"][direction]["fid"] != metrics[direction]["fid"]
+    assert json.loads((run / "adapter" / "adapter.json").read_text())["images_seen"] == 4
+    events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
+    for tag, images in (("val", 4), ("test", 5), ("best", 5)):
+        drawn = events.Histograms(f"{tag}/per_image/structure_b2a")
+        assert all(h.histogram_value.num == images for h in drawn), "the images of both ranks"
