@@ -38,6 +38,7 @@ class Trial:
         folder: its run folder, absolute.
         arguments: of ``python -m commands.train``, but for the run folder.
         sharing: further ones, by which trials share work and which change no result.
+        recipe: digest of the experiment's files, to which the arguments are added.
     """
 
     point: str
@@ -46,6 +47,7 @@ class Trial:
     folder: str
     arguments: list[str]
     sharing: list[str] = field(default_factory=list)
+    recipe: str = ""
 
     @property
     def name(self) -> str:
@@ -91,12 +93,20 @@ def missing(trials: list[Trial]) -> list[Trial]:
             left.append(trial)
             if not trial.has_checkpoint:
                 continue
-        asked = json.loads(trial.record.read_text())["arguments"] if trial.record.is_file() else None
-        if asked != trial.arguments:
-            new = [word for word in trial.arguments if word not in (asked or [])]
-            why = f"{trial.record} is gone" if asked is None else f"{new[0]} is new" if new else "one was dropped"
+        why = _changed(trial, json.loads(trial.record.read_text()) if trial.record.is_file() else None)
+        if why:
             raise ValueError(f"{trial.folder} was trained with other settings ({why}): give the grid another OUT=.")
     return left
+
+
+def _changed(trial: Trial, asked: dict[str, Any] | None) -> str:
+    """How a trial differs from what its record says was asked for; "" where it does not."""
+    if asked is None:
+        return f"{trial.record} is gone"
+    if asked["arguments"] != trial.arguments:
+        new = [word for word in trial.arguments if word not in asked["arguments"]]
+        return f"{new[0]} is new" if new else "one was dropped"
+    return "" if asked.get("recipe", "") == trial.recipe else "the experiment's files have changed"
 
 
 def train(trial: Trial, progress: Progress, threads: int, gpus: float = 0.0) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``make ablate``: a grid of trainings on one machine or many, and one answer."""
 
 import argparse
+import hashlib
 import json
 import sys
 import warnings
@@ -12,7 +13,7 @@ from ablation.grids import Grid, Point, grid_names, read_grid
 from ablation.trials import Trial, missing
 from commands import train
 from commands.cli import ParsedOnly
-from commands.experiments import EXPERIMENTS
+from commands.experiments import EXPERIMENTS, compose, merged
 from commands.terminal import user_errors
 
 GRIDS = EXPERIMENTS / "grids"
@@ -128,6 +129,8 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
     sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
     if not any(word.startswith("--data=") for word in shared):
         sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
+    recipe = json.dumps(merged(compose(grid.experiment, grid.base).configs), sort_keys=True)
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return [
         Trial(
             point.name,
@@ -136,6 +139,7 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
             str(folder / point.name / f"seed{seed}"),
             [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
             sharing,
+            digest,
         )
         for seed in grid.seeds
         for point in grid.points()

@@ -1,9 +1,10 @@
 """The board that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
 
+import json
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,11 @@ def test_other_settings_are_refused_before_a_cut_off_trial_goes_on_with_the_old_
         missing([one])
     one.record.write_text('{"arguments": ["--exp=day2night"]}')
     assert missing([one]) == [one]
+    later = replace(one, recipe="0123")
+    with pytest.raises(ValueError, match="files have changed"):
+        missing([later])
+    one.record.write_text(json.dumps(asdict(later)))
+    assert missing([later]) == [later]
 
 
 @pytest.mark.parametrize(

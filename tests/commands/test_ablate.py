@@ -74,6 +74,11 @@ def test_a_grid_runs_shows_what_fails_and_goes_on(
     error = capsys.readouterr().err
     assert "was trained with other settings (--model.init_args.max_images=3 is new)" in error
 
+    grid(axes={**TINY["axes"], "images": {"all": {}, "none": {"data.init_args.train_limit": 1}}})
+    monkeypatch.setattr(ablate, "merged", lambda configs: {"model": "of a later release"})
+    assert ablate.main([*words, "--resume"]) == 2
+    assert "the experiment's files have changed" in capsys.readouterr().err
+
 
 GENERATOR = "model.init_args.generator.init_args"
 
