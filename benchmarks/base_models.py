@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ablation.trials import images_seen, wait
+from ablation.trials import images_seen, last_words, wait
 from benchmarks.base_table import build_report, markdown
 from commands.experiments import names
 from commands.records import write_json
@@ -79,15 +79,18 @@ def command(run: Run, images: int | None, seconds: float | None, overrides: list
         seconds: where it stops, if it goes by time; validations within the training count, as in ``wall_s``.
         overrides: further arguments of ``make train``.
     """
-    if (run.folder / "checkpoints" / "last.ckpt").is_file():
-        return [sys.executable, "-m", "commands.resume", f"--run={run.folder}"]
     limit = [] if images is None else [f"--model.init_args.max_images={images}"]
     if seconds is not None:
         limit = ["--model.init_args.max_images=null", f"--trainer.max_time={_clock(seconds)}"]
-    return [
-        *(sys.executable, "-m", "commands.train", f"--exp={run.task}", *MODELS[run.model]),
-        *(f"--run={run.folder}", f"--seed_everything={run.seed}", *limit, *overrides),
-    ]
+    return start_or_resume(run, [f"--exp={run.task}", *MODELS[run.model], *limit, *overrides])
+
+
+def start_or_resume(run: Run, arguments: list[str]) -> list[str]:
+    """The command line that trains with these arguments, or goes on where the run's folder holds a checkpoint."""
+    if (run.folder / "checkpoints" / "last.ckpt").is_file():
+        return [sys.executable, "-m", "commands.resume", f"--run={run.folder}"]
+    where = [f"--run={run.folder}", f"--seed_everything={run.seed}"]
+    return [sys.executable, "-m", "commands.train", *where, *arguments]
 
 
 def _clock(seconds: float) -> str:
@@ -105,6 +108,8 @@ def train(run: Run, words: list[str], expected: float | None, rest: float | None
         expected: its length in seconds, if known from others.
         rest: seconds that all later trainings will take, if known.
     """
+    if "commands.train" in words and run.folder.exists():
+        shutil.rmtree(run.folder)  # interrupted before its first checkpoint
     run.log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with run.log.open("a") as log, tqdm(bar_format="{desc}", leave=False) as line:
@@ -164,8 +169,6 @@ def train_all(runs: list[Run], images: int | None, overrides: list[str]) -> dict
                 continue
             seconds = pocket["wall_s"]
         words = command(run, images, seconds, overrides)
-        if "commands.train" in words and run.folder.exists():
-            shutil.rmtree(run.folder)  # interrupted before its first checkpoint
         print(f"{label}: {'resuming' if 'commands.resume' in words else 'training'}, log {run.log}", flush=True)
         later = [expectation(r, lengths) for r in runs[k + 1 :] if r not in lengths]
         rest = None if None in later else sum(s for s in later if s is not None)
@@ -173,14 +176,9 @@ def train_all(runs: list[Run], images: int | None, overrides: list[str]) -> dict
         if train(run, words, seconds or expectation(run, lengths), rest):
             lengths[run] = time.monotonic() - started
         else:
-            failures[str(run.folder)] = _last_words(run.log)
+            failures[str(run.folder)] = last_words(run.log)
             print(f"{label}: FAILED: {failures[str(run.folder)]} (see {run.log})", flush=True)
     return failures
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])[:300]
 
 
 def main(args: list[str] | None = None) -> int:

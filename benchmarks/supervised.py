@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.base_models import Run, train
+from ablation.trials import last_words
+from benchmarks.base_models import Run, start_or_resume, train
 from commands.evaluate import build_data
 from commands.experiments import compose, merged
 from commands.records import write_json
@@ -44,16 +45,6 @@ def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
                     write_image(path, render(scenes.task, domain, scenes.seed, index, scenes.side))
 
 
-def words(run: Run, caption: str, data: Path, overrides: list[str]) -> list[str]:
-    """The command line that trains on written pairs, or resumes where the run's folder holds a checkpoint."""
-    if (run.folder / "checkpoints" / "last.ckpt").is_file():
-        return [sys.executable, "-m", "commands.resume", f"--run={run.folder}"]
-    return [
-        *(sys.executable, "-m", "commands.train", "--exp=edge2image", "--base=pocket", f"--data={data}"),
-        *(f"--run={run.folder}", f"--seed_everything={run.seed}", f"--data.init_args.caption={caption}", *overrides),
-    ]
-
-
 def row(task: str, direction: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """A run's figures, and FID and LPIPS as shares of what a copy of the input scores."""
     found = metrics["a2b"]
@@ -80,6 +71,30 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def train_all(
+    tasks: list[str], directions: list[str], root: Path, overrides: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Train what is not finished; returns the rows, and why by log for what failed."""
+    rows, failures = [], {}
+    for task in tasks:
+        data = build_data(merged(compose(task, "pocket").configs), None)
+        assert isinstance(data, UnpairedImages)
+        for direction in directions:
+            run = Run(task, "supervised", data.seed, root / task / direction / f"seed{data.seed}")
+            pairs = run.folder.parent / "pairs"
+            arguments = ["--exp=edge2image", "--base=pocket", f"--data={pairs}"]
+            arguments += [f"--data.init_args.caption={data.prompts[direction]}", *overrides]
+            if run.metrics() is None:
+                write_pairs(data, direction, pairs)
+                print(f"{task} {direction}: training, log {run.log}", flush=True)
+            if run.metrics() or train(run, start_or_resume(run, arguments), None, None):
+                rows.append(row(task, direction, run.metrics() or {}))
+            else:
+                failures[str(run.log)] = last_words(run.log)
+                print(f"{task} {direction}: FAILED: {failures[str(run.log)]} (see {run.log})", flush=True)
+    return rows, failures
+
+
 def main(args: list[str] | None = None) -> int:
     """Draw, train, write and print the table; returns 1 where a training failed."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.supervised", description=__doc__)
@@ -88,26 +103,16 @@ def main(args: list[str] | None = None) -> int:
     p.add_argument("--root", type=Path, default=Path("runs/bench-supervised"), help="folder of pairs, runs and table")
     p.add_argument("--out", type=Path, help="write the JSON here too, e.g. benchmarks/results/supervised.json")
     own, overrides = p.parse_known_args(args)
-    rows, failed = [], []
-    for task in own.tasks:
-        data = build_data(merged(compose(task, "pocket").configs), None)
-        assert isinstance(data, UnpairedImages)
-        for direction in own.directions:
-            run = Run(task, "supervised", data.seed, own.root.absolute() / task / direction / f"seed{data.seed}")
-            pairs = run.folder.parent / "pairs"
-            if run.metrics() is None:
-                write_pairs(data, direction, pairs)
-                print(f"{task} {direction}: training, log {run.log}", flush=True)
-            if run.metrics() or train(run, words(run, data.prompts[direction], pairs, overrides), None, None):
-                rows.append(row(task, direction, run.metrics() or {}))
-            else:
-                failed.append(str(run.log))
-                print(f"{task} {direction}: FAILED, see {run.log}", flush=True)
+    try:
+        rows, failures = train_all(own.tasks, own.directions, own.root.absolute(), overrides)
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from the last checkpoint.")
+        return 130
     typed = shlex.join(["python", "-m", "benchmarks.supervised", *(sys.argv[1:] if args is None else args)])
     for path in (own.root / "table.json", *([own.out] if own.out else [])):
-        write_json(path, {"command": typed, "rows": rows, "failed": failed})
+        write_json(path, {"command": typed, "rows": rows, "failures": failures})
     print(markdown(rows))
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

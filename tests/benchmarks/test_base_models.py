@@ -130,6 +130,14 @@ def test_time_left_is_judged_by_the_nearest_run_before(tmp_path):
     assert expectation(other, {pocket: 10.0, random: 30.0}) == 20.0
 
 
+def test_what_was_interrupted_before_its_first_checkpoint_is_removed(tmp_path):
+    (run,) = plan(tmp_path, ["clear2foggy"], ["pocket"], 1)
+    (run.folder / "left").mkdir(parents=True)
+    begin = [sys.executable, "-c", WRITE, str(run.folder), json.dumps(metrics()), "commands.train"]
+    assert base_models.train(run, begin, None, None)
+    assert [path.name for path in run.folder.iterdir()] == ["metrics.json"]
+
+
 @pytest.fixture
 def pretended(monkeypatch, tmp_path):
     """Trainings that write their metrics at once; the random one fails.  Keeps which were started."""

@@ -4,8 +4,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import supervised
-from benchmarks.base_models import Run
+from benchmarks import base_models, supervised
 from commands.evaluate import build_data
 from commands.experiments import compose, merged
 from datamodules import PairedImages
@@ -47,32 +46,41 @@ def test_pairs_are_the_tasks_own_scenes_and_their_counterparts(direction, tmp_pa
     assert len(drawn) == 3
 
 
-def test_the_command_trains_on_pairs_and_resumes(tmp_path):
-    run = Run("day2night", "supervised", 0, tmp_path / "run")
-    words = supervised.words(run, "driving in the night", tmp_path / "pairs", ["--x=1"])
-    wanted = {"--exp=edge2image", "--base=pocket", f"--data={tmp_path}/pairs", f"--run={run.folder}", "--x=1"}
-    assert wanted | {"--data.init_args.caption=driving in the night"} <= set(words)
-    (run.folder / "checkpoints").mkdir(parents=True)
-    (run.folder / "checkpoints" / "last.ckpt").touch()
-    assert supervised.words(run, "", tmp_path, [])[1:] == ["-m", "commands.resume", f"--run={run.folder}"]
+@pytest.fixture
+def pretended(monkeypatch, tmp_path):
+    """Trainings that write their metrics at once; those to domain A fail.  Keeps what each was asked for."""
+    asked = []
 
-
-def test_the_table_gives_shares_and_a_failure_does_not_stop_the_rest(tmp_path, monkeypatch, capsys):
-    def pretend(run, caption, data, overrides):
+    def pretend(run, arguments):
+        asked.append(arguments)
         if "b2a" in str(run.folder):
-            return [sys.executable, "-c", "raise SystemExit(2)"]
+            return [sys.executable, "-c", "print('error: no room'); raise SystemExit(2)"]
         return [sys.executable, "-c", WRITE, str(run.folder), json.dumps(METRICS)]
 
-    monkeypatch.setattr(supervised, "words", pretend)
+    monkeypatch.setattr(supervised, "start_or_resume", pretend)
     monkeypatch.setattr(supervised, "write_pairs", lambda *_: None)
-    flags = ["--tasks", "day2night", "--root", str(tmp_path), "--out", str(tmp_path / "kept.json")]
+    monkeypatch.setattr(base_models, "GLANCE", 0.1)
+    return asked
+
+
+def test_the_table_gives_shares_and_a_failure_does_not_stop_the_rest(pretended, tmp_path, capsys):
+    flags = ["--tasks", "day2night", "--directions", "b2a", "a2b", "--root", str(tmp_path), "--x=1"]
+    flags += ["--out", str(tmp_path / "kept.json")]
     assert supervised.main(flags) == 1
+    common = ["--exp=edge2image", "--base=pocket"]
+    assert pretended == [
+        [*common, f"--data={tmp_path}/day2night/{d}/pairs", f"--data.init_args.caption={prompt}", "--x=1"]
+        for d, prompt in (("b2a", "driving in the day"), ("a2b", "driving in the night"))
+    ]
     kept = json.loads((tmp_path / "kept.json").read_text())
     assert kept == json.loads((tmp_path / "table.json").read_text())
     (found,) = kept["rows"]
     assert found["of_copying"] == pytest.approx({"fid": 0.25, "lpips_truth": 0.8})
-    assert len(kept["failed"]) == 1
-    assert "b2a" in kept["failed"][0]
+    assert kept["failures"] == {f"{tmp_path}/day2night/b2a/seed0.log": "error: no room"}
     out = capsys.readouterr().out
     assert "| day2night a2b | 30 | 0.25 | 0.0400 | 0.80 | 20.0 | 1200 |" in out
-    assert "b2a: FAILED" in out
+    assert "b2a: FAILED: error: no room" in out
+    # What is finished is not run again.
+    assert supervised.main(flags) == 1
+    assert len(pretended) == 3
+    assert "a2b: training" not in capsys.readouterr().out
