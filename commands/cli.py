@@ -37,7 +37,9 @@ NOISE = (
     "LightningCLI's args parameter",  # EXP=, BASE= and DATA= became its arguments
     r"Found \d+ module\(s\) in eval mode",  # the frozen base stays there on purpose
     "`isinstance.treespec, LeafSpec",  # Lightning against a newer torch
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # the same
     "The number of training batches .* is smaller than the logging interval",  # the first batch is always logged
+    r"It is recommended to use .self\.log\(.*sync_dist",  # metrics gather first: all ranks log one value
 )
 
 

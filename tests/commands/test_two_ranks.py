@@ -79,6 +79,7 @@ def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domai
         [sys.executable, "-m", "commands.train", *flags], env=environment, timeout=300, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "warn" not in done.stderr.lower()
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["images_seen"], metrics["batches"]) == (4, 2)
     assert metrics["best"]["images_seen"] == 2
