@@ -47,11 +47,11 @@ lock: ## pin anew what setup.cfg allows (needs uv) [ARGS=--upgrade]
 doctor: ## print versions, devices, and which weights are found
 	@$(run) -m commands.doctor
 
-train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--trainer.max_epochs=3"]
+train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--model.init_args.max_images=2000"]
 	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
 	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data MEMORY:--memory INIT:--init) $(ARGS)
 
-resume: ## go on where a run stopped, in the same folder: RUN=folder [ARGS="--trainer.max_epochs=2"]
+resume: ## go on where a run stopped, in the same folder: RUN=folder [ARGS="--model.init_args.max_images=600"]
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run) $(ARGS)
 

@@ -59,6 +59,7 @@ class Room:
                 address=address or "local",  # without, Ray would join whatever cluster it finds
                 include_dashboard=False,
                 log_to_driver=False,
+                num_cpus=None if address else _own_cores(),
                 configure_logging=False,
                 object_store_memory=None if address else OBJECT_STORE,
                 runtime_env={"env_vars": {"PYTHONPATH": _search_path()}},
@@ -136,6 +137,12 @@ def _call(address: str) -> None:
         raise ValueError(
             f"No Ray cluster at ADDRESS={address} ({error}): give host:port as `ray start --head` says, or auto."
         ) from error
+
+
+def _own_cores() -> int | None:
+    """Cores that this process may use, where they are fewer than the machine's; Ray itself sees a container's limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return cores if cores and cores < (os.cpu_count() or 0) else None
 
 
 def _search_path() -> str:

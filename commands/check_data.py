@@ -13,13 +13,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.experiments import experiment_file
+from commands.experiments import FULL_SIZE, compose, experiment_file, merged
 from commands.terminal import user_errors
 from datamodules.base import TranslationData
 from datamodules.contours import CONTOURS
 from datamodules.headers import read_header, reason
 from datamodules.images import UNREADABLE, list_images, read_image, resize_short_side, to_pixels
 from datamodules.layouts import STAGES, Domain, Pairs, existing_root
+from datamodules.paired import different_shapes
 
 COLUMNS, TILE, LABEL = 8, 112, 14  # tiles in a row, pixels of a tile's side, pixels of a row's heading
 MANY = 8  # lines of a kind at most
@@ -55,7 +56,10 @@ def main(args: list[str] | None = None) -> int:
     for stage in dict.fromkeys(stage for _, domain in domains for stage in domain.files):
         print(f"  {stage:9}", ", ".join(f"{label} {len(domain.files.get(stage, []))}" for label, domain in domains))
     files = sorted({path for _, domain in domains for paths in domain.files.values() for path in paths})
-    problems += look_through(files, root)
+    broken, shapes = look_through(files, root)
+    problems += broken
+    if isinstance(found, Pairs) and found.inputs and (differ := different_shapes(found, shapes, sides(options.exp))):
+        problems.append(differ)
     for note in notes:
         print(f"  note      {note.message}")
     if isinstance(found, Pairs) and found.captions:
@@ -77,9 +81,16 @@ def rows(found: Any, kind: type[TranslationData]) -> list[tuple[str, Domain]]:
     return [*inputs, ("target" if inputs else "photograph", found.targets)]
 
 
-def look_through(files: list[Path], root: Path) -> list[str]:
-    """Decode every picture; prints sizes and modes, returns what is wrong."""
+def sides(exp: str) -> set[int]:
+    """Short sides, pixels, at which the experiment uses pictures, on the packaged base and at full size."""
+    settings = [merged(compose(exp, base).configs)["data"]["init_args"] for base in ("pocket", FULL_SIZE[0])]
+    return {init_args[name] for init_args in settings for name in ("resize", "eval_size")}
+
+
+def look_through(files: list[Path], root: Path) -> tuple[list[str], dict[Path, tuple[int, int]]]:
+    """Decode every picture; prints sizes and modes, returns what is wrong, and height and width of the others."""
     sizes: Counter[str] = Counter()
+    shapes: dict[Path, tuple[int, int]] = {}
     modes: Counter[str] = Counter()
     broken: list[str] = []
     for path in tqdm(files, unit="picture", desc="decoding", leave=False, disable=None):
@@ -92,6 +103,7 @@ def look_through(files: list[Path], root: Path) -> list[str]:
             broken.append(f"{path}: {reason(error).rpartition(': ')[2]}")
             continue
         sizes[f"{width} x {height}"] += 1
+        shapes[path] = height, width
         modes[mode] += 1
     print("  sizes    ", few(f"{size} ({count})" for size, count in sizes.most_common()) or "none")
     print("  modes    ", few(f"{mode} ({count})" for mode, count in modes.most_common()) or "none")
@@ -104,7 +116,7 @@ def look_through(files: list[Path], root: Path) -> list[str]:
         print("  unused   ", few(sorted(strangers)))
     if len(broken) > MANY:
         broken = [*broken[:MANY], f"{len(broken) - MANY} more pictures cannot be read"]
-    return broken
+    return broken, shapes
 
 
 def few(items: Iterable[str]) -> str:

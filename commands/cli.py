@@ -169,6 +169,8 @@ def _more_than_one(trainer: Any) -> bool:
         return len(devices) > 1
     if str(devices) in ("auto", "-1"):
         return trainer["accelerator"] != "cpu" and torch.cuda.device_count() > 1
+    if "," in str(devices):  # cards by number; "3," is one
+        return sum(bool(part.strip()) for part in str(devices).split(",")) > 1
     return str(devices).isdigit() and int(devices) > 1
 
 

@@ -78,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
     for loader in data.test_dataloader():
         metrics, gallery = None, Gallery()
         for batch in tqdm(loader, desc="evaluate", unit="batch", disable=None):
-            if pictures is not None and not _has(pictures, batch.direction):
+            if pictures is not None and batch.direction not in pictures.folders:
                 break
             if generator is not None and batch.direction not in generator.directions:
                 break
@@ -127,27 +127,59 @@ def _training_figures(path: Path, report: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _pictures(path: Path) -> dict[str, dict[str, Path]] | None:
-    """Pictures by direction and stem: sub-folders a2b/ and b2a/, or a flat folder for a2b; None for anything else."""
+class Pictures:
+    """Translations that some program made, found by the names of their inputs.
+
+    Args:
+        folder: with sub-folders ``a2b/`` and ``b2a/``, or all of a2b.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = {d: folder / d for d in ("a2b", "b2a") if (folder / d).is_dir()} or {"a2b": folder}
+        self.named: dict[tuple[str, str], list[Path]] = {}
+        for direction, below in self.folders.items():
+            for path in list_images(below):
+                name = path.relative_to(below).with_suffix("")
+                for key in dict.fromkeys((name.as_posix(), f"*/{name.name}")):
+                    self.named.setdefault((direction, key), []).append(path)
+        self.taken: dict[Path, str] = {}
+
+    def of(self, name: str, direction: str) -> Path:
+        """The translation of an input: of its path below its folder, or of as much of the path's end as is there.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: several could be meant, or the one was an earlier input's already.
+        """
+        parts = Path(name).with_suffix("").parts
+        keys = ["/".join(parts[k:]) for k in range(len(parts))]
+        named = ((direction, key) for key in (*keys, f"*/{parts[-1]}"))
+        found = next((self.named[key] for key in named if key in self.named), [])
+        if not found:
+            raise FileNotFoundError(
+                f"No picture for {name} ({direction}): looked for {keys[0]}.* below {self.folders[direction]}."
+            )
+        if len(found) > 1:
+            raise ValueError(f"{found[0]} and {found[1]} could both be the translation of {name}: keep one of them.")
+        other = self.taken.setdefault(found[0], name)
+        if other != name:
+            raise ValueError(
+                f"{found[0]} could be the translation of {other} and of {name}: keep the inputs' sub-folders."
+            )
+        return found[0]
+
+
+def _pictures(path: Path) -> Pictures | None:
+    """Those of a folder; None for anything else."""
     if not path.is_dir() or any(path.glob("**/adapter.json")) or not list_images(path):
         return None
-    folders = {d: path / d for d in ("a2b", "b2a") if (path / d).is_dir()} or {"a2b": path}
-    return {d: {p.stem: p for p in list_images(folder)} for d, folder in folders.items()}
-
-
-def _has(pictures: dict[str, dict[str, Path]], direction: str) -> bool:
-    return direction in pictures
+    return Pictures(path)
 
 
 def _made(pictures: Any, batch: EvaluationBatch, preprocessing: dict[str, Any]) -> torch.Tensor:
     made = []
     for name, real in zip(batch.names, batch.real, strict=True):
-        path = pictures[batch.direction].get(Path(name).stem)
-        if path is None:
-            raise FileNotFoundError(
-                f"No picture for {name} ({batch.direction}): "
-                f"looked for {Path(name).stem}.* among {len(pictures[batch.direction])} files."
-            )
+        path = pictures.of(name, batch.direction)
         picture = resize_short_side(read_image(path), preprocessing["eval_size"])
         if picture.shape != real.shape:
             raise ValueError(

@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m commands.resume",
         description="Resume a run from its last checkpoint. A finished run is extended by a new limit, "
-        "e.g. --model.init_args.max_images=4000 or --trainer.max_epochs=2.",
+        "e.g. --model.init_args.max_images=4000.",
     )
     p.add_argument("--run", required=True, metavar="FOLDER", help="runs/EXP/BASE/version_N")
     return p

@@ -25,10 +25,17 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
         except (ValueError, OSError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_gist(str(error))}", file=sys.stderr)
             return 2
 
     return guarded
+
+
+def _gist(message: str) -> str:
+    """What went wrong; a data loader puts a worker's whole traceback into the message, whose last line says it."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition("Error: ")[2] or message
 
 
 def _one_line(message: Warning | str, *args: object, **kwargs: object) -> str:

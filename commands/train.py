@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m commands.train",
         description="Train an experiment. Any further argument overrides the configuration, "
-        "e.g. --trainer.max_epochs=3 "
+        "e.g. --model.init_args.max_images=2000 "
         "--model.init_args.generator.init_args.rank_unet=8 --seed_everything=7.",
     )
     p.add_argument("--exp", required=True, metavar="NAME", help=f"one of {', '.join(names())}")

@@ -140,8 +140,9 @@ class TranslationData(LightningDataModule):
         """The training samples, asked with ``(epoch, index)``."""
         raise NotImplementedError
 
-    def collate(self, samples: list[dict[str, Any]]) -> Any:
-        """Training samples => batch."""
+    @staticmethod
+    def collate(samples: list[dict[str, Any]]) -> Any:
+        """Training samples => batch; of no object, which spawned workers would have to be sent with its trainer."""
         raise NotImplementedError
 
     def evaluation_set(self, direction: str, stage: str) -> EvaluationImages:
@@ -191,7 +192,9 @@ class TranslationData(LightningDataModule):
             start = (self.trainer.current_epoch, 0)
         self._start = (0, 0)
         length = len(samples)  # type: ignore[arg-type]
-        sampler = EpochSampler(length, self.batch_size, self.seed, rank, world_size, start)
+        # Lightning stops the shuffling of its own samplers only.
+        repeat = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        sampler = EpochSampler(length, self.batch_size, self.seed, rank, world_size, start, repeat)
         return DataLoader(
             samples,
             batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]

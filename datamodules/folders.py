@@ -186,7 +186,8 @@ class EvaluationImages(Dataset[dict[str, Any]]):
         """Twelve hex digits over names and sizes, in order: which images these are, wherever their folder lies."""
         digest = hashlib.sha256()
         for index, shape in enumerate(self.shapes()):
-            digest.update(f"{self.images.name(index)} {shape}\n".encode())
+            # Names from old archives may be no UTF-8; they have a place in a digest all the same.
+            digest.update(f"{self.images.name(index)} {shape}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()[:12]
 
     def __getitem__(self, index: int) -> dict[str, Any]:

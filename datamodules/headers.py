@@ -102,16 +102,16 @@ def read_header(path: Path) -> tuple[int, int]:
         ValueError: it ends early.
         OSError: it is no picture.
     """
-    with Image.open(path) as header:
-        width, height = header.size
+    with path.open("rb") as file, Image.open(file) as header:
         if header.format == "PNG":
             orientation = _png_orientation(path)
         else:
-            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
             if header.format not in ("JPEG", "MPO"):
-                header.load()
+                header.load()  # turns a TIFF upright and takes its tag away
             elif not _jpeg_ends(path):
                 raise ValueError("cut off: its end marker is missing")
+            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+        width, height = header.size
     return (width, height) if orientation >= 5 else (height, width)
 
 

@@ -27,14 +27,21 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the images below a folder, sub-folders included, in one order on every machine.
+    """List the images below a folder, sub-folders and links to folders included, in one order on every machine.
 
     Hidden files, and files in hidden folders, do not count.
     """
     folder = Path(folder)
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
+    found: list[Path] = []
+    for parent, below, files in os.walk(folder, followlinks=True):
+        # A link back to a folder above would be followed for ever.
+        above = {os.path.realpath(path) for path in (parent, *Path(parent).parents)}
+        below[:] = [
+            n for n in below if not n.startswith(".") and os.path.realpath(os.path.join(parent, n)) not in above
+        ]
+        found += [Path(parent, n) for n in files if not n.startswith(".")]
+    pictures = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(pictures, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def from_pixels(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
@@ -84,7 +91,8 @@ def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
     pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
-    return _oriented(pixels.astype(np.uint16), orientation)
+    # cv2 has turned a TIFF upright by itself.
+    return _oriented(pixels.astype(np.uint16), 1 if header.format == "TIFF" else orientation)
 
 
 def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
@@ -97,7 +105,8 @@ def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16
 
 def _decode(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     # (H, W, 3) or, where the file knows transparency, (H, W, 4)
-    with Image.open(path) as header:
+    # Opened here: files that PIL opens itself it maps into memory, and then turns TIFFs the wrong way.
+    with path.open("rb") as file, Image.open(file) as header:
         if header.mode == "F":
             raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
         deep = _read_16_bit(path, header)

@@ -219,31 +219,46 @@ def _matched(root: Path, stage: str, inputs: list[Path], targets: list[Path]) ->
 def find_photographs(root: Path, seed: int) -> Pairs:
     """Photographs in ``train/`` (``val/``, ``test/``), or anywhere below the folder, to compute inputs from.
 
-    Where no folder says what is tested, a seeded tenth is kept back for it, and another for validation.
+    Without ``train/``, what lies in neither ``val/`` nor ``test/`` trains; without any of the three, a seeded tenth is
+    kept back for testing, and another for validation.
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: captions are given, and none belongs to a picture.
     """
     folder = root / "train"
     found = {stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()}
     if not folder.is_dir():
-        photographs = list_images(root)
-        if not photographs:
-            raise FileNotFoundError(
-                f"No pictures in {root}: looked for train_A and train_B (pairs), train/ and test/ (photographs), or "
-                "pictures anywhere below it."
-            )
         folder = root
-        kept, test = hold_out(photographs, seed + 1, f"{root}")
-        found = {"train": kept, "test": test}
-    elif not found["train"]:
-        raise FileNotFoundError(f"No pictures in {folder}: put the training photographs there.")
+        apart = {path for files in found.values() for path in files}
+        found["train"] = [path for path in list_images(root) if path not in apart]
+        if found["train"] and not apart:
+            found["train"], found["test"] = hold_out(found["train"], seed + 1, f"{root}")
+    if not found["train"]:
+        raise FileNotFoundError(
+            f"No pictures to train on in {folder}: looked for train_A and train_B (pairs), train/ and test/ "
+            "(photographs), or pictures anywhere below it."
+            if folder == root
+            else f"No pictures in {folder}: put the training photographs there."
+        )
     files, fallback = complete(found, seed, f"{folder}")
-    captions = {k: v for name in FOLDER_NAMES.values() for k, v in read_captions(root, name).items()}
-    return Pairs(
-        Domain(dict.fromkeys(STAGES, root), files, fallback),
-        captions={stage: [caption_of(path.relative_to(root), captions) for path in files[stage]] for stage in STAGES},
-    )
+    return Pairs(Domain(dict.fromkeys(STAGES, root), files, fallback), captions=_captions_of_photographs(root, files))
+
+
+def _captions_of_photographs(root: Path, files: Mapping[str, list[Path]]) -> dict[str, list[str | None]]:
+    """By stage.  A bare name means the picture in the file's own folder: splits often number theirs alike."""
+    given = {name: read_captions(root, name) for name in FOLDER_NAMES.values()}
+    every = given["test"] | given["val"] | given["train"]
+
+    def own(name: Path) -> str | None:
+        return caption_of(name, given.get(name.parts[0], every)) or every.get(name.as_posix())
+
+    found = {stage: [own(path.relative_to(root)) for path in files[stage]] for stage in STAGES}
+    if every and not any(caption for captions in found.values() for caption in captions):
+        raise ValueError(
+            f"No name in the captions of {root} is one of its pictures; the first is {next(iter(every))!r}."
+        )
+    return found
 
 
 def read_prompt(root: Path, letter: str) -> str | None:

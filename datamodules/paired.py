@@ -1,5 +1,6 @@
 """Inputs with their targets: two folders of equal names, and what the tasks on photographs share."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,30 @@ from datamodules.folders import EvaluationImages, FileImages, Images, PairedFold
 from datamodules.images import resized_shape
 from datamodules.kept import KeptScenes
 from datamodules.layouts import STAGES, Pairs, find_pairs, find_photographs, has_domains
+
+
+def different_shapes(pairs: Pairs, sizes: Mapping[Path, tuple[int, int]], resized: Iterable[int]) -> str | None:
+    """What is wrong with pairs whose input and target would differ in shape; None where all will do.
+
+    Args:
+        pairs: with inputs.
+        sizes: height and width of each file; pairs of others are left out.
+        resized: short sides, pixels, at which the pictures are used.
+    """
+    assert pairs.inputs is not None
+    known = [
+        (i, t)
+        for stage, files in pairs.inputs.files.items()
+        for i, t in zip(files, pairs.targets.files[stage], strict=True)
+        if i in sizes and t in sizes
+    ]
+    differ = [
+        f"{i} ({sizes[i][1]} x {sizes[i][0]}) and {t} ({sizes[t][1]} x {sizes[t][0]})"
+        for side in resized
+        for i, t in known
+        if resized_shape(*sizes[i], side) != resized_shape(*sizes[t], side)
+    ]
+    return f"Pairs must have one shape, these differ: {'; '.join(list(dict.fromkeys(differ))[:3])}." if differ else None
 
 
 class PairedImages(TranslationData):
@@ -58,8 +83,8 @@ class PairedImages(TranslationData):
         pairs = self.list_files(root, self.seed)
         domains = [pairs.targets, *([pairs.inputs] if pairs.inputs else [])]
         sizes = self.checked([path for domain in domains for files in domain.files.values() for path in files])
-        if pairs.inputs:
-            self._check_shapes(pairs, sizes)
+        if pairs.inputs and (differ := different_shapes(pairs, sizes, (self.transform.resize, self.eval_size))):
+            raise ValueError(differ)
         self.computed = None if pairs.inputs else self.contour
         used = {stage: self.chosen(stage, len(pairs.targets.files[stage])) for stage in STAGES}
         images: list[dict[str, Images]] = [
@@ -73,18 +98,6 @@ class PairedImages(TranslationData):
         self.inputs: dict[str, Images] | None = images[1] if pairs.inputs else None
         self.captions = {stage: [pairs.captions[stage][k] or self.caption for k in used[stage]] for stage in STAGES}
         self.test_is_validation = pairs.targets.test_is_validation
-
-    def _check_shapes(self, pairs: Pairs, sizes: dict[Path, tuple[int, int]]) -> None:
-        assert pairs.inputs is not None
-        differ = [
-            f"{i} ({sizes[i][1]} x {sizes[i][0]}) and {t} ({sizes[t][1]} x {sizes[t][0]})"
-            for stage in STAGES
-            for i, t in zip(pairs.inputs.files[stage], pairs.targets.files[stage], strict=True)
-            for size in (self.transform.resize, self.eval_size)
-            if resized_shape(*sizes[i], size) != resized_shape(*sizes[t], size)
-        ]
-        if differ:
-            raise ValueError(f"Pairs must have one shape, these differ: {'; '.join(list(dict.fromkeys(differ))[:3])}.")
 
     def prepare_scenes(self, size: int) -> None:
         """Render photographs to compute inputs from.
@@ -118,7 +131,8 @@ class PairedImages(TranslationData):
             self.targets["train"], inputs, contour, captions, self.transform, self.seed, self.stochastic
         )
 
-    def collate(self, samples: list[dict[str, Any]]) -> PairedBatch:
+    @staticmethod
+    def collate(samples: list[dict[str, Any]]) -> PairedBatch:
         """Training samples => batch."""
         return collate_paired(samples)
 

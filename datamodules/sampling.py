@@ -36,6 +36,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: this process.
         world_size: processes.
         start: epoch, and batches of that epoch that were trained on before the interruption and are skipped.
+        repeat: every epoch is the first one again, for training that should overfit.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         start: tuple[int, int] = (0, 0),
+        repeat: bool = False,
     ) -> None:
         self.length, self.batch_size, self.seed, self.rank, self.world_size = length, batch_size, seed, rank, world_size
         self.batches = max(1, length // (batch_size * world_size))
-        self.start = start
+        self.start, self.repeat = start, repeat
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,16 +63,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
+        skipped = self.start[1] * self.batch_size if self.epoch == self.start[0] else 0
+        epoch = 0 if self.repeat else self.epoch
         order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
         order = np.resize(order, self.batches * self.batch_size * self.world_size)
-        skipped = self.start[1] * self.batch_size if epoch == self.start[0] else 0
         for index in order[self.rank :: self.world_size][skipped:]:
             yield epoch, int(index)
 
 
 class ShapeBatches(Sampler[list[int]]):
     """Batches of images of equal shape; every image is in exactly one batch of one rank.
+
+    A rank beyond the number of images gets one of them again, which metrics count once by its index: Lightning skips
+    the evaluation of a rank without batches, and the others would wait for it for ever.
 
     Args:
         shapes: of each image.
@@ -81,7 +86,7 @@ class ShapeBatches(Sampler[list[int]]):
 
     def __init__(self, shapes: Sequence[tuple[int, int]], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         alike: dict[tuple[int, int], list[int]] = {}
-        for index in range(rank, len(shapes), world_size):
+        for index in range(rank, len(shapes), world_size) or range(rank % len(shapes), len(shapes), len(shapes)):
             alike.setdefault(shapes[index], []).append(index)
         self.batches = [group[k : k + batch_size] for group in alike.values() for k in range(0, len(group), batch_size)]
 

@@ -105,7 +105,8 @@ class UnpairedImages(TranslationData):
         """Samples of both domains."""
         return UnpairedFolder(self.images["train"]["a"], self.images["train"]["b"], self.transform, self.seed)
 
-    def collate(self, samples: list[dict[str, Any]]) -> UnpairedBatch:
+    @staticmethod
+    def collate(samples: list[dict[str, Any]]) -> UnpairedBatch:
         """Training samples => batch."""
         return collate_unpaired(samples)
 

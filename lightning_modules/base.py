@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -103,6 +104,10 @@ class TranslationModule(LightningModule):
         """Refuse what would silently ruin training; one that was resumed after its last batch has none to add."""
         if self.max_images is not None and self.images_seen >= self.max_images:
             self.trainer.should_stop = True
+            rank_zero_info(
+                f"nothing left to train: {self.images_seen} images are seen and max_images is {self.max_images}; "
+                f"more of them extend the run (--model.init_args.max_images={2 * self.images_seen})"
+            )
         if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
             raise ValueError(
                 f"precision {self.trainer.precision} is refused: trained weights stay float32 and "

@@ -3,6 +3,7 @@
 import pytest
 
 from commands.cli import ParsedOnly
+from commands.terminal import user_errors
 from commands.train import configuration
 
 KEYS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
@@ -13,3 +14,24 @@ def test_a_limit_of_one_is_one_batch_and_not_all_of_them(text, value, tmp_path):
     _, _, words = configuration(["--exp=clear2foggy", *(f"--trainer.{key}={text}" for key in KEYS)])
     trainer = ParsedOnly(tmp_path, words).config["trainer"]
     assert [(trainer[key], type(trainer[key])) for key in KEYS] == [(value, type(value))] * len(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("devices", "several"), [("1", False), ("2", True), ("0,1", True), ("3,", False), ("[0,2]", True), ("[1]", False)]
+)
+def test_cards_chosen_by_number_are_several_too(devices, several, tmp_path):
+    """Two optimisers need DDP to look for unused parameters, which its plain form does not."""
+    _, _, words = configuration(["--exp=clear2foggy", f"--trainer.devices={devices}"])
+    assert (ParsedOnly(tmp_path, words).config["trainer"]["strategy"] != "auto") is several
+
+
+def test_a_workers_error_is_one_line(capsys):
+    @user_errors
+    def command():
+        raise ValueError(
+            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            '  File "x.py", line 1, in y\nValueError: Cannot read a.png as an image: broken: data\n'
+        )
+
+    assert command() == 2
+    assert capsys.readouterr().err == "error: Cannot read a.png as an image: broken: data\n"

@@ -270,6 +270,15 @@ def test_unreadable_pictures_are_named_after_a_full_decode(tmp_path, capsys):
     assert said.count("problem: ") == 2
 
 
+def test_pairs_of_two_shapes_are_a_problem(tmp_path, capsys):
+    root = folder(tmp_path / "in", train_A=9, train_B=9)
+    (root / "train_A" / "5.png").write_bytes(picture(5, (40, 64)))
+    assert check("edge2image", root) == 1
+    said = capsys.readouterr().out
+    assert "one shape" in said
+    assert "train_A/5.png" in said
+
+
 def test_missing_partners_are_a_problem_and_missing_folders_an_error(tmp_path, capsys):
     root = folder(tmp_path / "in", train_A=9, train_B=10)
     assert check("edge2image", root) == 1

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from commands import compare, evaluate, resume, train, translate
 from commands.cli import TrainCLI
+from datamodules.images import write_image
 from networks.features import load_features
 from networks.weights import load_trained
 
@@ -282,6 +283,23 @@ def test_evaluate_measures_pictures_of_any_other_program(finished, folder_of_two
     scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["a2b"]
     assert scores["fid"] == pytest.approx(scores["copy_input"]["fid"])
     assert scores["identity_gap"] == pytest.approx(0, abs=1e-6)
+
+
+def test_pictures_are_found_by_path_before_name(tmp_path):
+    for name in ("a/0.png", "b/0.png", "1.png", "b/2.png"):
+        write_image(tmp_path / name, torch.zeros(3, 4, 4))
+    pictures = evaluate.Pictures(tmp_path)
+    assert pictures.of("test/a/0.jpg", "a2b") == tmp_path / "a" / "0.png"
+    assert pictures.of("test/b/0.jpg", "a2b") == tmp_path / "b" / "0.png"
+    assert pictures.of("c/1.jpg", "a2b") == tmp_path / "1.png"
+    assert pictures.of("2.jpg", "a2b") == tmp_path / "b" / "2.png"
+    for name, error, words in (
+        ("3.jpg", FileNotFoundError, "No picture for 3.jpg"),
+        ("0.jpg", ValueError, "could both be the translation of 0.jpg"),
+        ("d/1.jpg", ValueError, "translation of c/1.jpg and of d/1.jpg"),
+    ):
+        with pytest.raises(error, match=words):
+            pictures.of(name, "a2b")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ SCENES = {**SMALL, "train_scenes": 6, "val_scenes": 3, "test_scenes": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")
 
 
-def as_rank(data, rank, world_size):
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, current_epoch=0)
+def as_rank(data, rank, world_size, overfit_batches=0):
+    data.trainer = SimpleNamespace(
+        global_rank=rank, world_size=world_size, current_epoch=0, overfit_batches=overfit_batches
+    )
     return data
 
 
@@ -107,9 +109,38 @@ def test_evaluation_images_are_whole_grouped_by_shape_and_not_repeated(tmp_path)
 
 def test_ranks_share_evaluation_images_without_padding(tmp_path):
     shapes = [(8, 8), (8, 9), (8, 8)]
-    for world_size in (1, 2, 5):
+    for world_size in (1, 2, 3):
         shares = [list(ShapeBatches(shapes, 2, rank, world_size)) for rank in range(world_size)]
         assert sorted(index for share in shares for batch in share for index in batch) == [0, 1, 2]
+
+
+def test_a_rank_beyond_the_images_repeats_one():
+    """Without a batch Lightning would skip its evaluation, and the other ranks would wait for it."""
+    shapes = [(8, 8), (8, 9), (8, 8)]
+    assert [list(ShapeBatches(shapes, 2, rank, 8)) for rank in range(8)] == [[[rank % 3]] for rank in range(8)]
+
+
+def test_spawned_workers_get_no_trainer(tmp_path):
+    domains(tmp_path / "unpaired", train_A=6, train_B=6)
+    domains(tmp_path / "photographs", train=6, test=2)
+    for data in (
+        UnpairedImages(root=str(tmp_path / "unpaired"), **SMALL),
+        PairedImages(root=str(tmp_path / "unpaired"), **SMALL),
+        EdgeToImage(root=str(tmp_path / "photographs"), **SMALL),
+        HorseZebra(**SCENES),
+    ):
+        as_rank(data, 0, 1).trainer.model = lambda: "cannot be pickled"
+        for loader in (data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()):
+            pickle.dumps((loader.dataset, loader.collate_fn))
+
+
+def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path):
+    domains(tmp_path, train_A=8, train_B=8)
+    data = UnpairedImages(root=str(tmp_path), **SMALL)
+    for fraction, same in ((0, False), (2, True)):
+        loader = as_rank(data, 0, 1, fraction).train_dataloader()
+        first, second = (epoch(loader, number) for number in (0, 1))
+        assert all(torch.equal(a.real_a, b.real_a) for a, b in zip(first, second, strict=True)) is same
 
 
 def test_reference_is_the_whole_target_domain(tmp_path):
@@ -199,6 +230,31 @@ def test_captions_that_fit_no_picture_are_refused(tmp_path):
     (tmp_path / "train_prompts.json").write_text('["x"]')
     with pytest.raises(ValueError, match=r"train_prompts\.json does not hold captions"):
         PairedImages(root=str(tmp_path), **SMALL)
+
+
+def test_photographs_of_two_splits_may_have_equal_names(tmp_path):
+    domains(tmp_path, train=6, test=2)
+    for split in ("train", "test"):
+        captions = {f"{k:03d}.png": f"{split} {k}" for k in range(6)}
+        (tmp_path / f"{split}_prompts.json").write_text(json.dumps(captions))
+    data = EdgeToImage(root=str(tmp_path), **SMALL)
+    for stage, captions in data.captions.items():
+        expected = [data.targets[stage].name(k).removesuffix(".png").split("/") for k in range(len(captions))]
+        assert captions == [f"{split} {int(number)}" for split, number in expected]
+    (tmp_path / "test_prompts.json").unlink()
+    assert EdgeToImage(root=str(tmp_path), **SMALL).captions["test"] == ["a photograph"] * 2
+    (tmp_path / "train_prompts.json").write_text('{"other.png": "x"}')
+    with pytest.raises(ValueError, match=r"'other\.png'"):
+        EdgeToImage(root=str(tmp_path), **SMALL)
+
+
+def test_photographs_kept_back_in_a_folder_do_not_train(tmp_path):
+    domains(tmp_path, **{".": 12, "test": 3})
+    data = EdgeToImage(root=str(tmp_path), **SMALL)
+    found = {stage: {images.name(k) for k in range(len(images))} for stage, images in data.targets.items()}
+    assert found["test"] == {f"test/{k:03d}.png" for k in range(3)}
+    assert len(found["train"] | found["validate"]) == 12
+    assert not found["test"] & (found["train"] | found["validate"])
 
 
 @pytest.mark.parametrize("kind, lines", [(EdgeToImage, canny_edges), (SketchToImage, sketch_lines)])

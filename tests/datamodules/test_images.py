@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from datamodules.contours import canny_edges, sketch_lines
+from datamodules.headers import read_header
 from datamodules.images import (
     TrainTransform,
     from_pixels,
@@ -92,8 +93,15 @@ def test_pictures_are_turned_upright(orientation, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "8.png", exif=exif)
     reference = to_pixels(read_image(tmp_path / "8.png"))[..., 0]
     assert reference.shape == ((3, 2) if orientation > 4 else (2, 3))
-    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png", exif=exif)
-    assert np.array_equal(to_pixels(read_image(tmp_path / "16.png"))[..., 0], reference)
+    for name, array in {
+        "16.png": pixels.astype(np.uint16) * 257,
+        "8.tif": pixels,
+        "rgb.tif": np.stack([pixels] * 3, axis=2),
+        "16.tif": pixels.astype(np.uint16) * 257,
+    }.items():
+        Image.fromarray(array).save(tmp_path / name, exif=exif)
+        assert np.array_equal(to_pixels(read_image(tmp_path / name))[..., 0], reference), name
+        assert read_header(tmp_path / name) == reference.shape, name
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -124,6 +132,16 @@ def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path):
         save(tmp_path / name)
     (tmp_path / "notes.txt").touch()
     assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.png", "b/0.png", "b/1.PNG"]
+
+
+def test_linked_folders_are_listed_and_a_link_back_is_not_followed(tmp_path):
+    save(tmp_path / "elsewhere" / "0.png")
+    save(tmp_path / "data" / "own" / "1.png")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "own" / "back").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
+    listed = [path.relative_to(tmp_path / "data").as_posix() for path in list_images(tmp_path / "data")]
+    assert listed == ["linked/0.png", "own/1.png"]
 
 
 def test_resizing_is_antialiased_and_stays_in_range():
