@@ -35,7 +35,7 @@ def list_images(folder: str | Path) -> list[Path]:
     found: list[Path] = []
     for parent, below, files in os.walk(folder, followlinks=True):
         # A link back to a folder above would be followed for ever.
-        above = {os.path.realpath(path) for path in (parent, *Path(parent).parents)}
+        above = {os.path.realpath(path) for path in (parent, *map(str, Path(parent).parents))}
         below[:] = [
             n for n in below if not n.startswith(".") and os.path.realpath(os.path.join(parent, n)) not in above
         ]
