@@ -138,8 +138,10 @@ class TrainCLI(LightningCLI):
         logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
         last: Any = RunFolder(str(self.run_folder))
         trainer = super().instantiate_trainer(logger=logger, **kwargs)
-        # Before ModelCheckpoint, so that a best checkpoint is never newer than last.ckpt.
-        trainer.callbacks.insert(0, last)  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        alarms = [c for c in callbacks if isinstance(c, CollapseAlarm)]
+        # The alarm's counts of a validation go into last.ckpt; a best checkpoint is never newer than that.
+        callbacks[:] = [*alarms, last, *(c for c in callbacks if c not in alarms)]
         return trainer
 
 

@@ -126,7 +126,7 @@ def _figures(cli: TrainCLI) -> dict[str, Any]:
         "batches": model.batches_seen,
         "wall_s": throughput.wall_s,
         "seconds_per_batch": throughput.seconds_per_batch,
-        "peak_memory_mb": throughput.peak_memory_mb(),
+        "peak_memory_mb": throughput.peak_memory_mb,
         "trainable_parameters": sum(p.numel() for p in model.generator.parameters() if p.requires_grad),
         **describe(model.generator, model.card),
         **evaluation.results,

@@ -84,6 +84,7 @@ class TranslationModule(LightningModule):
         self.images_seen = 0
         self.batches_seen = 0
         self._rng: list[dict[str, Any]] | None = None
+        self._gradients: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Generator's optimiser, its skip convolutions in a group of their own; then the discriminators'."""
@@ -212,10 +213,17 @@ class TranslationModule(LightningModule):
             logger.log_metrics(scalars, step=self.images_seen)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """The first batch after a resume starts from the random states that the checkpoint held."""
+        """The first batch after a resume starts from the random states and gradients that the checkpoint held."""
         if self._rng is not None:
             set_random_states(self._rng, self.trainer.global_rank)
             self._rng = None
+        for name, gradient in self._gradients.items():
+            parameter = self.get_parameter(name)
+            parameter.grad = gradient.to(parameter.device)
+        self._gradients = {}
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients that batches before a validation left for the next step; Lightning would drop them."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
@@ -223,6 +231,8 @@ class TranslationModule(LightningModule):
         checkpoint["adapter"] = adapter_card(self.generator, self.full_card)
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
         checkpoint["rng"] = random_states()
+        # Between two steps of `accumulate` batches: what the next step already has.
+        checkpoint["gradients"] = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names and shapes must be exactly this module's.
@@ -240,6 +250,7 @@ class TranslationModule(LightningModule):
         self.images_seen = checkpoint["progress"]["images_seen"]
         self.batches_seen = checkpoint["progress"]["batches_seen"]
         self._rng = checkpoint["rng"]
+        self._gradients = checkpoint.get("gradients", {})  # older checkpoints hold none
 
     @property
     def training_features(self) -> list[str]:

@@ -1,6 +1,7 @@
 """CycleGAN-Turbo: unpaired translation with one generator for both directions (arXiv 2403.12036, Sec. 3.2)."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import EvaluationBatch, Translation, UnpairedBatch
 from lightning_modules.base import TranslationModule
-from losses.adversarial import discriminator_loss, generator_loss
+from losses.adversarial import fake_half, generator_loss, real_half
 from losses.reconstruction import PerceptualDistance, l1
 from losses.totals import weighted_total
 from networks import ImageTranslator
@@ -232,17 +233,26 @@ class CycleGANTurbo(TranslationModule):
         self.optimise(0, total)
 
     def _step_discriminators(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor, together: bool) -> Pictures:
+        """One step on reals and fakes together, or one on the fakes and then one on the reals."""
         if not self._wants("disc"):
             return {}
-        real_b = self.discriminators["a2b"](batch.real_b, batch.seed)
-        real_a = self.discriminators["b2a"](batch.real_a, batch.seed)
-        logits_b = self.discriminators["a2b"](fake_b, batch.seed)
-        logits_a = self.discriminators["b2a"](fake_a, batch.seed)
-        terms = {"disc_a2b": discriminator_loss(real_b, logits_b), "disc_b2a": discriminator_loss(real_a, logits_a)}
-        total = weighted_total(terms, {name: self.weights[name] for name in terms})
-        self.check_finite(total, terms, batch.names)
-        self.optimise(1, total)
-        return terms
+
+        def judged(half: Callable[[list[Tensor]], Tensor], b: Tensor, a: Tensor) -> Pictures:
+            pictures = {"a2b": b, "b2a": a}
+            return {f"disc_{d}": half(self.discriminators[d](x, batch.seed)) for d, x in pictures.items()}
+
+        def step(terms: Pictures) -> Pictures:
+            total = weighted_total(terms, {name: self.weights[name] for name in terms})
+            self.check_finite(total, terms, batch.names)
+            self.optimise(1, total)
+            return {name: term.detach() for name, term in terms.items()}
+
+        if together:
+            real, fake = judged(real_half, batch.real_b, batch.real_a), judged(fake_half, fake_b, fake_a)
+            return step({name: real[name] + fake[name] for name in real})
+        fake = step(judged(fake_half, fake_b, fake_a))
+        real = step(judged(real_half, batch.real_b, batch.real_a))
+        return {name: real[name] + fake[name] for name in real}
 
     # Lightning expects tensors or dicts of a step; callbacks here read one typed object.
     def validation_step(  # type: ignore[override]

@@ -28,7 +28,17 @@ def discriminator_loss(real_logits: list[Tensor], fake_logits: list[Tensor], rea
     Returns:
         Scalar, 0 or more; lower tells apart better.
     """
-    return 0.5 * _towards(real_logits, real_label) + 0.5 * _towards(fake_logits, 0.0)
+    return real_half(real_logits, real_label) + fake_half(fake_logits)
+
+
+def real_half(real_logits: list[Tensor], real_label: float = 1.0) -> Tensor:
+    """The part of `discriminator_loss` that real images give, for a step of its own."""
+    return 0.5 * _towards(real_logits, real_label)
+
+
+def fake_half(fake_logits: list[Tensor]) -> Tensor:
+    """The part of `discriminator_loss` that translations give, for a step of its own."""
+    return 0.5 * _towards(fake_logits, 0.0)
 
 
 def _towards(logits: list[Tensor], label: float) -> Tensor:

@@ -149,7 +149,7 @@ def _vae(generator: OneStepGenerator, direction: str) -> dict[str, Tensor]:
     factor = settings["alpha_vae"] / ALPHA
 
     def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-        return name.replace(".default.", ".vae_skip."), _own(tensor) * (factor if ".lora_B." in name else 1)
+        return name.replace(".default.", ".vae_skip."), _own(tensor) * (factor if ".lora_B." in f".{name}" else 1)
 
     held = dict(renamed(name, tensor) for name, tensor in autoencoder.vae.state_dict().items())
     for k, (weight, down, up) in enumerate(_skips(autoencoder, settings["rank_vae"], renamed), start=1):

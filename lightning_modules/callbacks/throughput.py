@@ -13,7 +13,7 @@ class Throughput(Callback):
     """Logs ``perf/{images_per_s,seconds_per_batch,peak_memory_mb}`` and keeps the sums for metrics.json.
 
     Times are of whole batches on this rank, from start to end of the training step, the wait for data included.  Peak
-    memory is the device's on CUDA, else the process's resident set.
+    memory is the device's on CUDA, without that of validations; else the process's resident set, which knows no parts.
     """
 
     def __init__(self) -> None:
@@ -23,18 +23,22 @@ class Throughput(Callback):
         self._started: float | None = None
         self._last: float | None = None
         self._window = [0, 0.0, 0]  # batches, seconds, images at the last log
+        self.peak_memory_mb = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wall time runs from here, validation included."""
         self._started = time.perf_counter()
+        self._window = [self.batches, 0.0, int(pl_module.images_seen)]  # type: ignore[arg-type]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Testing afterwards is not fitting."""
         self.wall_before, self._started = self.wall_s, None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The clock runs from here, so that the first batch's loading counts."""
+        """The clock runs from here, so that the first batch's loading counts; so does the device's peak."""
         self._last = time.perf_counter()
+        if _on_cuda():
+            torch.cuda.reset_peak_memory_stats()
 
     on_validation_end = on_train_epoch_start
 
@@ -47,6 +51,7 @@ class Throughput(Callback):
         self._last = now
         self.batches += 1
         self.seconds += spent
+        self.peak_memory_mb = max(self.peak_memory_mb, _peak_memory_mb())
         batches, _, images = self._window
         self._window[1] += spent
         if self.batches - batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -56,18 +61,11 @@ class Throughput(Callback):
         scalars = {
             "perf/images_per_s": (seen - images) / span,
             "perf/seconds_per_batch": span / (self.batches - batches),
-            "perf/peak_memory_mb": self.peak_memory_mb(),
+            "perf/peak_memory_mb": self.peak_memory_mb,
         }
         self._window = [self.batches, 0.0, seen]
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=seen)
-
-    def peak_memory_mb(self) -> float:
-        """Most memory held at once, in MiB."""
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            return torch.cuda.max_memory_allocated() / 2**20
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
     @property
     def seconds_per_batch(self) -> float | None:
@@ -81,10 +79,27 @@ class Throughput(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums go on over a resume."""
-        return {"batches": self.batches, "seconds": self.seconds, "wall_s": self.wall_s}
+        return {
+            "batches": self.batches,
+            "seconds": self.seconds,
+            "wall_s": self.wall_s,
+            "peak_memory_mb": self.peak_memory_mb,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the sums of the interrupted run."""
         self.batches, self.seconds = state_dict["batches"], state_dict["seconds"]
         self.wall_before = state_dict["wall_s"]
-        self._window = [self.batches, 0.0, self._window[2]]
+        self.peak_memory_mb = state_dict.get("peak_memory_mb", 0.0)  # older checkpoints do not hold it
+
+
+def _on_cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def _peak_memory_mb() -> float:
+    """Most memory held at once, in MiB."""
+    if _on_cuda():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

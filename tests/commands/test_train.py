@@ -47,10 +47,10 @@ def same(a, b, path=""):
         assert a == b, path
 
 
-@pytest.mark.parametrize("stop", [2, 6, 7])
-def test_resume_equals_no_interruption(stop, two_level_base, folder_of_two_domains, tmp_path):
-    """Six images make an epoch: stopped within the first, at its end, within the second."""
-    more = ("--trainer.val_check_interval=2", *chosen("min"))
+@pytest.mark.parametrize(("stop", "accumulate"), [(2, 1), (6, 1), (7, 1), (3, 2)])
+def test_resume_equals_no_interruption(stop, accumulate, two_level_base, folder_of_two_domains, tmp_path):
+    """Six images make an epoch: stopped within the first, at its end, within the second, between two of a step."""
+    more = ("--trainer.val_check_interval=2", f"--model.init_args.accumulate={accumulate}", *chosen("min"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     end = "--model.init_args.max_images=9"
     assert train.main(arguments(two_level_base, folder_of_two_domains, whole, *more, end)) == 0
@@ -58,12 +58,22 @@ def test_resume_equals_no_interruption(stop, two_level_base, folder_of_two_domai
     assert train.main(arguments(two_level_base, folder_of_two_domains, broken, *more, cut)) == 0
     assert resume.main([f"--run={broken}", end]) == 0
     a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, broken))
-    for key in ("state_dict", "optimizer_states", "progress", "rng"):
+    for key in ("state_dict", "optimizer_states", "progress", "rng", "gradients"):
         same(a[key], b[key], key)
+    assert bool(a["gradients"]) is (accumulate == 2)
     x, y = (json.loads((f / "metrics.json").read_text()) for f in (whole, broken))
     assert (x["a2b"], x["b2a"], x["images_seen"]) == (y["a2b"], y["b2a"], 9)
     assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-2.ckpt"
     same(load_file(whole / "adapter" / "adapter.safetensors"), load_file(broken / "adapter" / "adapter.safetensors"))
+
+
+def test_the_last_checkpoint_holds_the_alarms_count_of_its_own_validation(
+    two_level_base, folder_of_two_domains, tmp_path
+):
+    more = ("--trainer.val_check_interval=1", "--model.init_args.max_images=2", "--collapse_alarm.diversity_floor=1e9")
+    assert train.main(arguments(two_level_base, folder_of_two_domains, tmp_path / "run", *more)) == 0
+    states = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert states["CollapseAlarm"]["below"]["mode_collapse_a2b"] == 2
 
 
 def test_the_run_folder_is_complete(finished):

@@ -1,5 +1,6 @@
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,3 +146,43 @@ def test_throughput_counts_batches_and_goes_on_after_a_resume(unpaired):
     assert second.batches == 8
     assert second.seconds > first.seconds
     assert second.seconds_per_batch == pytest.approx(second.seconds / 8)
+
+
+def images_per_s(module, callback):
+    """As logged after one batch of a second."""
+    logged = {}
+    logger = SimpleNamespace(log_metrics=lambda scalars, step: logged.update(scalars))
+    trainer = SimpleNamespace(loggers=[logger], log_every_n_steps=1)
+    callback.on_fit_start(trainer, module)
+    callback._last = time.perf_counter() - 1
+    module.images_seen += 2
+    callback.on_train_batch_end(trainer, module, None, None, 0)
+    return logged["perf/images_per_s"]
+
+
+def test_speed_after_a_resume_is_that_of_its_own_images():
+    callback, module = Throughput(), SimpleNamespace(images_seen=20_000)
+    callback.load_state_dict({"batches": 10_000, "seconds": 9e3, "wall_s": 1e4})
+    assert images_per_s(module, callback) == pytest.approx(2, rel=0.1)
+
+
+def test_peak_memory_of_a_gpu_is_that_of_training(monkeypatch):
+    now = {"peak": 0}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: now["peak"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: now.update(peak=2**20))
+    callback, trainer = Throughput(), SimpleNamespace(loggers=[], log_every_n_steps=1)
+    module = SimpleNamespace(images_seen=0)
+    callback.on_fit_start(trainer, module)
+    for peak in (3, 5, 4):  # the validations between them take more
+        callback.on_train_epoch_start(trainer, module)
+        assert now["peak"] == 2**20
+        now["peak"] = peak * 2**20
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+        now["peak"] = 9 * 2**20
+        callback.on_validation_end(trainer, module)
+    assert callback.peak_memory_mb == 5
+    again = Throughput()
+    again.load_state_dict(callback.state_dict())
+    assert again.peak_memory_mb == 5

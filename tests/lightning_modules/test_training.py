@@ -125,6 +125,14 @@ def test_accumulation_steps_every_second_batch(unpaired):
     assert any(not torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
+def test_a_validation_keeps_the_gradients_of_half_a_step(unpaired):
+    module = unpaired(accumulate=2)
+    fit(module, [unpaired_batch(1)])
+    held = grads(module)
+    module.on_validation_model_zero_grad()  # Lightning's own sets them to None
+    assert held and grads(module).keys() == held.keys()
+
+
 def test_clipping_bounds_the_generators_gradient(unpaired, monkeypatch):
     norms = []
     step = torch.optim.AdamW.step
@@ -137,6 +145,16 @@ def test_clipping_bounds_the_generators_gradient(unpaired, monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     fit(unpaired(clip_norm=1e-3), [unpaired_batch(1)])
     assert norms and max(norms) <= 1.001e-3
+
+
+@pytest.mark.parametrize(("update", "steps"), [("fused", "gd"), ("split", "gd"), ("sequential", "gggdd")])
+def test_optimiser_steps_of_a_batch(unpaired, monkeypatch, update, steps):
+    module = unpaired(update=update)
+    taken = []
+    step = module.step
+    monkeypatch.setattr(module, "step", lambda which: [taken.append("gd"[which]), step(which)])
+    fit(module, [unpaired_batch(1)])
+    assert "".join(taken) == steps
 
 
 def test_a_doubled_weight_doubles_its_share(unpaired, no_steps):

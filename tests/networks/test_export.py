@@ -54,6 +54,7 @@ def test_a_released_file_comes_out_as_it_went_in(tiny_base, tmp_path, kind):
     [
         ({**PAIRED, "alpha_unet": 16, "alpha_vae": 2}, 1.0),
         ({**PAIRED, "skips": False}, 1.0),
+        ({**PAIRED, "skip_lora": True, "alpha_vae": 32}, 1.0),
         ({**PAIRED}, 0.4),
         ({"rank_unet": 40, "alpha_unet": 10}, 1.0),
         ({"rank_unet": 40}, 0.4),
