@@ -1,7 +1,8 @@
 """``make estimate``: the memory that training will take, before any training.
 
-The training step itself is run twice, with its losses, discriminators and optimisers, on tensors that have a shape and
-no memory; every allocation and release is counted.  Nothing is downloaded: architectures are enough.
+The training step itself is run, with its losses, discriminators and optimisers, and one batch of validation, on
+tensors that have a shape and no memory; every allocation and release is counted.  Nothing is downloaded: architectures
+are enough.
 """
 
 import argparse
@@ -20,8 +21,9 @@ from torch.utils._pytree import tree_map_only
 from commands.cli import TrainCLI
 from commands.experiments import FULL_SIZE, MEMORY, compose, names
 from commands.terminal import user_errors
-from datamodules.batches import PairedBatch, UnpairedBatch
+from datamodules.batches import EvaluationBatch, PairedBatch, UnpairedBatch
 from lightning_modules import CycleGANTurbo
+from lightning_modules.callbacks import Evaluation
 from networks.features import FeatureNetwork, architectures_only
 
 ARCHITECTURES = Path(__file__).parent.parent / "networks" / "architectures"
@@ -86,14 +88,20 @@ def main(args: list[str] | None = None) -> int:
     own, overrides = parser().parse_known_args(args)
     with torch.device("meta"):
         cli = untrained(own.exp, own.base, own.memory, own.size, own.batch, overrides)
+        judges = evaluation_networks(cli)
     data: Any = cli.datamodule
     size, batch = data.transform.crop, data.batch_size
     precision = str(cli.trainer.precision)
-    found = estimate(cli.model, batch, size, precision)
+    found = estimate(cli.model, batch, size, precision, judges, (data.eval_batch_size, data.eval_size))
     print(f"{own.exp} on {own.base}: {size} px, batch {batch}, {precision}, on every GPU")
     for name, value in found.items():
         print(f"  {name:<34}{value / MB:>10,.0f} MB")
-    print("Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top.")
+    print(
+        f"Validation: {data.eval_batch_size} of {data.eval_size} x {data.eval_size} pixels at a time, in float32; "
+        "wider pictures take more.\n"
+        "Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top; on several GPUs also DDP's "
+        "buckets, as large as the gradients."
+    )
     return 0
 
 
@@ -125,17 +133,36 @@ def untrained(
         return TrainCLI(Path("estimate") / recipe.exp / recipe.run_name / "version_0", [*arguments, *overrides])
 
 
-def estimate(module: Any, batch: int, size: int, precision: str) -> dict[str, int]:
-    """Bytes by kind, from two training steps on tensors without memory.
+def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:
+    """The feature networks that validation brings along, from its first time on, beside training's own."""
+    evaluation = next(c for c in cli.trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
+    evaluation.share(cli.model)
+    with architectures_only():
+        evaluation.build([])
+    own = set(_judges(cli.model))
+    return [network for network in evaluation.networks.values() if network not in own]
+
+
+def estimate(
+    module: Any,
+    batch: int,
+    size: int,
+    precision: str,
+    evaluated_by: Sequence[FeatureNetwork] = (),
+    evaluated: tuple[int, int] = (1, 256),
+) -> dict[str, int]:
+    """Bytes by kind, from three training steps and a batch of validation on tensors without memory.
 
     Args:
         module: a `CycleGANTurbo` or `Pix2PixTurbo` built on the meta device.
         batch: images per step.
         size: side of the images, pixels.
         precision: "32-true" or "bf16-mixed".
+        evaluated_by: networks that stay on the device from the first validation on.
+        evaluated: pictures of a batch of validation, and their side, pixels.
 
     Returns:
-        In the order of printing; "peak" last, the sum of the others.
+        In the order of printing; "peak" is the sum of those before it, "validation" the peak of that.
     """
     counter = PeakMemory()
     with FakeTensorMode(allow_non_fake_inputs=True), counter:
@@ -147,19 +174,32 @@ def estimate(module: Any, batch: int, size: int, precision: str) -> dict[str, in
         )
         with without_trainer(module):
             inputs = random_batch(module, batch, size)
-            for _ in range(2):
+            # The first batch steps, which makes the optimisers' state; with several batches per step, the gradients of
+            # the second are still there in the third.
+            accumulate, module.accumulate = module.accumulate, 1
+            for _ in range(3):
                 counter.peak = counter.live
                 with torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext():
                     module.training_step(inputs, 0)
-            state = counter.live - weights
+                if module.accumulate == 1:
+                    state = counter.live - weights
+                module.accumulate = accumulate
+            peak, counter.peak = counter.peak, counter.live
+            count, side = evaluated
+            real = torch.rand(count, 3, side, side) * 2 - 1
+            with torch.no_grad():
+                module.validation_step(EvaluationBatch(real, "a2b", torch.arange(count), [""] * count), 0)
+    beside = sum(_bytes(network.trunk) for network in evaluated_by)
     return {
         "frozen weights": weights - trained - judges,
         "judges (LPIPS, discriminator)": judges,
         "trained weights": trained,
         "their gradients": trained,
         "their optimisers": state,
-        "activations at the peak": counter.peak - weights - state - trained,
-        "peak": counter.peak,
+        "networks of evaluation": beside,
+        "activations at the peak": peak - weights - state - trained,
+        "peak": peak + beside,
+        "validation": counter.peak + beside,
     }
 
 

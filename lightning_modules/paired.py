@@ -14,6 +14,9 @@ from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, 
 from losses.totals import weighted_total
 from networks import ImageTranslator
 from networks.features import FeatureNetwork, load_features
+from networks.prompts import CACHE
+
+AT_ONCE = 32  # captions that the text encoder reads together
 
 
 @dataclass
@@ -103,6 +106,16 @@ class Pix2PixTurbo(TranslationModule):
             judges = [m for m in discriminator.modules() if isinstance(m, FeatureNetwork) and m.name == "clip"]
             self.clip = judges[0] if judges and clip_features is None else load_features("clip", clip_features)
         self.real_label = real_label
+
+    def on_fit_start(self) -> None:
+        """Embed the data's captions once, where the cache holds them all; the text encoder leaves memory."""
+        super().on_fit_start()
+        given = getattr(self.trainer.datamodule, "captions", {})  # type: ignore[attr-defined]
+        captions = list(dict.fromkeys([self.generator.prompts["a2b"], *(c for stage in given.values() for c in stage)]))
+        if len(captions) <= CACHE:
+            for k in range(0, len(captions), AT_ONCE):
+                self.generator.encode_prompts(captions[k : k + AT_ONCE], self.device)
+            self.generator.encode_prompts.release()
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """One batch: generator, then discriminator."""

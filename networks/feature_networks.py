@@ -48,11 +48,13 @@ class FeatureNetwork(nn.Module):
         hash: first 12 hex digits of the sha256 of the trunk's weights.
         resize: a name of `RESIZERS`, by which pictures become squares of `side` pixels; None lets them in as they are,
             or resized as `describe` says.
+        weights: where they were read from; None for the usual source of this name.
     """
 
     mean: Tensor
     std: Tensor
     resize: str | None = None
+    weights: str | None = None
     side = 224
 
     def __init__(

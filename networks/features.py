@@ -43,7 +43,7 @@ _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
 @contextmanager
 def architectures_only() -> Iterator[None]:
-    """Inside, `load_features` reads no weights of what training looks at: for counting memory, never for judging."""
+    """Inside, `load_features` reads no weights: for counting memory, never for judging."""
     token = _untrained.set(True)
     try:
         yield
@@ -73,6 +73,7 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
         raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
     with torch.random.fork_rng(devices=[]):
         network = _BUILDERS[name](name, weights)
+    network.weights = weights
     if resize is not None and resize != network.resize:
         network.resize, network.name = resize, f"{name}-{resize}"
     return network
@@ -156,6 +157,10 @@ def _lpips(name: str, weights: str | None) -> FeatureNetwork:
 def _inception(name: str, weights: str | None) -> FeatureNetwork:
     from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
+    if _untrained.get():  # torch-fidelity's cannot be had without weights; torchvision's has the same layers
+        import torchvision
+
+        return InceptionFeatures(torchvision.models.inception_v3(aux_logits=False, init_weights=False))
     path = _downloaded(name, weights, fidelity.URL_INCEPTION_V3)
     _state_dict(name, path)  # torch-fidelity unpickles anything: let only plain tensors through
     return InceptionFeatures(fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(path)))

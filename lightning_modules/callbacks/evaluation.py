@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from lightning import Callback, LightningModule, Trainer
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from datamodules.batches import Translation
 from metrics.translation import TranslationMetrics
@@ -71,6 +72,12 @@ class Evaluation(Callback):
             self.networks[key] = load_features(key[0], resize=key[1])
         return self.networks[key]
 
+    def share(self, module: nn.Module) -> None:
+        """Take the networks that training holds already, where they are of the usual source: CLIP is 600 MB."""
+        for network in module.modules():
+            if isinstance(network, FeatureNetwork) and network.weights is None:
+                self.networks.setdefault((network.name, None), network)
+
     def build(self, features_seen_in_training: list[str]) -> TranslationMetrics:
         """Empty metrics of one direction and split; all share one copy of each feature network."""
         chosen: dict[str, Any] = {role: self._network(role) for role in self.names}
@@ -104,6 +111,7 @@ class Evaluation(Callback):
         stage = _stage(trainer)
         key = (stage, direction)
         if key not in self.metrics:
+            self.share(pl_module)
             metrics = self.build(pl_module.training_features).to(pl_module.device)
             self._fill(metrics, trainer, direction, stage)
             self.metrics[key] = metrics

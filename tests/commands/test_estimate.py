@@ -47,6 +47,7 @@ def test_saved_activations_live_until_backward():
 
 def test_the_parts_add_up_and_checkpointing_and_rank_move_them(capsys):
     plain = figures(capsys, "--size=64")
+    del plain["validation"]
     assert abs(plain.pop("peak") - sum(plain.values())) <= len(plain)
     saving = figures(capsys, "--size=64", "--model.init_args.generator.init_args.checkpointing=true")
     assert saving["activations at the peak"] < 0.8 * plain["activations at the peak"]
@@ -63,6 +64,23 @@ def test_pairs_and_plain_networks_are_counted_too(capsys, exp, base):
     found = figures(capsys, f"--base={base}", "--size=64", "--batch=1", exp=exp)
     assert found["their optimisers"] == pytest.approx(2 * found["trained weights"], abs=2)
     assert found["peak"] >= found["trained weights"] + found["their gradients"] + found["their optimisers"] - 2
+
+
+def test_batches_towards_a_step_keep_their_gradients_beside_the_optimisers(capsys):
+    one, four = (
+        figures(capsys, "--size=64", "--batch=1", f"--model.init_args.accumulate={n}", exp="edge2image") for n in (1, 4)
+    )
+    assert four["their optimisers"] == one["their optimisers"] == pytest.approx(2 * one["trained weights"], abs=2)
+    assert four["peak"] == pytest.approx(one["peak"] + one["their gradients"], abs=3)
+
+
+def test_validation_is_counted_with_its_networks(capsys):
+    one, four = (figures(capsys, "--size=64", f"--data.init_args.eval_batch_size={n}") for n in (1, 4))
+    assert four["validation"] > one["validation"] > one["networks of evaluation"] > 0
+    shared = figures(
+        capsys, "--size=64", *(f"--evaluation.{role}=lite1" for role in ("features", "structure", "lpips"))
+    )
+    assert shared["networks of evaluation"] == 0  # training looks at it too
 
 
 @pytest.mark.slow
@@ -82,6 +100,7 @@ def test_full_size_fits_the_cards_that_people_have(capsys, exp, memory, size, li
     """At the profile's batch; a gigabyte or more is left for what tensors do not show."""
     found = figures(capsys, "--base=sd-turbo", f"--memory={memory}", f"--size={size}", exp=exp)
     assert found["peak"] < limit
+    assert found["validation"] < limit
 
 
 @pytest.mark.parametrize(("size", "batch"), [(64, 1), (96, 2)])

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batches import EvaluationBatch, Translation
 from lightning_modules.callbacks import Evaluation, ImageGrid, Throughput
+from networks.features import load_features
 
 from .conftest import pictures, unpaired_batch
 
@@ -186,3 +187,15 @@ def test_peak_memory_of_a_gpu_is_that_of_training(monkeypatch):
     again = Throughput()
     again.load_state_dict(callback.state_dict())
     assert again.peak_memory_mb == 5
+
+
+def test_networks_of_training_are_not_loaded_again(unpaired):
+    module = unpaired()
+    own, other = module.perceptual.features, load_features("random")
+    other.weights = "a/file"
+    evaluation = Evaluation("random", "random", "random")
+    evaluation.share(torch.nn.ModuleList([other]))  # of another source: not known to be the same
+    assert evaluation.networks == {}
+    evaluation.share(module)
+    evaluation.build([])
+    assert list(evaluation.networks.values()) == [own]

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from lightning_modules.unpaired import UnpairedWeights
 from networks import VisionAidedDiscriminator
 from networks.adapters import trainable_names
 from networks.features import architectures_only
+from networks.prompts import CACHE
 from networks.weights import trained_state
 
 from .conftest import adamw, fit, paired_batch, unpaired_batch
@@ -261,6 +264,23 @@ def test_skips_can_learn_faster_than_the_rest(unpaired):
     assert {id(p) for p in skips["params"]} == wanted
     trained = {id(p) for p in module.generator.parameters() if p.requires_grad}
     assert {id(p) for p in rest["params"]} == trained - wanted
+
+
+@pytest.mark.parametrize(("count", "held"), [(40, False), (CACHE, True)])
+def test_the_text_encoder_leaves_where_the_cache_holds_every_caption(paired, monkeypatch, count, held):
+    """The prompt of images without a caption is one more."""
+    module = paired()
+    encoder = module.generator.encode_prompts
+    loads = []
+    load = encoder._base.load_text
+    monkeypatch.setattr(encoder._base, "load_text", lambda: [loads.append(1), load()][1])
+    data = SimpleNamespace(captions={"train": [f"street {k}" for k in range(count)], "test": ["street 0"]})
+    module._trainer = SimpleNamespace(datamodule=data, precision="32-true")
+    module.on_fit_start()
+    encoder(["street 0", "street 1"])
+    encoder([f"street {count - 1}"])
+    assert len(loads) == 1
+    assert (encoder._text is not None) is held
 
 
 def test_float16_is_refused(unpaired):
