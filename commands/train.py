@@ -100,6 +100,7 @@ def _train(cli: TrainCLI, checkpoint: Path | None) -> dict[str, Any]:
     """Content of metrics.json once training and both tests are done."""
     model: Any = cli.model
     data: Any = cli.datamodule
+    _check_validation(cli)
     rank_zero_info(f"data: {data.description}\njudges: {_judges(cli)}")
     if checkpoint is not None:
         read_checkpoint(checkpoint)
@@ -108,6 +109,28 @@ def _train(cli: TrainCLI, checkpoint: Path | None) -> dict[str, Any]:
     metrics = _figures(cli)
     best = _test_best(cli)
     return metrics | ({"best": best} if best else {})
+
+
+def _check_validation(cli: TrainCLI) -> None:
+    """Before training and not after it.
+
+    Raises:
+        ValueError: the score that chooses the best checkpoint cannot be computed from so few pictures.
+    """
+    data: Any = cli.datamodule
+    trainer: Any = cli.trainer
+    chosen_by = [str(c.monitor) for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
+    for monitor in chosen_by:
+        direction = monitor.rpartition("_")[2]
+        if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions:
+            continue
+        counts = [len(get(direction, "validate")) for get in (data.evaluation_set, data.reference_set)]
+        if min(counts) < 2:
+            raise ValueError(
+                f"Validation has {counts[0]} pictures to translate in {direction} and {counts[1]} to compare with, and "
+                f"{monitor}, which chooses the best checkpoint, needs two of each. Add pictures, or leave out the "
+                "folders of validation: a tenth of training's is held out then."
+            )
 
 
 def _judges(cli: TrainCLI) -> str:

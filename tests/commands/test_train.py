@@ -67,6 +67,18 @@ def test_resume_equals_no_interruption(stop, accumulate, two_level_base, folder_
     same(load_file(whole / "adapter" / "adapter.safetensors"), load_file(broken / "adapter" / "adapter.safetensors"))
 
 
+def test_a_single_picture_of_validation_is_refused_before_training(
+    two_level_base, folder_of_two_domains, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(folder_of_two_domains, data)
+    for letter in "AB":
+        write_image(data / f"val_{letter}" / "0.png", torch.zeros(3, 40, 40))
+    assert train.main(arguments(two_level_base, data, tmp_path / "run")) == 2
+    assert "1 pictures to translate in a2b and 1 to compare with, and val/fid_a2b" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_the_last_checkpoint_holds_the_alarms_count_of_its_own_validation(
     two_level_base, folder_of_two_domains, tmp_path
 ):

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import warnings
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import torch
 
 from datamodules import ClearFoggy, EdgeToImage, HorseZebra, PairedImages, SketchToImage, UnpairedImages
 from datamodules.contours import canny_edges, sketch_lines
+from datamodules.folders import EvaluationImages, FileImages
 from datamodules.images import read_image
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import TASKS, render
@@ -151,6 +153,16 @@ def test_reference_is_the_whole_target_domain(tmp_path):
     assert len(names([data.reference_dataloader("a2b", "validate")])) == 5
     shares = [len(names([as_rank(data, r, 2).reference_dataloader("a2b", "validate")])) for r in range(2)]
     assert shares == [3, 2]
+
+
+def test_names_that_are_no_utf8_have_a_place_in_the_protocol(tmp_path):
+    domains(tmp_path, train_A=6, train_B=6)
+    os.rename(tmp_path / "train_A" / "000.png", os.fsencode(tmp_path) + b"/train_A/\xe4.png")
+    data = UnpairedImages(root=str(tmp_path), **SMALL)
+    path = tmp_path / "train_A" / os.fsdecode(b"\xe4.png")
+    files = FileImages([path], path.parent, {path: (16, 16)})
+    assert len(data.images["train"]["a"]) + len(data.images["validate"]["a"]) == 6
+    assert len(EvaluationImages(files, 16).fingerprint()) == 12
 
 
 def test_held_out_images_do_not_train(tmp_path):
