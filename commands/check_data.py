@@ -58,8 +58,13 @@ def main(args: list[str] | None = None) -> int:
     files = sorted({path for _, domain in domains for paths in domain.files.values() for path in paths})
     broken, shapes = look_through(files, root)
     problems += broken
-    if isinstance(found, Pairs) and found.inputs and (differ := different_shapes(found, shapes, sides(options.exp))):
-        problems.append(differ)
+    if isinstance(found, Pairs) and found.inputs:
+        differ = {side: words for side in sides(options.exp) if (words := different_shapes(found, shapes, [side]))}
+        if len(differ) == len(sides(options.exp)):
+            problems.append(next(iter(differ.values())))
+        else:  # rounding: the base decides which side it is
+            for side, words in differ.items():
+                print(f"  note      at {side} pixels, which not every base uses: {words}")
     for note in notes:
         print(f"  note      {note.message}")
     if isinstance(found, Pairs) and found.captions:

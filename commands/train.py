@@ -125,11 +125,15 @@ def _check_validation(cli: TrainCLI) -> None:
         if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions:
             continue
         counts = [len(get(direction, "validate")) for get in (data.evaluation_set, data.reference_set)]
-        if min(counts) < 2:
+        limit = trainer.limit_val_batches
+        if isinstance(limit, int):
+            counts[0] = min(counts[0], limit * data.eval_batch_size * trainer.world_size)
+        if limit and min(counts) < 2:
             raise ValueError(
                 f"Validation has {counts[0]} pictures to translate in {direction} and {counts[1]} to compare with, and "
-                f"{monitor}, which chooses the best checkpoint, needs two of each. Add pictures, or leave out the "
-                "folders of validation: a tenth of training's is held out then."
+                f"{monitor}, which chooses the best checkpoint, needs two of each. Raise val_scenes or "
+                "limit_val_batches; of a folder, add pictures, or leave val_A and val_B out: a tenth of training's is "
+                "held out then."
             )
 
 

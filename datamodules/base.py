@@ -85,9 +85,9 @@ class TranslationData(LightningDataModule):
         scene_cache: str | None = None,
     ) -> None:
         super().__init__()
-        # A rank may have no image of a small validation split.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         counts = {"eval_size": eval_size, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        if root is None:
+            counts |= {"train_scenes": train_scenes, "val_scenes": val_scenes, "test_scenes": test_scenes}
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"data: {name} must be at least 1, got {value}.")
@@ -222,7 +222,7 @@ class TranslationData(LightningDataModule):
         return [self._evaluation_loader(self.evaluation_set(d, "test"), d) for d in self.directions]
 
     def reference_dataloader(self, direction: str, stage: str) -> DataLoader[Any]:
-        """Every real image of a direction's target domain, whatever the trainer's limits; this rank's share, unpadded.
+        """Every real image of a direction's target domain, whatever the trainer's limits; this rank's share.
 
         Args:
             direction: "a2b" gives images of B.

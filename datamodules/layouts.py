@@ -1,5 +1,6 @@
 """Which files of a folder train, validate and test, and what they are called."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -230,8 +231,9 @@ def find_photographs(root: Path, seed: int) -> Pairs:
     found = {stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()}
     if not folder.is_dir():
         folder = root
-        apart = {path for files in found.values() for path in files}
-        found["train"] = [path for path in list_images(root) if path not in apart]
+        # Whatever links they are reached by.
+        apart = {os.path.realpath(path) for files in found.values() for path in files}
+        found["train"] = [path for path in list_images(root) if os.path.realpath(path) not in apart]
         if found["train"] and not apart:
             found["train"], found["test"] = hold_out(found["train"], seed + 1, f"{root}")
     if not found["train"]:
@@ -246,18 +248,25 @@ def find_photographs(root: Path, seed: int) -> Pairs:
 
 
 def _captions_of_photographs(root: Path, files: Mapping[str, list[Path]]) -> dict[str, list[str | None]]:
-    """By stage.  A bare name means the picture in the file's own folder: splits often number theirs alike."""
+    """By stage.  A bare name means the picture in the file's own folder: splits often number theirs alike.
+
+    Pictures in none of the folders are training's; where there is no such folder, every file may name them.
+    """
     given = {name: read_captions(root, name) for name in FOLDER_NAMES.values()}
     every = given["test"] | given["val"] | given["train"]
+    loose = given["train"] if any((root / name).is_dir() for name in given) else every
 
     def own(name: Path) -> str | None:
-        return caption_of(name, given.get(name.parts[0], every)) or every.get(name.as_posix())
+        by_path = every.get(name.as_posix()) if len(name.parts) > 1 else None
+        return by_path or caption_of(name, given.get(name.parts[0], loose))
 
     found = {stage: [own(path.relative_to(root)) for path in files[stage]] for stage in STAGES}
-    if every and not any(caption for captions in found.values() for caption in captions):
-        raise ValueError(
-            f"No name in the captions of {root} is one of its pictures; the first is {next(iter(every))!r}."
-        )
+    used = {caption for captions in found.values() for caption in captions}
+    for name, captions in given.items():
+        if captions and used.isdisjoint(captions.values()):
+            raise ValueError(
+                f"No name in {root}/{name}_prompts.* is a picture of {root}; the first is {next(iter(captions))!r}."
+            )
     return found
 
 

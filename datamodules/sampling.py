@@ -72,10 +72,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ShapeBatches(Sampler[list[int]]):
-    """Batches of images of equal shape; every image is in exactly one batch of one rank.
+    """Batches of images of equal shape; every image is in one batch of one rank.
 
-    A rank beyond the number of images gets one of them again, which metrics count once by its index: Lightning skips
-    the evaluation of a rank without batches, and the others would wait for it for ever.
+    Only a rank beyond the number of images repeats one, which metrics count once by its index: Lightning skips the
+    evaluation of a rank without batches, and the others would wait for it for ever.
 
     Args:
         shapes: of each image.

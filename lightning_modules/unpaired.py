@@ -89,7 +89,7 @@ class CycleGANTurbo(TranslationModule):
         if set(generator.directions) != {"a2b", "b2a"}:
             raise ValueError(f"CycleGAN-Turbo needs both directions, the generator has {generator.directions}.")
         if update == "sequential" and accumulate > 1:
-            raise ValueError("update=sequential steps three times per batch and cannot accumulate: set accumulate=1.")
+            raise ValueError("update=sequential takes five steps per batch and cannot accumulate: set accumulate=1.")
         shared = {id(m): m for m in discriminator.modules() if isinstance(m, FeatureNetwork)}
         discriminators = nn.ModuleDict({"a2b": discriminator, "b2a": copy.deepcopy(discriminator, shared)})
         super().__init__(

@@ -150,7 +150,7 @@ class Evaluation(Callback):
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        # Every rank builds every direction: a rank without images of one still takes part in its compute.
+        # Every rank takes part in the compute of every direction.
         for direction in pl_module.generator.directions:  # type: ignore[union-attr]
             self._metrics(trainer, pl_module, direction).reset()
 

@@ -23,7 +23,7 @@ class Throughput(Callback):
         self._started: float | None = None
         self._last: float | None = None
         self._window = [0, 0.0, 0]  # batches, seconds, images at the last log
-        self.peak_memory_mb = 0.0
+        self._peak = 0.0  # MiB, of training so far
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wall time runs from here, validation included."""
@@ -51,7 +51,7 @@ class Throughput(Callback):
         self._last = now
         self.batches += 1
         self.seconds += spent
-        self.peak_memory_mb = max(self.peak_memory_mb, _peak_memory_mb())
+        self._peak = max(self._peak, _peak_memory_mb())
         batches, _, images = self._window
         self._window[1] += spent
         if self.batches - batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -66,6 +66,11 @@ class Throughput(Callback):
         self._window = [self.batches, 0.0, seen]
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=seen)
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Most memory of training, in MiB; before the first batch, of what came before it."""
+        return self._peak or _peak_memory_mb()
 
     @property
     def seconds_per_batch(self) -> float | None:
@@ -90,7 +95,7 @@ class Throughput(Callback):
         """Take the sums of the interrupted run."""
         self.batches, self.seconds = state_dict["batches"], state_dict["seconds"]
         self.wall_before = state_dict["wall_s"]
-        self.peak_memory_mb = state_dict.get("peak_memory_mb", 0.0)  # older checkpoints do not hold it
+        self._peak = state_dict.get("peak_memory_mb", 0.0)  # older checkpoints do not hold it
 
 
 def _on_cuda() -> bool:

@@ -279,6 +279,14 @@ def test_pairs_of_two_shapes_are_a_problem(tmp_path, capsys):
     assert "train_A/5.png" in said
 
 
+def test_pairs_that_one_base_can_use_are_no_problem(tmp_path, capsys):
+    root = folder(tmp_path / "in", train_A=9, train_B=9)
+    for side, size in (("A", (1024, 683)), ("B", (512, 341))):
+        (root / f"train_{side}" / "5.png").write_bytes(picture(5, size))
+    assert check("edge2image", root) == 0
+    assert "at 512 pixels, which not every base uses: Pairs must have one shape" in capsys.readouterr().out
+
+
 def test_missing_partners_are_a_problem_and_missing_folders_an_error(tmp_path, capsys):
     root = folder(tmp_path / "in", train_A=9, train_B=10)
     assert check("edge2image", root) == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -92,3 +93,19 @@ def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domai
     for tag, images in (("val", 4), ("test", 5), ("best", 5)):
         drawn = events.Histograms(f"{tag}/per_image/structure_b2a")
         assert all(h.histogram_value.num == images for h in drawn), "the images of both ranks"
+
+
+def test_more_ranks_than_test_pictures_come_to_an_end(two_level_base, folder_of_two_domains, tmp_path):
+    """Lightning skips a rank without batches; the other one waited for its scores for ever."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folder_of_two_domains, data)
+    for picture in (*(data / "test_A").iterdir(), *(data / "test_B").iterdir()):
+        if picture.stem != "0":
+            picture.unlink()
+    flags = arguments(two_level_base, data, run, "--trainer.devices=2", "--model.init_args.max_images=2")
+    environment = os.environ | {"PYTHONPATH": str(train.__file__).rsplit("/", 2)[0]}
+    command = [sys.executable, "-m", "commands.train", *flags]
+    done = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = json.loads((run / "metrics.json").read_text())["a2b"]
+    assert (scores["n_real"], scores["n_fake"]) == (1, 1)

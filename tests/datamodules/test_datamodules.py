@@ -255,18 +255,23 @@ def test_photographs_of_two_splits_may_have_equal_names(tmp_path):
         assert captions == [f"{split} {int(number)}" for split, number in expected]
     (tmp_path / "test_prompts.json").unlink()
     assert EdgeToImage(root=str(tmp_path), **SMALL).captions["test"] == ["a photograph"] * 2
-    (tmp_path / "train_prompts.json").write_text('{"other.png": "x"}')
-    with pytest.raises(ValueError, match=r"'other\.png'"):
+    (tmp_path / "test_prompts.json").write_text('{"other.png": "x"}')
+    with pytest.raises(ValueError, match=r"test_prompts.*'other\.png'"):
         EdgeToImage(root=str(tmp_path), **SMALL)
 
 
 def test_photographs_kept_back_in_a_folder_do_not_train(tmp_path):
+    """Nor what their captions say, nor under another name."""
     domains(tmp_path, **{".": 12, "test": 3})
+    (tmp_path / "latest").symlink_to(tmp_path / "test")
+    (tmp_path / "test_prompts.json").write_text(json.dumps({f"{k:03d}.png": f"test {k}" for k in range(3)}))
     data = EdgeToImage(root=str(tmp_path), **SMALL)
     found = {stage: {images.name(k) for k in range(len(images))} for stage, images in data.targets.items()}
     assert found["test"] == {f"test/{k:03d}.png" for k in range(3)}
     assert len(found["train"] | found["validate"]) == 12
     assert not found["test"] & (found["train"] | found["validate"])
+    assert data.captions["test"] == ["test 0", "test 1", "test 2"]
+    assert set(data.captions["train"] + data.captions["validate"]) == {"a photograph"}
 
 
 @pytest.mark.parametrize("kind, lines", [(EdgeToImage, canny_edges), (SketchToImage, sketch_lines)])
