@@ -144,6 +144,11 @@ class TrainCLI(LightningCLI):
         callbacks[:] = [*alarms, last, *(c for c in callbacks if c not in alarms)]
         return trainer
 
+    @property
+    def scoring(self) -> Evaluation:
+        """What measures the translations."""
+        return next(c for c in self.trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
+
 
 class ParsedOnly(TrainCLI):
     """Parses configuration and command line, and builds nothing."""

@@ -23,7 +23,6 @@ from commands.experiments import FULL_SIZE, MEMORY, compose, names
 from commands.terminal import user_errors
 from datamodules.batches import EvaluationBatch, PairedBatch, UnpairedBatch
 from lightning_modules import CycleGANTurbo
-from lightning_modules.callbacks import Evaluation
 from networks.features import FeatureNetwork, architectures_only
 
 ARCHITECTURES = Path(__file__).parent.parent / "networks" / "architectures"
@@ -135,12 +134,11 @@ def untrained(
 
 def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:
     """The feature networks that validation brings along, from its first time on, beside training's own."""
-    evaluation = next(c for c in cli.trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
-    evaluation.share(cli.model)
+    cli.scoring.share(cli.model)
     with architectures_only():
-        evaluation.build([])
+        cli.scoring.build([])
     own = set(_judges(cli.model))
-    return [network for network in evaluation.networks.values() if network not in own]
+    return [network for network in cli.scoring.networks.values() if network not in own]
 
 
 def estimate(

@@ -20,7 +20,7 @@ from commands.experiments import MEMORY, Recipe, compose, names
 from commands.records import held, write_json
 from commands.terminal import user_errors
 from lightning_modules.base import NonFiniteLossError
-from lightning_modules.callbacks import Evaluation, Throughput
+from lightning_modules.callbacks import Throughput
 from networks.weights import CARD, read_checkpoint
 
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"  # tells DDP's child processes, which run this command line again, the folder
@@ -139,14 +139,14 @@ def _check_validation(cli: TrainCLI) -> None:
 
 def _judges(cli: TrainCLI) -> str:
     seen = ", ".join(cli.model.training_features)
-    evaluation = _callback(cli, Evaluation)
+    evaluation = cli.scoring
     resized = f", pictures resized by {evaluation.resize}" if evaluation.resize else ""
     return f"training looks at {seen or 'no feature network'}; metrics on {evaluation.names}{resized}"
 
 
 def _figures(cli: TrainCLI) -> dict[str, Any]:
     """Content of metrics.json for the state that training ended with, once it is tested."""
-    throughput, evaluation = _callback(cli, Throughput), _callback(cli, Evaluation)
+    throughput = next(c for c in cli.trainer.callbacks if isinstance(c, Throughput))  # type: ignore[attr-defined]
     model: Any = cli.model
     return {
         "images_seen": model.images_seen,
@@ -156,7 +156,7 @@ def _figures(cli: TrainCLI) -> dict[str, Any]:
         "peak_memory_mb": throughput.peak_memory_mb,
         "trainable_parameters": sum(p.numel() for p in model.generator.parameters() if p.requires_grad),
         **describe(model.generator, model.card),
-        **evaluation.results,
+        **cli.scoring.results,
     }
 
 
@@ -176,11 +176,7 @@ def _test_best(cli: TrainCLI) -> dict[str, Any] | None:
     if seen == cli.model.images_seen:
         return {**best, "is_last": True}
     trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
-    return {**best, **_callback(cli, Evaluation).results}
-
-
-def _callback(cli: TrainCLI, kind: type[Any]) -> Any:
-    return next(c for c in cli.trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+    return {**best, **cli.scoring.results}
 
 
 @rank_zero_only

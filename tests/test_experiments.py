@@ -87,7 +87,7 @@ def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
 @pytest.mark.parametrize("memory", names(MEMORY))
 @pytest.mark.parametrize("exp", ["clear2foggy", "edge2image"])
 def test_every_memory_profile_runs(exp, memory, tmp_path):
-    assert main([f"--exp={exp}", f"--memory={memory}", *FAST]) == 0
+    assert main([f"--exp={exp}", f"--memory={memory}", *FAST, "--trainer.limit_val_batches=2"]) == 0
     (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
     assert json.loads((folder / "adapter" / "adapter.json").read_text())["settings"]["frozen_dtype"] == "bfloat16"
 
