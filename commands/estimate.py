@@ -149,7 +149,7 @@ def estimate(
     evaluated_by: Sequence[FeatureNetwork] = (),
     evaluated: tuple[int, int] = (1, 256),
 ) -> dict[str, int]:
-    """Bytes by kind, from three training steps and a batch of validation on tensors without memory.
+    """Bytes by kind, from a few training steps and a batch of validation on tensors without memory.
 
     Args:
         module: a `CycleGANTurbo` or `Pix2PixTurbo` built on the meta device.
@@ -175,7 +175,7 @@ def estimate(
             # The first batch steps, which makes the optimisers' state; with several batches per step, the gradients of
             # the second are still there in the third.
             accumulate, module.accumulate = module.accumulate, 1
-            for _ in range(3):
+            for _ in range(2 if accumulate == 1 else 3):
                 counter.peak = counter.live
                 with torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext():
                     module.training_step(inputs, 0)
