@@ -59,8 +59,9 @@ def main(args: list[str] | None = None) -> int:
     broken, shapes = look_through(files, root)
     problems += broken
     if isinstance(found, Pairs) and found.inputs:
-        differ = {side: words for side in sides(options.exp) if (words := different_shapes(found, shapes, [side]))}
-        if len(differ) == len(sides(options.exp)):
+        used = sides(options.exp)
+        differ = {side: words for side in used if (words := different_shapes(found, shapes, [side]))}
+        if len(differ) == len(used):
             problems.append(next(iter(differ.values())))
         else:  # rounding: the base decides which side it is
             for side, words in differ.items():
