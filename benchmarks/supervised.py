@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.trials import last_words
-from benchmarks.base_models import Run, start_or_resume, train
+from benchmarks.base_models import Run, expectation, start_or_resume, train
 from commands.evaluate import build_data
 from commands.experiments import compose, merged
 from commands.records import write_json
@@ -75,23 +75,35 @@ def train_all(
     tasks: list[str], directions: list[str], root: Path, overrides: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Train what is not finished; returns the rows, and why by log for what failed."""
+    recipes = {task: build_data(merged(compose(task, "pocket").configs), None) for task in tasks}
+    runs = {
+        Run(task, "supervised", data.seed, root / task / direction / f"seed{data.seed}"): direction
+        for task, data in recipes.items()
+        for direction in directions
+    }
+    lengths = {run: metrics["wall_s"] for run in runs if (metrics := run.metrics())}
     rows, failures = [], {}
-    for task in tasks:
-        data = build_data(merged(compose(task, "pocket").configs), None)
-        assert isinstance(data, UnpairedImages)
-        for direction in directions:
-            run = Run(task, "supervised", data.seed, root / task / direction / f"seed{data.seed}")
+    for k, (run, direction) in enumerate(runs.items()):
+        label = f"[{k + 1}/{len(runs)}] {run.task} {direction}"
+        metrics = run.metrics()
+        if metrics is None:
+            data = recipes[run.task]
+            assert isinstance(data, UnpairedImages)
             pairs = run.folder.parent / "pairs"
-            arguments = ["--exp=edge2image", "--base=pocket", f"--data={pairs}"]
-            arguments += [f"--data.init_args.caption={data.prompts[direction]}", *overrides]
-            if run.metrics() is None:
-                write_pairs(data, direction, pairs)
-                print(f"{task} {direction}: training, log {run.log}", flush=True)
-            if run.metrics() or train(run, start_or_resume(run, arguments), None, None):
-                rows.append(row(task, direction, run.metrics() or {}))
-            else:
-                failures[str(run.log)] = last_words(run.log)
-                print(f"{task} {direction}: FAILED: {failures[str(run.log)]} (see {run.log})", flush=True)
+            write_pairs(data, direction, pairs)
+            print(f"{label}: training, log {run.log}", flush=True)
+            words = ["--exp=edge2image", "--base=pocket", f"--data={pairs}"]
+            words += [f"--data.init_args.caption={data.prompts[direction]}", *overrides]
+            expected = expectation(run, lengths)  # one recipe for all: as long as those before
+            later = sum(r not in lengths for r in list(runs)[k + 1 :])
+            if train(run, start_or_resume(run, words), expected, None if expected is None else expected * later):
+                metrics = run.metrics() or {}
+                lengths[run] = metrics["wall_s"]
+        if metrics:
+            rows.append(row(run.task, direction, metrics))
+        else:
+            failures[str(run.log)] = last_words(run.log)
+            print(f"{label}: FAILED: {failures[str(run.log)]} (see {run.log})", flush=True)
     return rows, failures
 
 

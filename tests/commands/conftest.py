@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from commands import train
 from datamodules.images import write_image
 
 # A run of seconds: tiny base, four loss judges that need no weights, whole pictures of 32 pixels.
@@ -51,3 +52,12 @@ def folder_of_two_domains(tmp_path_factory):
             noise = torch.rand(3, 40, 40 + 8 * (i % 2), generator=torch.Generator().manual_seed(100 * k + i))
             write_image(root / folder / f"{i}.png", noise * 2 - 1)
     return root
+
+
+@pytest.fixture(scope="session")
+def finished(two_level_base, folder_of_two_domains, tmp_path_factory):
+    """A finished run of four images with a validation at every second batch, whose best state is the earlier one."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2", *chosen("min"))
+    assert train.main(arguments(two_level_base, folder_of_two_domains, folder, *more)) == 0
+    return folder

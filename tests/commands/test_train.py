@@ -12,22 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from commands import compare, evaluate, resume, train, translate
+from commands import evaluate, resume, train, translate
 from commands.cli import TrainCLI
 from datamodules.images import write_image
 from networks.features import load_features
 from networks.weights import load_trained
 
 from .conftest import arguments, chosen
-
-
-@pytest.fixture(scope="module")
-def finished(two_level_base, folder_of_two_domains, tmp_path_factory):
-    """A finished run of four images with a validation at every second batch, whose best state is the earlier one."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    more = ("--model.init_args.max_images=4", "--trainer.val_check_interval=2", *chosen("min"))
-    assert train.main(arguments(two_level_base, folder_of_two_domains, folder, *more)) == 0
-    return folder
 
 
 def same(a, b, path=""):
@@ -264,64 +255,6 @@ def test_translate_gives_the_validation_picture(direction, finished, folder_of_t
             assert np.abs(png - ours).max() <= 1
             compared += 1
     assert compared == 5
-
-
-def test_evaluate_repeats_the_runs_own_figures(finished, tmp_path):
-    before = json.loads((finished / "metrics.json").read_text())
-    assert evaluate.main([f"--ckpt={finished}", f"--out={tmp_path / 'again'}"]) == 0
-    after = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    for direction in ("a2b", "b2a"):
-        for key in ("fid", "kid", "structure", "identity_gap", "fid_floor"):
-            assert after[direction][key] == pytest.approx(before[direction][key], rel=1e-3, abs=1e-5), key
-
-
-def test_evaluate_resizes_for_fid_as_asked(finished, tmp_path, capsys):
-    before = json.loads((finished / "metrics.json").read_text())["a2b"]
-    assert evaluate.main([f"--ckpt={finished}", f"--out={tmp_path / 'other'}", "--resize=legacy"]) == 0
-    after = json.loads((tmp_path / "other" / "metrics.json").read_text())["a2b"]
-    assert "a2b: fid(random-legacy)" in capsys.readouterr().out
-    assert after["fid"] != pytest.approx(before["fid"], rel=1e-2)
-    assert after["structure"] == pytest.approx(before["structure"], rel=1e-3)
-    assert after["protocol"]["feature_resize"] == "legacy, to 224 x 224"
-    assert compare.main([str(finished), str(tmp_path / "other")]) == 2
-    assert "feature_resize: None and legacy" in capsys.readouterr().err
-
-
-def test_evaluate_in_place_keeps_what_only_training_knows(finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    before = json.loads((run / "metrics.json").read_text())
-    assert evaluate.main([f"--ckpt={run}"]) == 0
-    after = json.loads((run / "metrics.json").read_text())
-    assert after.keys() == before.keys()
-    assert all(after[k] == before[k] for k in ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb"))
-
-
-def test_evaluate_measures_pictures_of_any_other_program(finished, folder_of_two_domains, tmp_path):
-    """The inputs handed back as translations score what copying scores."""
-    given = folder_of_two_domains / "test_A"
-    config = [f"--data={folder_of_two_domains}", "--exp=clear2foggy", f"--out={tmp_path / 'scores'}"]
-    assert evaluate.main([f"--ckpt={given}", *config]) == 0
-    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["a2b"]
-    assert scores["fid"] == pytest.approx(scores["copy_input"]["fid"])
-    assert scores["identity_gap"] == pytest.approx(0, abs=1e-6)
-
-
-def test_pictures_are_found_by_path_before_name(tmp_path):
-    for name in ("a/0.png", "b/0.png", "1.png", "b/2.png"):
-        write_image(tmp_path / name, torch.zeros(3, 4, 4))
-    pictures = evaluate.Pictures(tmp_path)
-    assert pictures.of("test/a/0.jpg", "a2b") == tmp_path / "a" / "0.png"
-    assert pictures.of("test/b/0.jpg", "a2b") == tmp_path / "b" / "0.png"
-    assert pictures.of("c/1.jpg", "a2b") == tmp_path / "1.png"
-    assert pictures.of("2.jpg", "a2b") == tmp_path / "b" / "2.png"
-    for name, error, words in (
-        ("3.jpg", FileNotFoundError, "No picture for 3.jpg"),
-        ("0.jpg", ValueError, "could both be the translation of 0.jpg"),
-        ("d/1.jpg", ValueError, "translation of c/1.jpg and of d/1.jpg"),
-    ):
-        with pytest.raises(error, match=words):
-            pictures.of(name, "a2b")
 
 
 @pytest.mark.parametrize(
