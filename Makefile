@@ -22,8 +22,11 @@ flags = $(strip $(foreach p,$(1),$(call flag,$(word 1,$(subst :, ,$(p))),$(word 
 flag = $(if $($(1)),$(2) "$$$(1)")
 # $(call switch,QUICK:--quick): --quick where QUICK is given and not 0
 switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p))))),$(word 2,$(subst :, ,$(p))))))
-# the interpreter, or one line that says how to get it
-run = $(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
+# What a target takes stands in its help; what else is typed would be dropped without a word.
+takes = $(shell sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST)) | grep -o '[A-Z][A-Z]*=' | tr -d = | grep -v ARGS) ARGS
+foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
+# the interpreter, or one line that says what is wrong
+run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation pocket

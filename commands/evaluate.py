@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from commands.compare import differences
-from commands.experiments import compose, merged, names
+from commands.experiments import base_source, compose, merged, names
 from commands.records import write_json
 from commands.report import Gallery, Record, write_report
 from commands.terminal import user_errors
@@ -56,7 +56,8 @@ def main(args: list[str] | None = None) -> int:
     device = pick_device(own.device)
     report: dict[str, Any]
     if adapter is not None:
-        generator = load_generator(adapter, own.base).to(device)
+        generator = load_generator(adapter, base_source(own.base)).to(device)
+        generator.prompts = generator.prompts or dict(data.prompts)  # a released .pkl holds none
         card = {
             **adapter.card,
             "data": data.description,

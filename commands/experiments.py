@@ -91,6 +91,15 @@ def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
     return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay not in FULL_SIZE)
 
 
+def base_source(base: str | None) -> str | None:
+    """What ``load_generator`` is to open: the hub id behind a short name such as ``sd-turbo``, else what was given."""
+    if base not in FULL_SIZE:
+        return base
+    overlay = merged([EXPERIMENTS / "base" / f"{base}.yaml"])
+    source: str = overlay["model"]["init_args"]["generator"]["init_args"]["base"]
+    return source
+
+
 def merged(configs: Sequence[Path]) -> dict[str, Any]:
     """The content of YAML files put together, later ones win, interpolations resolved."""
     files = OmegaConf.merge(*(OmegaConf.load(path) for path in configs))

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
+from commands.experiments import base_source
 from commands.records import write_json
 from commands.terminal import user_errors
 from networks import OneStepGenerator, load_generator
@@ -40,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own = parser().parse_args(args)
     adapter = read_adapter(own.ckpt)
-    generator = load_generator(adapter, own.base)
+    generator = load_generator(adapter, base_source(own.base))
     if not isinstance(generator, OneStepGenerator):
         raise ValueError(f"{own.ckpt} is a plain ResNet: no other format is known for it.")
     out = Path(own.out)

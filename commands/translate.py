@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from commands.experiments import base_source
 from commands.terminal import user_errors
 from datamodules.contours import CONTOURS
 from datamodules.headers import check_headers
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ckpt", required=True, help="run folder, adapter folder, .ckpt, or a released .pkl")
     p.add_argument("--in", required=True, dest="source", metavar="IN", help="picture or folder")
     p.add_argument("--out", required=True, dest="target", metavar="OUT", help="PNG (for one picture) or folder")
-    p.add_argument("--base", help="pocket, folder or hub id; a .pkl needs it, else the one trained on")
+    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
     p.add_argument("--prompt", help="text that describes the result; else the one trained with")
     p.add_argument("--direction", default="a2b", help="a2b or b2a (default %(default)s)")
     p.add_argument("--strength", type=float, default=1.0, help="0 is a picture drawn from noise, 1 follows the input")
@@ -64,7 +65,7 @@ def main(args: list[str] | None = None) -> int:
     jobs = plan(Path(options.source), Path(options.target))
     shapes = check_pictures([picture for picture, _ in jobs], options.size)
 
-    generator = load_generator(adapter, options.base).to(device)
+    generator = load_generator(adapter, base_source(options.base)).to(device)
     generator.encode_prompts([prompt], device)
     generator.encode_prompts.release()  # the one prompt is cached; at full size its encoder takes 1.4 GB
     if options.strength == 1:

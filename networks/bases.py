@@ -121,6 +121,12 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         )
     with torch.device("cpu"):  # numbers are read from it, even where the networks are built without memory
         scheduler = _read(DDPMScheduler, "scheduler", name, where)
+    alpha_bar = float(scheduler.alphas_cumprod[-1])
+    if alpha_bar <= 0 and scheduler.config.prediction_type == "epsilon":
+        raise ValueError(
+            f"Base {name!r} cannot work here: its schedule ends in pure noise (rescale_betas_zero_snr), from which "
+            "no picture can be read off a predicted noise."
+        )
     return Base(
         name=name,
         source=source,
@@ -128,7 +134,7 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         random_init=random_init,
         vae=vae.requires_grad_(False).eval(),
         unet=unet.requires_grad_(False).eval(),
-        alpha_bar=float(scheduler.alphas_cumprod[-1]),
+        alpha_bar=alpha_bar,
         timestep=scheduler.config.num_train_timesteps - 1,
         prediction_type=scheduler.config.prediction_type,
         conditions=conditions,
@@ -159,7 +165,7 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
     if is_local and not folder.is_dir():
         raise FileNotFoundError(
             f"Base {name!r}: {folder} is missing. A base folder holds {', '.join(PARTS)} in Hugging Face layout "
-            "(what `huggingface-cli download stabilityai/sd-turbo --local-dir FOLDER` writes)."
+            "(what `hf download stabilityai/sd-turbo --local-dir FOLDER` writes)."
         )
     try:
         if config_only:

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from commands import compare, evaluate
+from commands import compare, evaluate, export
+from commands.experiments import merged
 from datamodules.images import write_image
 
 
@@ -66,3 +67,19 @@ def test_pictures_are_found_by_path_before_name(tmp_path):
     ):
         with pytest.raises(error, match=words):
             pictures.of(name, "a2b")
+
+
+def test_a_released_file_takes_the_prompts_of_the_data(finished, two_level_base, folder_of_two_domains, tmp_path):
+    """It holds none, and two directions need one each."""
+    assert export.main([f"--ckpt={finished}", "--format=released", f"--out={tmp_path}"]) == 0
+    flags = [f"--ckpt={tmp_path / 'released.pkl'}", f"--base={two_level_base}", "--exp=clear2foggy"]
+    # The pocket recipe's judges, on pictures as small as the run's.
+    config = merged([finished / "config.yaml"])
+    scores = {}
+    for out, arguments in (("run", [f"--ckpt={finished}"]), ("pkl", flags)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluate, "_config", lambda *_: config)
+            assert evaluate.main([*arguments, f"--out={tmp_path / out}", f"--data={folder_of_two_domains}"]) == 0
+        scores[out] = json.loads((tmp_path / out / "metrics.json").read_text())
+    for direction in ("a2b", "b2a"):
+        assert scores["pkl"][direction]["structure"] == pytest.approx(scores["run"][direction]["structure"], rel=1e-2)
