@@ -129,6 +129,11 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""
         trainer = self.config["trainer"]
+        if trainer["fast_dev_run"]:
+            raise ValueError(
+                "fast_dev_run keeps no run folder, and a run here is one. To see everything work once: "
+                "--model.init_args.max_images=4 --trainer.val_check_interval=2 --trainer.limit_val_batches=2"
+            )
         if trainer["strategy"] == "auto" and _more_than_one(trainer):
             trainer["strategy"] = DDP
 

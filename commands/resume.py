@@ -2,10 +2,17 @@
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import yaml
+
+from commands.experiments import merged
 from commands.terminal import user_errors
 from commands.train import run
 from networks.weights import read_checkpoint
+
+FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +39,19 @@ def main(args: list[str] | None = None) -> int:
             f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew."
         )
     card = read_checkpoint(last)["adapter"]
-    return run(folder, [f"--config={config}", *overrides], {"experiment": card.get("experiment", "")}, last)
+    with TemporaryDirectory() as scratch:
+        started = Path(scratch) / "started.yaml"
+        started.write_text(yaml.safe_dump(_without_init(merged([config]), card["settings"])))
+        arguments = [f"--config={config}", f"--config={started}", *overrides]
+        return run(folder, arguments, {"experiment": card.get("experiment", "")}, last)
+
+
+def _without_init(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run that started from an adapter took from it, out of the checkpoint: the adapter may be gone."""
+    if not config["model"]["init_args"]["generator"]["init_args"].get("init"):
+        return {}
+    taken = {"init": None} | {key: value for key, value in settings.items() if key in FROM_INIT}
+    return {"model": {"init_args": {"generator": {"init_args": taken}}}}
 
 
 if __name__ == "__main__":

@@ -265,9 +265,10 @@ class TranslationData(LightningDataModule):
         return str(images.folder) if isinstance(images, FileImages) else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The next training position: epoch, and batches of it already trained on."""
+        """The next training position: epoch, and batches of it already trained on, and how large these were."""
+        size = self.batch_size * self._rank()[1]
         if self.trainer is None:
-            return {"epoch": self._start[0], "batches": self._start[1]}
+            return {"epoch": self._start[0], "batches": self._start[1], "images_per_batch": size}
         epochs: Any = self.trainer.fit_loop.epoch_progress.current
         batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         # `processed`, not `completed`: a checkpoint at a batch's end is written before that batch counts as completed.
@@ -276,10 +277,21 @@ class TranslationData(LightningDataModule):
             done = 0
         elif done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "batches": done}
+        return {"epoch": epoch, "batches": done, "images_per_batch": size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next `train_dataloader` at a saved position."""
+        """Start the next `train_dataloader` at a saved position.
+
+        Raises:
+            ValueError: batches are of another size now, so that the rest of the epoch would skip or repeat images.
+        """
+        size = self.batch_size * self._rank()[1]
+        before = state_dict.get("images_per_batch", size)  # older checkpoints hold none
+        if before != size:
+            raise ValueError(
+                f"The run took {before} images per batch, over all devices; now they are {size}. Resume with the "
+                "batch_size and the devices that it had, or start a new run from its adapter (INIT=)."
+            )
         self._start = (state_dict["epoch"], state_dict["batches"])
         # Lightning looks for state in the loader; it is here.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")

@@ -23,7 +23,7 @@ from networks.weights import adapter_card, load_trained, trained_state
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became NaN or infinite: raised before backward, so the weights and the last checkpoint are still good."""
+    """A loss or a gradient became NaN or infinite; raised before the step: weights and last checkpoint are good."""
 
 
 class TranslationModule(LightningModule):
@@ -150,7 +150,12 @@ class TranslationModule(LightningModule):
         for group, lr in zip(optimizer.param_groups, self._full_lrs[which], strict=True):
             group["lr"] = lr * self.lr_factor
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if not torch.isfinite(norm):  # clipping would spread it: inf * 0 is NaN; equal on all ranks, whose mean it is
+            raise NonFiniteLossError(
+                f"A gradient of the {('generator', 'discriminators')[which]} is not finite after {self.images_seen} "
+                "images, though the loss is. Nothing of this step was kept; the last checkpoint is good."
+            )
         optimizer.step()
         optimizer.zero_grad()
 
@@ -201,7 +206,8 @@ class TranslationModule(LightningModule):
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Write loss terms and learning rates, x axis `images_seen`, every `log_every_n_steps` batches."""
         trainer: Any = self.trainer
-        if self.batches_seen % trainer.log_every_n_steps and self.batches_seen != 1:
+        every = trainer.log_every_n_steps  # 0 is Lightning's never
+        if not every or (self.batches_seen % every and self.batches_seen != 1):
             return
         stacked = torch.stack([t.detach().float() for t in terms.values()])
         if self.trainer.world_size > 1:

@@ -63,6 +63,9 @@ class Pix2PixTurbo(TranslationModule):
         skip_lr_factor: see `TranslationModule`.
         cooldown: see `TranslationModule`.
         card: see `TranslationModule`.
+
+    Raises:
+        ValueError: the generator has another direction than a2b, which would never train.
     """
 
     def __init__(
@@ -84,6 +87,11 @@ class Pix2PixTurbo(TranslationModule):
         cooldown: float = 0.0,
         card: dict[str, Any] | None = None,
     ) -> None:
+        if list(generator.directions) != ["a2b"]:
+            raise ValueError(
+                f"pix2pix-Turbo trains a2b alone, the generator has {' and '.join(generator.directions)}: "
+                "set model.init_args.generator.init_args.directions=[a2b]."
+            )
         super().__init__(
             generator,
             nn.ModuleDict({"a2b": discriminator}),

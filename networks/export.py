@@ -27,8 +27,10 @@ def to_released(generator: OneStepGenerator, stochastic: bool = False) -> tuple[
         What to `torch.save`, and what of this generator the format cannot hold, a phrase each.
 
     Raises:
-        ValueError: the format fixes another input range, has no such directions, or no place for a branch.
+        ValueError: the format fixes another input range, has no such directions, or no place for a branch; or LoRA is
+            merged.
     """
+    _check_unmerged(generator)
     settings = generator.settings
     paired = len(generator.directions) == 1
     wanted = "[0, 1]" if paired else "[-1, 1]"
@@ -64,7 +66,11 @@ def to_diffusers(generator: OneStepGenerator) -> tuple[dict[str, Tensor], dict[s
     Returns:
         LoRA tensors named ``<module>.lora_A.weight`` and ``.lora_B.weight``; ``weight`` and ``bias`` of `conv_in`; what
         is left out, a phrase each.
+
+    Raises:
+        ValueError: LoRA is merged.
     """
+    _check_unmerged(generator)
     settings = generator.settings
     lora = {
         f"{module}.{half}.weight": tensor
@@ -73,6 +79,11 @@ def to_diffusers(generator: OneStepGenerator) -> tuple[dict[str, Tensor], dict[s
     conv_in = {k: t.detach().cpu().clone() for k, t in generator.unet.conv_in.trained.state_dict().items()}
     lost = ["the VAE's LoRA and the skip convolutions (diffusers has no place for skips)"]
     return lora, conv_in, lost if generator.branch is None else [*lost, f"the {settings['conditioning']} branch"]
+
+
+def _check_unmerged(generator: OneStepGenerator) -> None:
+    if generator.merged:
+        raise ValueError("This generator's LoRA is merged into its base and cannot be exported: load it unmerged.")
 
 
 def _paired(generator: OneStepGenerator, stochastic: bool) -> Content:

@@ -14,6 +14,7 @@ A named network is never replaced by another: where its weights cannot be had, `
 
 import difflib
 import importlib
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
     Args:
         name: see the table at the top of this module.
         weights: where the weights are, in place of the usual source: a state-dict file (`lite*`, `inception`, `vgg`,
-            `alex`), or a folder in Hugging Face layout or hub id (`clip`, `dino`).
+            `alex`), or a folder in Hugging Face layout or hub id (`clip`, `dino`).  The environment variable
+            ``ONE_STEP_WEIGHTS_CLIP`` (or ``_DINO`` ...) names another usual source, for losses and metrics alike.
         resize: how pictures are resized to the network's side, "clean" or "legacy"; None for the network's own way.
             Another way than its own becomes part of its name, as in "lite0-clean".
 
@@ -72,11 +74,15 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
     if resize not in (None, *RESIZERS):
         raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
     with torch.random.fork_rng(devices=[]):
-        network = _BUILDERS[name](name, weights)
+        network = _BUILDERS[name](name, weights or os.environ.get(_variable(name)))
     network.weights = weights
     if resize is not None and resize != network.resize:
         network.resize, network.name = resize, f"{name}-{resize}"
     return network
+
+
+def _variable(name: str) -> str:
+    return f"ONE_STEP_WEIGHTS_{name.upper()}"
 
 
 def _missing(name: str, looked: object, remedy: str) -> FileNotFoundError:
@@ -103,7 +109,7 @@ def _downloaded(name: str, weights: str | None, url: str) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
         except OSError as error:
-            advice = f"Put that file there (from another machine), or give its path as the weights of '{name}'."
+            advice = f"Put that file there (from another machine), or name its path: {_variable(name)}=/path/to/file."
             raise _missing(name, f"{path} and {url} ({error})", advice) from None
     return path
 
@@ -183,11 +189,11 @@ def _transformer(name: str, weights: str | None) -> FeatureNetwork:
             tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         where = f"{source} ({str(error).strip().splitlines()[0]})"
-        raise _missing(name, where, f"Give a local folder in Hugging Face layout as the weights of '{name}'.") from None
+        raise _missing(name, where, f"Name a local folder in Hugging Face layout: {_variable(name)}=/path.") from None
     absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if absent:  # transformers would leave them at random values
         where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
-        raise _missing(name, where, f"Give a complete folder as the weights of '{name}'.")
+        raise _missing(name, where, f"Name a complete folder: {_variable(name)}=/path.")
     return ClipFeatures(trunk, tokenizer) if name == "clip" else DinoFeatures(trunk)
 
 

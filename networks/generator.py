@@ -16,6 +16,7 @@ from networks.adapters import (
     merge_lora,
     share_parameters,
     strength_scope,
+    trainable_names,
 )
 from networks.autoencoder import SkipAutoencoder, SkipInit
 from networks.bases import load_base
@@ -157,17 +158,14 @@ class OneStepGenerator(ImageTranslator):
             # Last: peft gives a LoRA the dtype of its layer.
             store_in_bfloat16(self, keep=self.unet.conv_in.pretrained)
         self.prompts: dict[str, str] = {}
-        self._merged = False
+        self.trained_names = trainable_names(self)
         self.eval()
         if adapter is not None:
             self.load_adapter(adapter)
 
     def train(self, mode: bool = True) -> "OneStepGenerator":
-        """Stays in evaluation mode: the frozen base has no layer that should behave differently in training.
-
-        diffusers checkpoints its blocks only when `training` is set, so with checkpointing the flag follows.
-        """
-        super().train(mode and getattr(self.unet, "is_gradient_checkpointing", False))
+        """Stays in evaluation mode: the frozen base has no layer that should behave differently in training."""
+        super().train(False)
         return self
 
     def adapter_tensors(self, adapter: Adapter) -> dict[str, Tensor]:
@@ -268,7 +266,7 @@ class OneStepGenerator(ImageTranslator):
     def merge(self) -> "OneStepGenerator":
         """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards."""
         merge_lora(self)
-        self._merged = True
+        self.merged = True
         return self
 
     def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
@@ -280,7 +278,7 @@ class OneStepGenerator(ImageTranslator):
                 f"strength blends the picture into the noise at the UNet's input; with conditioning="
                 f"{self.settings['conditioning']} the UNet reads noise alone. Use conditioning=direct."
             )
-        if strength is not None and self._merged:
+        if strength is not None and self.merged:
             raise ValueError("This generator's LoRA is merged, so strength can no longer scale it: load it unmerged.")
 
     def _feed(self, image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.adapters import trainable_names
 from networks.translator import ImageTranslator, known_directions
 from networks.weights import read_adapter
 
@@ -57,6 +58,7 @@ class ResnetGenerator(ImageTranslator):
         self.prompts: dict[str, str] = {}
         self.encode_prompts = NoWords()
         self.networks = nn.ModuleDict({direction: _network(width, blocks) for direction in directions})
+        self.trained_names = trainable_names(self)
         if init is not None:
             self.load_adapter(read_adapter(init))
 

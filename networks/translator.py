@@ -33,6 +33,8 @@ class ImageTranslator(nn.Module, ABC):
         base_fingerprint: short hash of the frozen part; a checkpoint fits only the same one.
         base_random_init: the base's architecture at random weights was asked for.
         base_is_placeholder: the base stands in for a pretrained one.
+        trained_names: of the tensors that training changes: what an adapter holds.
+        merged: LoRA was folded into the base.
     """
 
     settings: dict[str, Any]
@@ -43,6 +45,8 @@ class ImageTranslator(nn.Module, ABC):
     base_fingerprint: str
     base_random_init = False
     base_is_placeholder = False
+    trained_names: list[str]
+    merged = False
 
     @property
     @abstractmethod
@@ -116,7 +120,8 @@ class ImageTranslator(nn.Module, ABC):
             ``(B, 3, H, W)`` float32 in [-1, 1], on the image's device.
 
         Raises:
-            ValueError: strength is outside [0, 1], the direction is unknown, or no prompt is known.
+            ValueError: strength or image is out of range or of another shape, the direction is unknown, or prompts are
+                missing or too many.
         """
         if prompt is None:
             if direction not in self.prompts:
@@ -126,7 +131,14 @@ class ImageTranslator(nn.Module, ABC):
             prompt = self.prompts[direction]
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}.")
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise ValueError(f"translate wants float images (B, 3, H, W), got {image.dtype} {tuple(image.shape)}.")
+        if image.numel() and image.abs().max() > 1.001:
+            low, high = (float(value) for value in image.aminmax())
+            raise ValueError(f"translate wants images in [-1, 1], these reach from {low:.3g} to {high:.3g}.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if len(prompts) not in (1, len(image)):
+            raise ValueError(f"{len(prompts)} prompts for {len(image)} images: give one, or one per image.")
         embedding = self.encode_prompts(prompts, image.device)
         r = None if strength == 1 else torch.full((image.shape[0],), strength, device=image.device)
         noise = None if r is None and not self.reads_noise else noise_map(seed, self.noise_shape(image))

@@ -48,7 +48,8 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
 
     Frozen bases are rebuilt from their own files, never saved; feature networks are in no state dict at all.
     """
-    trainable = set(trainable_names(module))
+    # A generator knows by construction what trains: one loaded for translation is frozen.
+    trainable = set(getattr(module, "trained_names", None) or trainable_names(module))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: tensor for name, tensor in module.state_dict().items() if name in trainable or name not in parameters}
 
@@ -90,7 +91,12 @@ def save_adapter(generator: nn.Module, folder: str | Path, card: Mapping[str, An
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: its LoRA is merged, so that there is no adapter any more.
     """
+    if getattr(generator, "merged", False):
+        raise ValueError("This generator's LoRA is merged into its base and cannot be saved: load it again, unmerged.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}

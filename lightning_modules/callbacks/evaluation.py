@@ -62,7 +62,7 @@ class Evaluation(Callback):
         self.resize = resize
         self.statistics = None if statistics is None else Path(statistics)
         self.networks: dict[tuple[str, str | None], FeatureNetwork] = {}
-        self.metrics: dict[tuple[str, str], TranslationMetrics] = {}
+        self.metrics: dict[tuple[int, str, str], TranslationMetrics] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self._told: set[str] = set()
 
@@ -107,11 +107,15 @@ class Evaluation(Callback):
             "versions": ", ".join([f"python {platform.python_version()}", *packages]),
         }
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have every network before the first batch: a missing file must not end a run at its first validation."""
+        self.share(pl_module)
+        self.build([])
+
     def _metrics(self, trainer: Trainer, pl_module: Any, direction: str) -> TranslationMetrics:
         stage = _stage(trainer)
-        key = (stage, direction)
+        key = (id(trainer.datamodule), stage, direction)  # type: ignore[attr-defined]
         if key not in self.metrics:
-            self.share(pl_module)
             metrics = self.build(pl_module.training_features).to(pl_module.device)
             self._fill(metrics, trainer, direction, stage)
             self.metrics[key] = metrics

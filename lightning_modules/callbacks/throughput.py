@@ -54,7 +54,8 @@ class Throughput(Callback):
         self._peak = max(self._peak, _peak_memory_mb())
         batches, _, images = self._window
         self._window[1] += spent
-        if self.batches - batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 is Lightning's never
+        if not every or self.batches - batches < every:
             return
         seen = int(pl_module.images_seen)  # type: ignore[arg-type]
         span = max(self._window[1], 1e-9)

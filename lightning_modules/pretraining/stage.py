@@ -100,7 +100,8 @@ class Stage(LightningModule):
             ValueError: a term is not finite; the last checkpoint is still good.
         """
         trainer: Any = self.trainer
-        if step % trainer.log_every_n_steps and step != self.steps - 1:
+        every = trainer.log_every_n_steps  # 0 is Lightning's never
+        if (not every or step % every) and step != self.steps - 1:
             return
         values = {f"train/{name}": float(term.detach()) for name, term in terms.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]

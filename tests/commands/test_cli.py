@@ -2,6 +2,7 @@
 
 import pytest
 
+from commands import train
 from commands.cli import ParsedOnly
 from commands.terminal import user_errors
 from commands.train import configuration
@@ -35,3 +36,8 @@ def test_a_workers_error_is_one_line(capsys):
 
     assert command() == 2
     assert capsys.readouterr().err == "error: Cannot read a.png as an image: broken: data\n"
+
+
+def test_a_fast_run_is_refused_with_what_to_type_instead(capsys):
+    assert train.main(["--exp=clear2foggy", "--trainer.fast_dev_run=true"]) == 2
+    assert "--model.init_args.max_images=4" in capsys.readouterr().err

@@ -272,6 +272,24 @@ def test_missing_runs_are_named(command, flags, words, capsys):
     assert error.count("\n") <= 2
 
 
+def test_resume_needs_the_adapter_no_more_that_the_run_started_from(
+    finished, two_level_base, folder_of_two_domains, tmp_path
+):
+    """Its scales and targets come from the checkpoint."""
+    start = tmp_path / "start"
+    shutil.copytree(finished / "adapter", start)
+    card = json.loads((start / "adapter.json").read_text())
+    card["settings"]["alpha_vae"] = 3
+    (start / "adapter.json").write_text(json.dumps(card))
+    run = tmp_path / "run"
+    more = (f"--init={start}", "--model.init_args.max_images=2", "--trainer.val_check_interval=2", *chosen("min"))
+    assert train.main(arguments(two_level_base, folder_of_two_domains, run, *more)) == 0
+    shutil.rmtree(start)
+    assert resume.main([f"--run={run}", "--model.init_args.max_images=4"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["images_seen"] == 4
+    assert json.loads((run / "adapter" / "adapter.json").read_text())["settings"]["alpha_vae"] == 3
+
+
 def test_a_foreign_checkpoint_is_refused_by_resume(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)

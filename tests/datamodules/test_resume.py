@@ -118,3 +118,14 @@ def test_epochs_differ():
     first, second = ({index for row in part for index in row[2:4]} for part in (seen[:BATCHES], seen[BATCHES:]))
     assert len(first) == len(second) == 2 * BATCHES
     assert [row[2:] for row in seen[:BATCHES]] != [row[2:] for row in seen[BATCHES:]]
+
+
+def test_batches_of_another_size_are_refused(tmp_path):
+    """The rest of the epoch would skip images, or show some twice."""
+    before, after = (
+        HorseZebra(resize=32, crop=32, eval_size=32, num_workers=0, train_scenes=8, val_scenes=2, batch_size=size)
+        for size in (1, 2)
+    )
+    with pytest.raises(ValueError, match="1 images per batch, over all devices; now they are 2"):
+        after.load_state_dict(before.state_dict())
+    before.load_state_dict(before.state_dict())

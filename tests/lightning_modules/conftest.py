@@ -58,7 +58,7 @@ def paired(two_level_base):
     def build(weights=None, optimizer=None, judge=None, generator=None, **arguments):
         torch.manual_seed(0)
         own = {"directions": ["a2b"], "rank_unet": 4, "rank_vae": 2, "input_range": "[0, 1]"}
-        g = OneStepGenerator(str(two_level_base), **own, **(generator or {}))
+        g = OneStepGenerator(str(two_level_base), **own | (generator or {}))
         optimizer = optimizer or adamw()
         weights = weights or PairedWeights(clip=0.0)
         return Pix2PixTurbo(g, judge or discriminator(), optimizer, optimizer, PROMPTS, weights, "random", **arguments)

@@ -167,6 +167,21 @@ def test_speed_after_a_resume_is_that_of_its_own_images():
     assert images_per_s(module, callback) == pytest.approx(2, rel=0.1)
 
 
+def test_an_interval_of_zero_logs_nothing():
+    callback, module = Throughput(), SimpleNamespace(images_seen=1)
+    callback.on_train_batch_end(SimpleNamespace(loggers=None, log_every_n_steps=0), module, None, None, 0)
+    assert callback.batches == 1
+
+
+def test_a_missing_network_is_found_before_the_first_batch(unpaired, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("no hub")))
+    module = unpaired()
+    with pytest.raises(FileNotFoundError, match="Weights of feature network 'alex'"):
+        fit(module, [Evaluation("random", "random", "alex")])
+    assert module.images_seen == 0
+
+
 def test_peak_memory_of_a_gpu_is_that_of_training(monkeypatch):
     now = {"peak": 0}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -33,7 +33,7 @@ def no_steps(monkeypatch):
     """Let gradients pile up: optimisers neither step nor clear, nothing is clipped."""
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: closure() if closure else None)
     monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: None)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: torch.zeros(()))
 
 
 @pytest.mark.parametrize("model", ["unpaired", "paired", "stochastic"])
@@ -221,6 +221,22 @@ def test_non_finite_loss_stops_with_the_file_names_and_leaves_the_weights(model,
     with pytest.raises(NonFiniteLossError, match=r"after 0 images.*30\.png"):
         fit(module, [batch])
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+
+
+def test_non_finite_gradient_stops_and_leaves_the_weights(unpaired):
+    """Clipping by an infinite norm would make every weight NaN."""
+    module = unpaired()
+    parameter = next(p for p in module.generator.parameters() if p.requires_grad)
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    before = snapshot(module)
+    with pytest.raises(NonFiniteLossError, match=r"gradient of the generator .* after 0 images"):
+        fit(module, [unpaired_batch()])
+    assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+
+
+def test_pairs_refuse_a_direction_that_would_never_train(paired):
+    with pytest.raises(ValueError, match="trains a2b alone"):
+        paired(generator={"directions": ["a2b", "b2a"]})
 
 
 def test_progress_and_stopping_count_images(unpaired):

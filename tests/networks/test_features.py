@@ -82,6 +82,16 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_features("lite0", str(tmp_path / "short.pth"))
 
 
+def test_the_environment_names_another_usual_source(tmp_path, monkeypatch):
+    state = load_features("lite0").trunk.state_dict()
+    torch.save({k: v + 1 for k, v in state.items()}, tmp_path / "own.pth")
+    monkeypatch.setenv("ONE_STEP_WEIGHTS_LITE0", str(tmp_path / "own.pth"))
+    own, usual = load_features("lite0"), load_features("lite1")
+    assert torch.equal(own.trunk.conv_stem.weight, state["conv_stem.weight"] + 1)
+    assert own.weights is None  # losses and metrics share it
+    assert usual.hash != own.hash
+
+
 def test_loading_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)

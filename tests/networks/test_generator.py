@@ -7,6 +7,7 @@ from torch import nn
 from networks import OneStepGenerator, adapters, load_generator
 from networks.adapters import lora_layers, trainable_names
 from networks.bases import load_base
+from networks.export import to_diffusers, to_released
 from networks.weights import Adapter, load_trained, read_adapter, save_adapter, trained_state
 
 
@@ -227,6 +228,27 @@ def test_adapter_round_trip(tiny_base, image, tmp_path):
         torch.testing.assert_close(again.translate(image, direction=d), generator.translate(image, direction=d))
     assert read_adapter(tmp_path).tensors.keys() == set(trainable_names(generator))
     assert not [p for p in again.parameters() if p.requires_grad]
+    # What was loaded can be saved again, whole; what was merged is no adapter any more.
+    save_adapter(again, tmp_path / "copy", {"task": "unpaired"})
+    kept, copied = (read_adapter(folder).tensors for folder in (tmp_path / "adapter", tmp_path / "copy"))
+    assert kept.keys() == copied.keys() and all(torch.equal(kept[k], copied[k]) for k in kept)
+    for refused in (lambda g: save_adapter(g, tmp_path / "merged", {}), to_released, to_diffusers):
+        with pytest.raises(ValueError, match="merged"):
+            refused(again.merge())
+
+
+@pytest.mark.parametrize(
+    ("picture", "prompt", "words"),
+    [
+        (torch.full((1, 3, 16, 16), 200.0), "a day", "reach from 200 to 200"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "a day", "torch.uint8"),
+        (torch.zeros(3, 16, 16), "a day", r"\(3, 16, 16\)"),
+        (torch.zeros(3, 3, 16, 16), ["a day", "a night"], "2 prompts for 3 images"),
+    ],
+)
+def test_translate_says_what_it_wants(picture, prompt, words, tiny_base):
+    with pytest.raises(ValueError, match=words):
+        build(tiny_base).translate(picture, prompt)
 
 
 def test_init_starts_from_an_adapter_and_refuses_another_rank(tiny_base, image, tmp_path):
