@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--base",
         default="pocket",
         metavar="BASE",
-        help="pocket (default), sd-turbo, sdxl-turbo, a folder, or owner/name[@revision]",
+        help="pocket (default), sd-turbo, sdxl-turbo, resnet, a folder, or owner/name[@revision]",
     )
     p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
