@@ -149,7 +149,19 @@ def feature_networks() -> list[Finding]:
     ):
         found = any(_cached(repository, file) for file in ("model.safetensors", "pytorch_model.bin"))
         findings.append(Finding(name, f"{repository} {'in' if found else 'not in'} the hub cache"))
-    return findings
+    return [_named(finding) for finding in findings]
+
+
+def _named(finding: Finding) -> Finding:
+    """The same network from where the user's environment says."""
+    from networks.features import weights_variable
+
+    variable = weights_variable(finding.name.split()[0])
+    path = os.environ.get(variable)
+    if not path:
+        return finding
+    there = "" if Path(path).exists() else ", which is not there: taken for a hub id, where the network has one"
+    return Finding(finding.name, f"{variable}={path}{there}")
 
 
 def _imports(module: str) -> bool:

@@ -37,7 +37,7 @@ from networks.feature_networks import (
 )
 from networks.resizing import RESIZERS
 
-__all__ = ["ClipFeatures", "FeatureNetwork", "Features", "architectures_only", "load_features"]
+__all__ = ["ClipFeatures", "FeatureNetwork", "Features", "architectures_only", "load_features", "weights_variable"]
 
 _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
@@ -74,14 +74,15 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
     if resize not in (None, *RESIZERS):
         raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
     with torch.random.fork_rng(devices=[]):
-        network = _BUILDERS[name](name, weights or os.environ.get(_variable(name)))
+        network = _BUILDERS[name](name, weights or os.environ.get(weights_variable(name)))
     network.weights = weights
     if resize is not None and resize != network.resize:
         network.resize, network.name = resize, f"{name}-{resize}"
     return network
 
 
-def _variable(name: str) -> str:
+def weights_variable(name: str) -> str:
+    """The environment variable that names another usual source of a network's weights."""
     return f"ONE_STEP_WEIGHTS_{name.upper()}"
 
 
@@ -109,7 +110,9 @@ def _downloaded(name: str, weights: str | None, url: str) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
         except OSError as error:
-            advice = f"Put that file there (from another machine), or name its path: {_variable(name)}=/path/to/file."
+            advice = (
+                f"Put that file there (from another machine), or name its path: {weights_variable(name)}=/path/to/file."
+            )
             raise _missing(name, f"{path} and {url} ({error})", advice) from None
     return path
 
@@ -189,11 +192,13 @@ def _transformer(name: str, weights: str | None) -> FeatureNetwork:
             tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         where = f"{source} ({str(error).strip().splitlines()[0]})"
-        raise _missing(name, where, f"Name a local folder in Hugging Face layout: {_variable(name)}=/path.") from None
+        raise _missing(
+            name, where, f"Name a local folder in Hugging Face layout: {weights_variable(name)}=/path."
+        ) from None
     absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if absent:  # transformers would leave them at random values
         where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
-        raise _missing(name, where, f"Name a complete folder: {_variable(name)}=/path.")
+        raise _missing(name, where, f"Name a complete folder: {weights_variable(name)}=/path.")
     return ClipFeatures(trunk, tokenizer) if name == "clip" else DinoFeatures(trunk)
 
 

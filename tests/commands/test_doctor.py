@@ -61,6 +61,15 @@ def test_python_is_held_against_the_declared_range():
     assert ">=4" in doctor.python(">=4").problem
 
 
+def test_weights_named_by_the_environment_are_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("ONE_STEP_WEIGHTS_CLIP", str(tmp_path))
+    monkeypatch.setenv("ONE_STEP_WEIGHTS_DINO", "no/where")
+    told = {finding.name.split()[0]: finding.value for finding in doctor.feature_networks()}
+    assert told["clip"] == f"ONE_STEP_WEIGHTS_CLIP={tmp_path}"
+    assert told["dino"].startswith("ONE_STEP_WEIGHTS_DINO=no/where, which is not there")
+    assert told["vgg"].startswith(("found", "not in"))
+
+
 def test_cached_weights_are_found(monkeypatch, tmp_path):
     from torchvision.models import VGG16_Weights
 
