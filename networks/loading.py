@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from networks.generator import OneStepGenerator
 from networks.resnet import ResnetGenerator
 from networks.translator import ImageTranslator
@@ -29,6 +31,7 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
             raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out BASE={base}.")
         generator = ResnetGenerator(**adapter.settings)
     else:
-        generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten: the caller's draws stay theirs
+            generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
     generator.load_adapter(adapter)
     return generator.requires_grad_(False)
