@@ -150,12 +150,7 @@ class TranslationModule(LightningModule):
         for group, lr in zip(optimizer.param_groups, self._full_lrs[which], strict=True):
             group["lr"] = lr * self.lr_factor
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        if not torch.isfinite(norm):  # clipping would spread it: inf * 0 is NaN; equal on all ranks, whose mean it is
-            raise NonFiniteLossError(
-                f"A gradient of the {('generator', 'discriminators')[which]} is not finite after {self.images_seen} "
-                "images, though the loss is. Nothing of this step was kept; the last checkpoint is good."
-            )
+        self.check_gradient(nn.utils.clip_grad_norm_(parameters, self.clip_norm), which)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -189,6 +184,20 @@ class TranslationModule(LightningModule):
             raise NonFiniteLossError(
                 f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
                 f"{', '.join(names)}. Nothing of this step was kept; the last checkpoint is good."
+            )
+
+    def check_gradient(self, norm: Tensor, which: int) -> None:
+        """Stop before a step that clipping would spoil: an infinite norm makes every gradient 0 or NaN.
+
+        Gradients are the mean over ranks, so all of them stop.
+
+        Raises:
+            NonFiniteLossError: the gradients' norm is NaN or infinite.
+        """
+        if not torch.isfinite(norm):
+            raise NonFiniteLossError(
+                f"A gradient of the {('generator', 'discriminators')[which]} is not finite after {self.images_seen} "
+                "images, though the loss is. Nothing of this step was kept; the last checkpoint is good."
             )
 
     def _over_ranks(self, value: Tensor) -> Tensor:
