@@ -62,7 +62,7 @@ class Evaluation(Callback):
         self.resize = resize
         self.statistics = None if statistics is None else Path(statistics)
         self.networks: dict[tuple[str, str | None], FeatureNetwork] = {}
-        self.metrics: dict[tuple[int, str, str], TranslationMetrics] = {}
+        self.metrics: dict[tuple[Any, str, str], TranslationMetrics] = {}  # by data, stage, direction
         self.results: dict[str, dict[str, Any]] = {}
         self._told: set[str] = set()
 
@@ -114,7 +114,7 @@ class Evaluation(Callback):
 
     def _metrics(self, trainer: Trainer, pl_module: Any, direction: str) -> TranslationMetrics:
         stage = _stage(trainer)
-        key = (id(trainer.datamodule), stage, direction)  # type: ignore[attr-defined]
+        key = (trainer.datamodule, stage, direction)  # type: ignore[attr-defined]
         if key not in self.metrics:
             metrics = self.build(pl_module.training_features).to(pl_module.device)
             self._fill(metrics, trainer, direction, stage)

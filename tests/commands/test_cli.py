@@ -4,6 +4,7 @@ import pytest
 
 from commands import train
 from commands.cli import ParsedOnly
+from commands.experiments import base_source
 from commands.terminal import user_errors
 from commands.train import configuration
 
@@ -41,3 +42,9 @@ def test_a_workers_error_is_one_line(capsys):
 def test_a_fast_run_is_refused_with_what_to_type_instead(capsys):
     assert train.main(["--exp=clear2foggy", "--trainer.fast_dev_run=true"]) == 2
     assert "--model.init_args.max_images=4" in capsys.readouterr().err
+
+
+def test_short_names_of_bases_are_those_of_training():
+    assert base_source("sd-turbo") == "stabilityai/sd-turbo"
+    assert base_source("sdxl-turbo") == "stabilityai/sdxl-turbo"
+    assert [base_source(given) for given in (None, "pocket", "a/folder")] == [None, "pocket", "a/folder"]

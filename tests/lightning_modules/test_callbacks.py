@@ -82,6 +82,14 @@ def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_pat
     assert run(statistics=str(tmp_path))[0] == asked
 
 
+def test_other_data_has_real_statistics_of_its_own(unpaired):
+    module = unpaired()
+    trainer, data = fit(module, [Evaluation("random", "random", "random")])
+    other = Data()
+    trainer.validate(module, other, verbose=False)
+    assert other.asked == data.asked == [("a2b", "validate"), ("b2a", "validate")]
+
+
 def test_real_statistics_are_read_once_and_whole_whatever_the_limits(unpaired):
     evaluation = Evaluation("random", "random", "random")
     trainer, data = fit(unpaired(), [evaluation], limit_val_batches=1)

@@ -102,3 +102,12 @@ def test_unet_that_does_not_take_the_latent_is_refused(tiny_base, tmp_path):
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"in_channels": 8}))
     with pytest.raises(ValueError, match="takes 8 channels"):
         load_base(str(folder), random_init=True)
+
+
+def test_a_schedule_that_ends_in_pure_noise_is_refused(tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_betas_zero_snr": True}))
+    with pytest.raises(ValueError, match="ends in pure noise"):
+        load_base(str(folder))
