@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from commands.pocket_workshop import Workshop, fit, flat, load_weights, save_weights, stage
 from datamodules import scenes
-from datamodules.captioned_scenes import CaptionedScenes, renderer_hash
+from datamodules.captioned_scenes import CaptionedScenes
 from datamodules.pretraining import LatentBatches, PictureBatches
 from lightning_modules.pretraining import AutoencoderStage, DistillationStage, TeacherStage
 from lightning_modules.pretraining.sampling import draw_many_steps, encode_tokens
@@ -27,7 +27,7 @@ from networks.one_step import noise_map
 
 def train_autoencoder(shop: Workshop) -> None:
     """Stage 1; leaves vae.safetensors, the latents of all training pictures, and their captions."""
-    inputs = {**flat(OmegaConf.to_container(shop.settings.data), "data."), "renderer": renderer_hash()}  # type: ignore[arg-type]
+    inputs = {**flat(OmegaConf.to_container(shop.settings.data), "data."), "renderer": scenes.RENDERER_VERSION}  # type: ignore[arg-type]
     with stage(shop, "autoencoder", inputs) as results:
         if results is None:
             return

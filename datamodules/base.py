@@ -10,12 +10,12 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from datamodules.captioned_scenes import renderer_hash
 from datamodules.folders import EvaluationCollate, EvaluationImages, FileImages
 from datamodules.headers import check_headers
 from datamodules.images import TrainTransform
 from datamodules.layouts import STAGES, existing_root
 from datamodules.sampling import EpochSampler, ShapeBatches
+from datamodules.scenes import RENDERER_VERSION
 
 NO_PICTURES = "Where DATA is not given the data is rendered, but {} needs a folder of pictures: DATA=folder."
 
@@ -246,7 +246,7 @@ class TranslationData(LightningDataModule):
             "translated": f"{len(evaluated)} images, names and sizes {evaluated.fingerprint()}",
             "reference": f"{len(reference)} images, names and sizes {reference.fingerprint()}",
             "rendered_with_seed": self.seed if self.is_rendered else None,
-            "renderer": renderer_hash() if self.is_rendered else None,
+            "renderer": RENDERER_VERSION if self.is_rendered else None,
             "reference_folder": self.reference_folder(direction, stage),
             "seed": self.seed,
         }
@@ -255,7 +255,7 @@ class TranslationData(LightningDataModule):
         """Changes when a real picture of the target domain does: its file's length or time, or the renderer."""
         images = self.reference_set(direction, stage).images
         if not isinstance(images, FileImages):
-            return renderer_hash()
+            return f"renderer {RENDERER_VERSION}"
         known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images.files]
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 

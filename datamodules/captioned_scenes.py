@@ -1,6 +1,5 @@
 """Captioned pictures of the twin world, rendered once into files; what the pocket base is made from."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -26,14 +25,6 @@ PART = 250  # pictures per file: what an interruption can cost
 def worlds() -> list[tuple[str, str]]:
     """The (task, domain) pairs in their order."""
     return list(scenes.PROMPTS)
-
-
-def renderer_hash() -> str:
-    """Twelve hex digits over the renderer's source files: other drawings are other data."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(scenes.__file__).parent.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 class CaptionedScenes:
@@ -82,14 +73,14 @@ def render_scenes(
     Domain A takes the even scenes and B the odd ones: no picture's counterpart is ever shown.
 
     Args:
-        folder: of all caches; this one's sub-folder is named by seed, first, count, size and the renderer's source.
+        folder: of all caches; this one's sub-folder is named by seed, first, count, size and the renderer's version.
         count: pictures per world.
         size: pixels of the square's side.
         first: number of the first picture.
         workers: processes; None for one per core.
         seed: of the world.
     """
-    folder = folder / f"{seed}-{first}-{count}-{size}px-{renderer_hash()}"
+    folder = folder / f"{seed}-{first}-{count}-{size}px-renderer{scenes.RENDERER_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     parts, jobs = [], []
     for world in range(len(worlds())):

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from datamodules.captioned_scenes import renderer_hash
 from datamodules.images import read_image, write_image
-from datamodules.scenes import SceneImages
+from datamodules.scenes import RENDERER_VERSION, SceneImages
 
 
 class KeptScenes(SceneImages):
@@ -24,7 +23,7 @@ class KeptScenes(SceneImages):
 
     def __init__(self, cache: str | None, task: str, domain: str, seed: int, first: int, count: int, size: int) -> None:
         super().__init__(task, domain, seed, first, count, size)
-        self.folder = None if cache is None else Path(cache) / f"{renderer_hash()}-{task}-{domain}-{seed}-{size}"
+        self.folder = None if cache is None else Path(cache) / f"renderer{RENDERER_VERSION}-{task}-{domain}-{seed}-{size}"
 
     def read(self, index: int) -> Tensor:
         """The scene, ``(3, H, W)`` in [-1, 1]."""

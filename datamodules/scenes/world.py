@@ -29,6 +29,9 @@ PROMPTS: dict[tuple[str, str], str] = {
 TASKS = tuple(dict.fromkeys(task for task, _ in PROMPTS))
 """Names of the worlds."""
 
+RENDERER_VERSION = 1
+"""Names rendered data in metrics, caches and records: raise it whenever a pixel changes (tests hold the pixels)."""
+
 LIGHTS = {
     ("day_night", "a"): "by day",
     ("day_night", "b"): "at night",

@@ -38,9 +38,9 @@ def test_a_finished_part_is_not_rendered_again(tmp_path, monkeypatch):
     assert done == [gone]
 
 
-def test_edited_renderer_is_another_cache(tmp_path, monkeypatch):
+def test_another_renderer_version_is_another_cache(tmp_path, monkeypatch):
     render_scenes(tmp_path, count=1, size=32, workers=1)
-    monkeypatch.setattr(captioned_scenes, "renderer_hash", lambda: "another")
+    monkeypatch.setattr(captioned_scenes.scenes, "RENDERER_VERSION", 0)
     render_scenes(tmp_path, count=1, size=32, workers=1)
     assert len(list(tmp_path.iterdir())) == 2
 
