@@ -23,7 +23,8 @@ class KeptScenes(SceneImages):
 
     def __init__(self, cache: str | None, task: str, domain: str, seed: int, first: int, count: int, size: int) -> None:
         super().__init__(task, domain, seed, first, count, size)
-        self.folder = None if cache is None else Path(cache) / f"renderer{RENDERER_VERSION}-{task}-{domain}-{seed}-{size}"
+        name = f"renderer{RENDERER_VERSION}-{task}-{domain}-{seed}-{size}"
+        self.folder = None if cache is None else Path(cache) / name
 
     def read(self, index: int) -> Tensor:
         """The scene, ``(3, H, W)`` in [-1, 1]."""
