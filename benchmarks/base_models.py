@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from ablation.trials import images_seen, last_words, wait
 from benchmarks.base_table import build_report, markdown
-from commands.experiments import names
-from commands.records import write_json
+from commands.cli.recipes import names
+from storage import write_json
 
 TASKS = ("day2night", "clear2foggy", "horse2zebra", "edge2image")
 MODELS = {

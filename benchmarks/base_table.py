@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from commands.compare import differences
+from evaluation.compare import differences
 
 Key = tuple[str, str, int]  # task, model, seed
 SCORES = ("fid", "kid", "lpips_truth", "psnr_truth", "structure")

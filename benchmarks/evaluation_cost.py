@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from commands.records import write_json
 from commands.train import describe
-from commands.translate import pick_device
 from datamodules import ClearFoggy
 from datamodules.base import TranslationData
-from datamodules.images import write_image
 from datamodules.scenes import render
+from images.writing import write_image
+from inference.device import pick_device
 from lightning_modules.callbacks import Evaluation
 from networks import ImageTranslator, OneStepGenerator
+from storage import write_json
 
 PARTS = ("reading", "translating", "features", "statistics")
 TRAIN = 20  # pictures of the training folders, which must be there and are not looked at

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cv2
 
-from commands.records import write_json
 from datamodules.scenes import PROMPTS, render_pixels
+from storage import write_json
 
 
 def main() -> None:

@@ -13,14 +13,14 @@ from typing import Any
 
 from ablation.trials import last_words
 from benchmarks.base_models import Run, expectation, start_or_resume, train
+from commands.cli.recipes import compose, merged
 from commands.evaluate import build_data
-from commands.experiments import compose, merged
-from commands.records import write_json
-from datamodules.images import write_image
-from datamodules.kept import KeptScenes
-from datamodules.layouts import FOLDER_NAMES
+from datamodules.files.layouts import FOLDER_NAMES
 from datamodules.scenes import render
+from datamodules.scenes.cached import KeptScenes
 from datamodules.unpaired import UnpairedImages
+from images.writing import write_image
+from storage import write_json
 
 TASKS = ("day2night", "clear2foggy", "horse2zebra")
 DIRECTIONS = ("a2b", "b2a")

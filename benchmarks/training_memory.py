@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from commands.cli import TrainCLI
+from commands.cli.lightning_cli import TrainCLI
+from commands.cli.recipes import MEMORY, names
 from commands.estimate import random_batch, untrained, without_trainer
-from commands.experiments import MEMORY, names
-from commands.records import write_json
 from commands.train import describe
+from storage import write_json
 
 GB = 1e9
 STEPS = 3  # the first warms up: its time is not counted

@@ -16,11 +16,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from commands.records import write_json
 from datamodules.batches import UnpairedBatch
 from lightning_modules import CycleGANTurbo
 from lightning_modules.unpaired import UnpairedWeights
 from networks import EnsembleDiscriminator, OneStepGenerator, PatchDiscriminator, VisionAidedDiscriminator
+from storage import write_json
 
 PROMPTS = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
 

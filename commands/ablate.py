@@ -8,13 +8,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ablation.answer import write_answer
 from ablation.grids import Grid, Point, grid_names, read_grid
+from ablation.report import write_answer
 from ablation.trials import Trial, missing
 from commands import train
-from commands.cli import ParsedOnly
-from commands.experiments import EXPERIMENTS, compose, merged
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.lightning_cli import ParsedOnly
+from commands.cli.recipes import EXPERIMENTS, compose, merged
 
 GRIDS = EXPERIMENTS / "grids"
 MANY = 50  # trials above which YES=1 is asked for

@@ -13,14 +13,17 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.experiments import FULL_SIZE, compose, experiment_file, merged
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.recipes import FULL_SIZE, compose, experiment_file, merged
 from datamodules.base import TranslationData
-from datamodules.contours import CONTOURS
-from datamodules.headers import read_header, reason
-from datamodules.images import UNREADABLE, list_images, read_image, resize_short_side, to_pixels
-from datamodules.layouts import STAGES, Domain, Pairs, existing_root
+from datamodules.files.layouts import STAGES, Domain, Pairs, existing_root
 from datamodules.paired import different_shapes
+from images.contours import CONTOURS
+from images.headers import read_header, reason
+from images.listing import list_images
+from images.ranges import to_pixels
+from images.reading import UNREADABLE, read_image
+from images.resizing import resize_short_side
 
 COLUMNS, TILE, LABEL = 8, 112, 14  # tiles in a row, pixels of a tile's side, pixels of a row's heading
 MANY = 8  # lines of a kind at most

@@ -21,7 +21,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
 
 CHUNK = 1 << 20  # bytes
 

@@ -102,7 +102,7 @@ def devices() -> list[Finding]:
 
 def bases() -> list[Finding]:
     """The packaged base, and SD-Turbo in the hub's local cache."""
-    from networks.bases import POCKET
+    from networks.one_step.bases import POCKET
 
     if not (POCKET / "unet" / "config.json").is_file():
         missing = f"{POCKET} is incomplete: the checkout lacks the packaged base, clone it again"

@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from commands.cli import TrainCLI
-from commands.experiments import FULL_SIZE, MEMORY, compose, names
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.lightning_cli import TrainCLI
+from commands.cli.recipes import FULL_SIZE, MEMORY, compose, names
 from datamodules.batches import EvaluationBatch, PairedBatch, UnpairedBatch
 from lightning_modules import CycleGANTurbo
 from networks.features import FeatureNetwork, architectures_only

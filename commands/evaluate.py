@@ -9,20 +9,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from commands.compare import differences
-from commands.experiments import base_source, compose, merged, names
-from commands.records import write_json
-from commands.report import Gallery, Record, write_report
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.recipes import base_source, compose, merged, names
 from commands.train import describe, print_metrics
-from commands.translate import pick_device
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
-from datamodules.images import list_images, read_image, resize_short_side
+from evaluation.compare import differences
+from evaluation.report import Gallery, Record, write_report
+from images.listing import list_images
+from images.reading import read_image
+from images.resizing import resize_short_side
+from inference.device import pick_device
 from lightning_modules.callbacks import Evaluation
 from networks import ImageTranslator, load_generator
-from networks.resizing import RESIZERS
-from networks.weights import read_adapter
+from networks.checkpoints.adapter import read_adapter
+from networks.features.resizing import RESIZERS
+from storage import write_json
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,12 +8,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from commands.experiments import base_source
-from commands.records import write_json
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.recipes import base_source
 from networks import OneStepGenerator, load_generator
-from networks.export import to_diffusers, to_released
-from networks.weights import CARD, adapter_card, read_adapter
+from networks.checkpoints.adapter import CARD, adapter_card, read_adapter
+from networks.checkpoints.diffusers import to_diffusers
+from networks.checkpoints.released_writing import to_released
+from storage import write_json
 
 FORMATS = ("released", "released-stochastic", "diffusers")
 

@@ -8,15 +8,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from commands.experiments import EXPERIMENTS
-from commands.pocket_card import export, quality
-from commands.pocket_stages import distil, train_autoencoder, train_teacher
-from commands.pocket_workshop import Workshop, flat
-from commands.terminal import user_errors
-from commands.translate import pick_device
-from networks.bases import POCKET
+import pretraining
+from commands.cli.errors import user_errors
+from inference.device import pick_device
+from networks.one_step.bases import POCKET
+from pretraining.card import export, quality
+from pretraining.training import distil, train_autoencoder, train_teacher
+from pretraining.workshop import Workshop, flat
 
-RECIPE = EXPERIMENTS / "pretraining" / "pocket.yaml"
+RECIPE = Path(pretraining.__file__).with_name("pocket.yaml")
 STAGES: dict[str, Callable[[Workshop], None]] = {
     "autoencoder": train_autoencoder,
     "teacher": train_teacher,
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=f"change a setting of {RECIPE.relative_to(EXPERIMENTS.parent)}, e.g. teacher.steps=500",
+        help=f"change a setting of {RECIPE.parent.name}/{RECIPE.name}, e.g. teacher.steps=500",
     )
     p.add_argument("--again", action="store_true", help="redo stages whose settings or inputs changed")
     p.add_argument("--device", default="auto", help="auto takes an accelerator if there is one; or cpu")

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from commands.experiments import merged
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.recipes import merged
 from commands.train import run
-from networks.weights import read_checkpoint
+from networks.checkpoints.adapter import read_checkpoint
 
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 

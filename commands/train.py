@@ -14,14 +14,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from commands.adapter_card import finish_adapter
-from commands.cli import TrainCLI
-from commands.experiments import MEMORY, Recipe, compose, names
-from commands.records import held, write_json
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.lightning_cli import TrainCLI
+from commands.cli.recipes import MEMORY, Recipe, compose, names
+from evaluation.model_card import finish_adapter
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Throughput
-from networks.weights import CARD, read_checkpoint
+from networks.checkpoints.adapter import CARD, read_checkpoint
+from storage import held, write_json
 
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"  # tells DDP's child processes, which run this command line again, the folder
 

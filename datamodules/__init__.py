@@ -1,11 +1,11 @@
 """The data side: public data sets, folders of one's own, and rendered scenes."""
 
 from datamodules.base import TranslationData
-from datamodules.clear_foggy import ClearFoggy
-from datamodules.day_night import DayNight
-from datamodules.edge_sketch import EdgeToImage, SketchToImage
-from datamodules.horse_zebra import HorseZebra
+from datamodules.line_drawings import EdgeToImage, SketchToImage
 from datamodules.paired import PairedImages
+from datamodules.public.bdd100k import DayNight
+from datamodules.public.dense import ClearFoggy
+from datamodules.public.horse2zebra import HorseZebra
 from datamodules.unpaired import UnpairedImages
 
 __all__ = [

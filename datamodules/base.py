@@ -10,12 +10,12 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from datamodules.folders import EvaluationCollate, EvaluationImages, FileImages
-from datamodules.headers import check_headers
-from datamodules.images import TrainTransform
-from datamodules.layouts import STAGES, existing_root
+from datamodules.files.layouts import STAGES, existing_root
+from datamodules.samples import EvaluationCollate, EvaluationImages, FileImages
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import RENDERER_VERSION
+from datamodules.transforms import TrainTransform
+from images.headers import check_headers
 
 NO_PICTURES = "Where DATA is not given the data is rendered, but {} needs a folder of pictures: DATA=folder."
 

@@ -8,11 +8,11 @@ from torch.utils.data import Dataset
 
 from datamodules.base import TranslationData
 from datamodules.batches import PairedBatch
-from datamodules.contours import CONTOURS
-from datamodules.folders import EvaluationImages, FileImages, Images, PairedFolder, collate_paired
-from datamodules.images import resized_shape
-from datamodules.kept import KeptScenes
-from datamodules.layouts import STAGES, Pairs, find_pairs, find_photographs, has_domains
+from datamodules.files.layouts import STAGES, Pairs, find_pairs, find_photographs, has_domains
+from datamodules.samples import EvaluationImages, FileImages, Images, PairedFolder, collate_paired
+from datamodules.scenes.cached import KeptScenes
+from images.contours import CONTOURS
+from images.resizing import resized_shape
 
 
 def different_shapes(pairs: Pairs, sizes: Mapping[Path, tuple[int, int]], resized: Iterable[int]) -> str | None:

@@ -7,9 +7,9 @@ from torch.utils.data import Dataset
 
 from datamodules.base import TranslationData
 from datamodules.batches import UnpairedBatch
-from datamodules.folders import EvaluationImages, FileImages, Images, UnpairedFolder, collate_unpaired
-from datamodules.kept import KeptScenes
-from datamodules.layouts import STAGES, Domain, find_unpaired, read_prompt
+from datamodules.files.layouts import STAGES, Domain, find_unpaired, read_prompt
+from datamodules.samples import EvaluationImages, FileImages, Images, UnpairedFolder, collate_unpaired
+from datamodules.scenes.cached import KeptScenes
 
 
 class UnpairedImages(TranslationData):

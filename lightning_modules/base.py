@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from lightning_modules.random_states import random_states, set_random_states
 from networks import ImageTranslator
+from networks.checkpoints.adapter import adapter_card, load_trained, trained_state
 from networks.features import FeatureNetwork
-from networks.one_step import noise_map
-from networks.weights import adapter_card, load_trained, trained_state
+from networks.one_step.diffusion import noise_map
 
 
 class NonFiniteLossError(FloatingPointError):

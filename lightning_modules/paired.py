@@ -11,10 +11,10 @@ from datamodules.batches import EvaluationBatch, PairedBatch, Translation
 from lightning_modules.base import TranslationModule
 from losses.adversarial import discriminator_loss, generator_loss
 from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, l2
-from losses.totals import weighted_total
+from losses.terms import weighted_total
 from networks import ImageTranslator
 from networks.features import FeatureNetwork, load_features
-from networks.prompts import CACHE
+from networks.one_step.prompts import CACHE
 
 AT_ONCE = 32  # captions that the text encoder reads together
 

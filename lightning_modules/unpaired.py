@@ -13,7 +13,7 @@ from datamodules.batches import EvaluationBatch, Translation, UnpairedBatch
 from lightning_modules.base import TranslationModule
 from losses.adversarial import fake_half, generator_loss, real_half
 from losses.reconstruction import PerceptualDistance, l1
-from losses.totals import weighted_total
+from losses.terms import weighted_total
 from networks import ImageTranslator
 from networks.features import FeatureNetwork, load_features
 

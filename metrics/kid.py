@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metrics.pictures import as_image, quantise
+from metrics.pixels import as_image, quantise
 from metrics.tables import TableMetric
 from networks.features import FeatureNetwork, load_features
 

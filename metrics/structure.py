@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.pictures import as_image, quantise
+from metrics.pixels import as_image, quantise
 from metrics.tables import TableMetric
 from networks.features import FeatureNetwork, load_features
 

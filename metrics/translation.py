@@ -11,7 +11,7 @@ from torch import Tensor
 from metrics.fid import frechet_floor, gaussian_distance
 from metrics.kid import kernel_distance
 from metrics.moments import Moments
-from metrics.pictures import as_image, psnr, quantise
+from metrics.pixels import as_image, psnr, quantise
 from metrics.structure import structure_distance
 from metrics.tables import TableMetric
 from networks.features import ClipFeatures, FeatureNetwork, load_features

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.adapters import trainable_names
-from networks.translator import ImageTranslator, known_directions
-from networks.weights import read_adapter
+from networks.checkpoints.adapter import read_adapter
+from networks.contract import ImageTranslator, known_directions
+from networks.one_step.lora import trainable_names
 
 FACTOR = 4  # two layers of stride 2
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from networks.bases import POCKET
+from networks.one_step.bases import POCKET
 
 
 @pytest.fixture(scope="session")
@@ -99,4 +99,12 @@ def save_base(folder: Path, channels: tuple[int, ...], scaling: float = 0.18215,
     text_encoder.save_pretrained(folder / "text_encoder")
     DDPMScheduler.from_pretrained(POCKET / "scheduler").save_pretrained(folder / "scheduler")
     shutil.copytree(POCKET / "tokenizer", folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads what another, or the developer's own runs, cached."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ONE_STEP_CACHE", str(folder))
     return folder

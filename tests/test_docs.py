@@ -146,7 +146,8 @@ def test_named_files_exist():
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, two_level_base):
     """A folder as the reader's: pictures, and the run that the first command of the README makes."""
-    from datamodules.images import to_pixels, write_image
+    from images.ranges import to_pixels
+    from images.writing import write_image
 
     folder = tmp_path_factory.mktemp("desk")
     draw = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from ablation.grids import grid_names, read_grid
 from commands.ablate import GRIDS, check, plan
-from commands.experiments import EXPERIMENTS, MEMORY, compose, names
+from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names
 from commands.pocket import RECIPE
 from commands.train import main
 
@@ -93,7 +93,7 @@ def test_every_memory_profile_runs(exp, memory, tmp_path):
 
 
 def photographs(root, paired):
-    from datamodules.images import write_image
+    from images.writing import write_image
 
     folders = ["train", "test"] if paired else ["train_A", "train_B", "test_A", "test_B"]
     for k, folder in enumerate(folders):

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images import from_pixels
 from datamodules.scenes.houses import WALL_COLOURS
 from datamodules.scenes.meadow import COATS, GRASS, Meadow, draw_meadow
 from datamodules.scenes.shading import Surfaces, cloud_cover, daylight, develop, fog, night, resolve
 from datamodules.scenes.street import Street, draw_street
 from datamodules.scenes.traffic import CAR_COLOURS
+from images.ranges import from_pixels
 
 PROMPTS: dict[tuple[str, str], str] = {
     ("day_night", "a"): "driving in the day",

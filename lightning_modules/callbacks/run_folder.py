@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from networks.weights import read_checkpoint, save_adapter
+from networks.checkpoints.adapter import read_checkpoint, save_adapter
 
 LAST = "last.ckpt"
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from benchmarks import base_models, supervised
+from commands.cli.recipes import compose, merged
 from commands.evaluate import build_data
-from commands.experiments import compose, merged
 from datamodules import PairedImages
-from datamodules.images import read_image
+from images.reading import read_image
 
 WRITE = """
 import json, pathlib, sys

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from commands import train
-from datamodules.images import write_image
+from images.writing import write_image
 
 # A run of seconds: tiny base, four loss judges that need no weights, whole pictures of 32 pixels.
 QUICK = [

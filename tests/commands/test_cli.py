@@ -3,9 +3,9 @@
 import pytest
 
 from commands import train
-from commands.cli import ParsedOnly
-from commands.experiments import base_source
-from commands.terminal import user_errors
+from commands.cli.errors import user_errors
+from commands.cli.lightning_cli import ParsedOnly
+from commands.cli.recipes import base_source
 from commands.train import configuration
 
 KEYS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")

@@ -27,14 +27,14 @@ def test_this_machine_can_train(capsys):
 def test_pocket_without_weights_is_called_a_placeholder(capsys, monkeypatch, tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{}")
-    monkeypatch.setattr("networks.bases.POCKET", tmp_path)
+    monkeypatch.setattr("networks.one_step.bases.POCKET", tmp_path)
     assert "PLACEHOLDER" in doctor.bases()[0].value
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
     assert doctor.bases()[0].value == "pretrained"
 
 
 def test_an_incomplete_checkout_is_a_problem(monkeypatch, tmp_path):
-    monkeypatch.setattr("networks.bases.POCKET", tmp_path)
+    monkeypatch.setattr("networks.one_step.bases.POCKET", tmp_path)
     assert str(tmp_path) in doctor.bases()[0].problem
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands.cli import TrainCLI
+from commands.cli.lightning_cli import TrainCLI
+from commands.cli.recipes import compose
 from commands.estimate import PeakMemory, main, random_batch, without_trainer
-from commands.experiments import compose
 
 MB = 2**20
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from commands import compare, evaluate, export
-from commands.experiments import merged
-from datamodules.images import write_image
+from commands.cli.recipes import merged
+from images.writing import write_image
 
 
 def test_evaluate_repeats_the_runs_own_figures(finished, tmp_path):

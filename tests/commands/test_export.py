@@ -5,7 +5,7 @@ import torch
 
 from commands.export import main
 from networks import OneStepGenerator, ResnetGenerator, load_generator
-from networks.weights import save_adapter
+from networks.checkpoints.adapter import save_adapter
 
 
 @pytest.fixture

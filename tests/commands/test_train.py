@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from commands import evaluate, resume, train, translate
-from commands.cli import TrainCLI
-from datamodules.images import write_image
+from commands.cli.lightning_cli import TrainCLI
+from images.writing import write_image
+from networks.checkpoints.adapter import load_trained
 from networks.features import load_features
-from networks.weights import load_trained
 
 from .conftest import arguments, chosen
 

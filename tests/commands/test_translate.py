@@ -11,11 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from commands.translate import batches, main
-from datamodules.contours import canny_edges
-from datamodules.images import read_image, resize_short_side, to_pixels
+from commands.translate import main
+from images.contours import canny_edges
+from images.ranges import to_pixels
+from images.reading import read_image
+from images.resizing import resize_short_side
+from inference.folder import batches
 from networks import OneStepGenerator, load_generator
-from networks.weights import save_adapter
+from networks.checkpoints.adapter import save_adapter
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from commands import train
-from commands.experiments import compose
+from commands.cli.recipes import compose
 
 from .conftest import QUICK, arguments, chosen
 
 GRADIENTS = """
 import sys
 import torch
-from commands.cli import TrainCLI
+from commands.cli.lightning_cli import TrainCLI
 from pathlib import Path
 
 def keep(self, which):

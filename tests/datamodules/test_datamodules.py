@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from datamodules import ClearFoggy, EdgeToImage, HorseZebra, PairedImages, SketchToImage, UnpairedImages
-from datamodules.contours import canny_edges, sketch_lines
-from datamodules.folders import EvaluationImages, FileImages
-from datamodules.images import read_image
+from datamodules.samples import EvaluationImages, FileImages
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import TASKS, render
-
-from .miniature import domains, save
+from images.contours import canny_edges, sketch_lines
+from images.reading import read_image
+from tests.datamodules.miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
 SCENES = {**SMALL, "train_scenes": 6, "val_scenes": 3, "test_scenes": 2}

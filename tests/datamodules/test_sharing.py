@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from datamodules import ClearFoggy, EdgeToImage, PairedImages, UnpairedImages
-from datamodules.kept import KeptScenes
 from datamodules.scenes import SceneImages
-
-from .miniature import domains, save
+from datamodules.scenes.cached import KeptScenes
+from tests.datamodules.miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from networks.one_step import noise_map
+from networks.one_step.diffusion import noise_map
 
 from .conftest import adamw, fit, paired_batch, unpaired_batch
 

@@ -7,10 +7,10 @@ from lightning_modules.base import NonFiniteLossError
 from lightning_modules.paired import PairedWeights
 from lightning_modules.unpaired import UnpairedWeights
 from networks import VisionAidedDiscriminator
-from networks.adapters import trainable_names
+from networks.checkpoints.adapter import trained_state
 from networks.features import architectures_only
-from networks.prompts import CACHE
-from networks.weights import trained_state
+from networks.one_step.lora import trainable_names
+from networks.one_step.prompts import CACHE
 
 from .conftest import adamw, fit, paired_batch, unpaired_batch
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metrics.fid import FrechetDistance, frechet_distance, frechet_floor
-from metrics.pictures import as_image, quantise
+from metrics.pixels import as_image, quantise
 from networks.features import load_features
 
 
@@ -153,8 +153,9 @@ def test_inception_s_fid_of_two_folders_is_clean_fids(tmp_path):
     """The whole way: files, resize, features, distance; two ports of one network."""
     from cleanfid.fid import compute_fid
 
-    from datamodules.images import read_image, write_image
     from datamodules.scenes import render
+    from images.reading import read_image
+    from images.writing import write_image
 
     try:
         metric = FrechetDistance("inception")

@@ -8,11 +8,10 @@ from torch import nn
 
 from metrics.fid import frechet_distance
 from metrics.moments import moments_of
-from metrics.pictures import as_image, psnr, quantise
+from metrics.pixels import as_image, psnr, quantise
 from metrics.translation import TranslationMetrics, _nearest, domain_shift, nearest_ratio
 from networks.features import load_features
-
-from ..networks.test_features import tiny_clip
+from tests.networks.features.test_features import tiny_clip
 
 KEYS = [
     "fid", "fid_features", "kid", "kid_std", "n_real", "n_fake", "fid_floor", "structure", "structure_features",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from networks import OneStepGenerator, ResnetGenerator, load_generator
-from networks.weights import save_adapter
+from networks.checkpoints.adapter import save_adapter
 
 
 def images(n, height, width, seed=0):

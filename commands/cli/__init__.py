@@ -1,0 +1,1 @@
+"""What the commands share: LightningCLI, composition of experiments, error messages."""

@@ -1,0 +1,1 @@
+"""Which files of a user's folder train, validate and test, and their captions."""

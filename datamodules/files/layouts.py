@@ -1,0 +1,285 @@
+"""Which files of a folder train, validate and test, and what they are called."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from datamodules.files.captions import caption_of, read_captions
+from images.listing import list_images
+
+STAGES = ("train", "validate", "test")
+FOLDER_NAMES = {"train": "train", "validate": "val", "test": "test"}
+T = TypeVar("T")
+
+
+@dataclass
+class Domain:
+    """The pictures of one domain.
+
+    Attributes:
+        folders: what the names of each stage are relative to.
+        files: of each stage.
+        test_is_validation: there is no test split of its own.
+    """
+
+    folders: dict[str, Path]
+    files: dict[str, list[Path]]
+    test_is_validation: bool = False
+
+
+@dataclass
+class Pairs:
+    """Targets, the inputs that belong to them, and captions.
+
+    Attributes:
+        targets: the photographs.
+        inputs: same order and number, or None where inputs are computed from the targets.
+        captions: by stage, None where a pair has none of its own.
+    """
+
+    targets: Domain
+    inputs: Domain | None = None
+    captions: dict[str, list[str | None]] = field(default_factory=dict)
+
+
+def existing_root(root: str | Path) -> Path:
+    """The folder as given.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not a folder.
+    """
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"No data folder {root} (looked for {path.absolute()}). Check the path given as DATA=.")
+    if not path.is_dir():
+        raise ValueError(f"DATA {root} is a file, a folder of pictures is needed.")
+    return path
+
+
+def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]]:
+    """Keep a part of the training items back: 10 %, at least 4, at most 200.
+
+    Args:
+        items: in an order that is the same on every machine.
+        seed: of the draw.
+        what: where they lie, for the error.
+
+    Returns:
+        What still trains, and what was held out; both in the order given.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    count = min(max(round(0.1 * len(items)), 4), 200)
+    if len(items) <= count:
+        raise ValueError(
+            f"{what} holds {len(items)} pictures: too few to hold out {count} for validation. "
+            "Add pictures, or give validation a folder of its own beside it (val_A, val_B; for photographs val)."
+        )
+    chosen = set(np.random.default_rng([seed, len(items)]).permutation(len(items))[:count].tolist())
+    kept = [item for i, item in enumerate(items) if i not in chosen]
+    return kept, [item for i, item in enumerate(items) if i in chosen]
+
+
+def complete(found: Mapping[str, list[T]], seed: int, what: str) -> tuple[dict[str, list[T]], bool]:
+    """Fill in the stages that a data set does not name.
+
+    Args:
+        found: "train", and perhaps "validate" and "test".
+        seed: of the hold-out that becomes validation.
+        what: where the training items lie, for messages.
+
+    Returns:
+        All three stages, and whether test had to be the validation items.
+    """
+    train, validate = list(found["train"]), list(found.get("validate", []))
+    if not validate:
+        train, validate = hold_out(train, seed, what)
+    test = list(found.get("test", []))
+    if not test:
+        warnings.warn(
+            f"{what} has no test pictures beside it: the final report uses the validation pictures.", stacklevel=2
+        )
+    return {"train": train, "validate": validate, "test": test or validate}, not test
+
+
+def split_folder(root: Path, stage: str, letter: str) -> Path | None:
+    """``train_A`` or ``trainA`` and the like; None if neither is there."""
+    names = (f"{FOLDER_NAMES[stage]}_{letter}", f"{FOLDER_NAMES[stage]}{letter}")
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def has_domains(root: Path) -> bool:
+    """Whether a folder has the layout ``train_A``, ``train_B``, or a part of it."""
+    return any(split_folder(root, stage, letter) for stage in STAGES for letter in "AB")
+
+
+def stage_folders(root: Path, letter: str) -> dict[str, Path]:
+    """Folder of each stage; a stage without one takes its pictures from another's."""
+    train = split_folder(root, "train", letter) or root
+    validate = split_folder(root, "validate", letter) or train
+    return {"train": train, "validate": validate, "test": split_folder(root, "test", letter) or validate}
+
+
+def find_domain(root: Path, letter: str) -> dict[str, list[Path]]:
+    """Pictures of one domain by stage; only "train" has to be there.
+
+    Raises:
+        FileNotFoundError: no folder of training pictures, or it has none.
+    """
+    if split_folder(root, "train", letter) is None:
+        raise FileNotFoundError(
+            f"{root} has no folder train_{letter} (or train{letter}): put the training "
+            f"pictures of domain {letter} there."
+        )
+    found = {}
+    for stage in STAGES:
+        folder = split_folder(root, stage, letter)
+        if folder is None:
+            continue
+        found[stage] = list_images(folder)
+        if not found[stage]:
+            raise FileNotFoundError(f"No pictures in {folder}: put those of domain {letter} there.")
+    return found
+
+
+def find_unpaired(root: Path, seed: int) -> tuple[Domain, Domain]:
+    """Both domains of a folder with ``train_A``, ``train_B`` and perhaps ``val_*`` and ``test_*``.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty.
+    """
+    domains = []
+    for letter in "AB":
+        files, fallback = complete(find_domain(root, letter), seed, f"{split_folder(root, 'train', letter)}")
+        domains.append(Domain(stage_folders(root, letter), files, fallback))
+    return domains[0], domains[1]
+
+
+def find_pairs(root: Path, seed: int) -> Pairs:
+    """Pairs of ``train_A`` and ``train_B`` by file name without its ending, with their captions.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty.
+        ValueError: the names of inputs and targets differ.
+    """
+    a, b = find_domain(root, "A"), find_domain(root, "B")
+    if a.keys() != b.keys():
+        stage = next(stage for stage in STAGES if (stage in a) != (stage in b))
+        name = FOLDER_NAMES[stage]
+        raise ValueError(f"{root} has only one of {name}_A and {name}_B: pairs need both.")
+    found: dict[str, list[tuple[Path, Path, str | None]]] = {}
+    for stage in a:
+        name, folder = FOLDER_NAMES[stage], stage_folders(root, "B")[stage]
+        captions = read_captions(root, name)
+        matched = _matched(root, stage, a[stage], b[stage])
+        found[stage] = [(i, t, caption_of(t.relative_to(folder), captions)) for i, t in matched]
+        if captions and not any(caption for *_, caption in found[stage]):
+            raise ValueError(
+                f"No name in {root}/{name}_prompts.* is a picture of {name}_B; the first is {next(iter(captions))!r}."
+            )
+    pairs, fallback = complete(found, seed, f"{split_folder(root, 'train', 'B')}")
+    return Pairs(
+        targets=Domain(
+            stage_folders(root, "B"), {stage: [t for _, t, _ in pairs[stage]] for stage in STAGES}, fallback
+        ),
+        inputs=Domain(stage_folders(root, "A"), {stage: [i for i, _, _ in pairs[stage]] for stage in STAGES}, fallback),
+        captions={stage: [c for *_, c in pairs[stage]] for stage in STAGES},
+    )
+
+
+def _matched(root: Path, stage: str, inputs: list[Path], targets: list[Path]) -> list[tuple[Path, Path]]:
+    names = [f"{FOLDER_NAMES[stage]}_{letter}" for letter in "AB"]
+    by_stem: list[dict[str, Path]] = []
+    for letter, files in zip("AB", (inputs, targets), strict=True):
+        folder = split_folder(root, stage, letter)
+        stems: dict[str, Path] = {}
+        for path in files:
+            stem = path.relative_to(folder or root).with_suffix("").as_posix()
+            if stem in stems:
+                raise ValueError(f"{stems[stem]} and {path} have one name: which of them belongs to the pair?")
+            stems[stem] = path
+        by_stem.append(stems)
+    left, right = by_stem
+    alone = [f"{names[0]}/{s}" for s in sorted(left.keys() - right.keys())]
+    alone += [f"{names[1]}/{s}" for s in sorted(right.keys() - left.keys())]
+    if alone:
+        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        raise ValueError(
+            f"{len(alone)} pictures of {root} have no partner of the same name: {', '.join(alone[:5])}{more}."
+        )
+    return [(left[stem], right[stem]) for stem in sorted(left)]
+
+
+def find_photographs(root: Path, seed: int) -> Pairs:
+    """Photographs in ``train/`` (``val/``, ``test/``), or anywhere below the folder, to compute inputs from.
+
+    Without ``train/``, what lies in neither ``val/`` nor ``test/`` trains; without any of the three, a seeded tenth is
+    kept back for testing, and another for validation.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: captions are given, and none belongs to a picture.
+    """
+    folder = root / "train"
+    found = {stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()}
+    if not folder.is_dir():
+        folder = root
+        # Whatever links they are reached by.
+        apart = {os.path.realpath(path) for files in found.values() for path in files}
+        found["train"] = [path for path in list_images(root) if os.path.realpath(path) not in apart]
+        if found["train"] and not apart:
+            found["train"], found["test"] = hold_out(found["train"], seed + 1, f"{root}")
+    if not found["train"]:
+        raise FileNotFoundError(
+            f"No pictures to train on in {folder}: looked for train_A and train_B (pairs), train/ and test/ "
+            "(photographs), or pictures anywhere below it."
+            if folder == root
+            else f"No pictures in {folder}: put the training photographs there."
+        )
+    files, fallback = complete(found, seed, f"{folder}")
+    return Pairs(Domain(dict.fromkeys(STAGES, root), files, fallback), captions=_captions_of_photographs(root, files))
+
+
+def _captions_of_photographs(root: Path, files: Mapping[str, list[Path]]) -> dict[str, list[str | None]]:
+    """By stage.  A bare name means the picture in the file's own folder: splits often number theirs alike.
+
+    Pictures in none of the folders are training's; where there is no such folder, every file may name them.
+    """
+    given = {name: read_captions(root, name) for name in FOLDER_NAMES.values()}
+    every = given["test"] | given["val"] | given["train"]
+    loose = given["train"] if any((root / name).is_dir() for name in given) else every
+
+    def own(name: Path) -> str | None:
+        by_path = every.get(name.as_posix()) if len(name.parts) > 1 else None
+        return by_path or caption_of(name, given.get(name.parts[0], loose))
+
+    found = {stage: [own(path.relative_to(root)) for path in files[stage]] for stage in STAGES}
+    used = {caption for captions in found.values() for caption in captions}
+    for name, captions in given.items():
+        if captions and used.isdisjoint(captions.values()):
+            raise ValueError(
+                f"No name in {root}/{name}_prompts.* is a picture of {root}; the first is {next(iter(captions))!r}."
+            )
+    return found
+
+
+def read_prompt(root: Path, letter: str) -> str | None:
+    """The line in ``fixed_prompt_a.txt`` (or ``_b``), None where there is no such file.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    path = root / f"fixed_prompt_{letter}.txt"
+    if not path.is_file():
+        return None
+    prompt = " ".join(path.read_text(encoding="utf-8-sig").split())
+    if not prompt:
+        raise ValueError(f"{path} is empty: write one line that describes domain {letter.upper()}, or remove it.")
+    return prompt

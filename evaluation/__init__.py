@@ -1,0 +1,1 @@
+"""Scores of translations and what is written about them: protocol, report, model card, comparison of runs."""

@@ -1,0 +1,129 @@
+"""The check before each training: every picture has a readable header and is not cut off.
+
+PNG and JPEG are judged by header and end marker, without decoding; formats without an end marker are decoded once.
+What was found sound is remembered by path, size and time of change, so the next start only asks the file system.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from images.reading import EXIF_ORIENTATION, UNREADABLE
+from storage import remember, remembered, stamp
+
+TAIL = 65536  # bytes looked at first for an end marker; cameras append previews and the like behind it
+
+
+def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Check files and read their sizes.
+
+    Args:
+        files: pictures.
+
+    Returns:
+        Height and width of each, pixels, as it stands upright.
+
+    Raises:
+        ValueError: some are no pictures or are cut off; names the first five.
+    """
+    ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
+    if not ordered:
+        return {}
+    known_as = hashlib.sha256(str(ordered[0][0].parent).encode()).hexdigest()[:16]
+    cache = remembered(f"headers-{known_as}.json")
+    sizes: dict[Path, tuple[int, int]] = {}
+    bad: list[str] = []
+    found: dict[str, list[int]] = {}
+    for absolute, path in ordered:
+        try:
+            now = stamp(path)
+            entry = cache.get(str(absolute), [])
+            height, width = entry[2:] if entry[:2] == now else read_header(path)
+        except UNREADABLE as error:
+            bad.append(f"{path} ({reason(error)})")
+            continue
+        sizes[path] = height, width
+        found[str(absolute)] = [*now, height, width]
+    if found != cache:
+        remember(f"headers-{known_as}.json", found)
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise ValueError(
+            f"{len(bad)} of {len(ordered)} pictures cannot be used: {', '.join(bad[:5])}{more}. Replace or remove them."
+        )
+    return sizes
+
+
+def reason(error: Exception) -> str:
+    """A decoder's complaint in one line, without repeating the path."""
+    return "not a picture" if "cannot identify" in str(error) else str(error).splitlines()[0]
+
+
+def read_header(path: Path) -> tuple[int, int]:
+    """Height and width of one picture, as it stands upright.
+
+    Raises:
+        ValueError: it ends early.
+        OSError: it is no picture.
+    """
+    with path.open("rb") as file, Image.open(file) as header:
+        if header.format == "PNG":
+            orientation = _png_orientation(path)
+        else:
+            if header.format not in ("JPEG", "MPO"):
+                header.load()  # turns a TIFF upright and takes its tag away
+            elif not _jpeg_ends(path):
+                raise ValueError("cut off: its end marker is missing")
+            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+        width, height = header.size
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def _png_orientation(path: Path) -> int:
+    # From chunk to chunk up to IEND.  PIL would decode the pixels to look for EXIF behind them.
+    orientation = 1
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(start := file.read(8)) == 8:
+            length, kind = int.from_bytes(start[:4], "big"), start[4:]
+            if kind == b"IEND":
+                return orientation
+            if kind == b"eXIf":
+                exif = Image.Exif()
+                exif.load(file.read(length))
+                orientation = exif.get(EXIF_ORIENTATION, 1)
+                file.seek(4, os.SEEK_CUR)
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
+    raise ValueError("cut off: its end marker is missing")
+
+
+def _jpeg_ends(path: Path) -> bool:
+    # The search starts behind the header segments: a thumbnail in them has an end marker of its own.
+    with path.open("rb") as file:
+        file.seek(2)
+        while (marker := _next_marker(file)) not in (None, 0xDA):
+            length = int.from_bytes(file.read(2), "big")
+            file.seek(max(length - 2, 0), os.SEEK_CUR)
+        if marker is None:
+            return False
+        start, size = file.tell(), file.seek(0, os.SEEK_END)
+        for position in (max(start, size - TAIL), start):
+            file.seek(position)
+            if b"\xff\xd9" in file.read():
+                return True
+    return False
+
+
+def _next_marker(file: BinaryIO) -> int | None:
+    # 0xFF, any number of them, then the marker's code
+    byte = file.read(1)
+    while byte and byte != b"\xff":
+        byte = file.read(1)
+    while byte == b"\xff":
+        byte = file.read(1)
+    return byte[0] if byte else None

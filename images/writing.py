@@ -1,0 +1,40 @@
+"""Write images as PNG files."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from images.ranges import to_pixels
+
+
+def write_image(path: str | Path, image: Tensor, alpha: Tensor | None = None) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        path: where to; its folder is made, its suffix must be .png.
+        image: ``(3, H, W)`` in [-1, 1].
+        alpha: ``(1, H, W)`` in [0, 1], or None for an opaque file.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"Pictures are written as PNG: name {path.with_suffix('.png').name} instead of {path.name}.")
+    pixels = to_pixels(image)
+    if alpha is not None:
+        opacity = to_pixels((alpha * 2 - 1).expand(3, -1, -1))[..., :1]
+        pixels = np.concatenate([pixels, opacity], axis=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".png")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(pixels).save(file, format="PNG")
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,47 @@
+"""From an image file to the generator's input and back: transparency, resizing, line drawing.
+
+One pre- and post-processing for every way to compute what lies between.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from images.contours import CONTOURS
+from images.reading import read_image_with_alpha
+from images.resizing import resize_short_side
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes an input.
+
+    Attributes:
+        size: short side after resizing, pixels; None keeps the file's own.
+        contour: draws lines from a photograph first; None takes the image as it is.
+    """
+
+    size: int | None = None
+    contour: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def named(cls, size: int | None, name: str) -> "Preprocessing":
+        """With the line drawing of that name in `CONTOURS`; "none" draws no lines."""
+        return cls(size, CONTOURS[name] if name != "none" else None)
+
+    def read(self, path: Path) -> tuple[Tensor, Tensor | None]:
+        """Read one input.
+
+        Returns:
+            The image, ``(3, H, W)`` in [-1, 1], and its transparency, ``(1, H, W)`` in [0, 1], or None without any.
+        """
+        image, alpha = read_image_with_alpha(path)
+        if alpha is not None:
+            # Composited over white, as in training; the result gets the transparency back.
+            image = image * alpha + (1 - alpha)
+        if self.size is not None:
+            image = resize_short_side(image, self.size)
+            alpha = None if alpha is None else (resize_short_side(alpha * 2 - 1, self.size) + 1) / 2
+        return (image if self.contour is None else self.contour(image)), alpha

@@ -1,0 +1,1 @@
+"""Adapters on disk: this project's own format, the authors' released files, and diffusers' LoRA."""

@@ -1,0 +1,191 @@
+"""What training, callbacks and commands ask of a generator, whatever it is made of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from networks.checkpoints.adapter import Adapter, load_trained
+from networks.one_step.diffusion import noise_map
+
+
+class Prompts(Protocol):
+    """Texts to embeddings; what it needs for that can leave memory."""
+
+    def __call__(self, prompts: list[str], device: torch.device | str = "cpu") -> Tensor:
+        """B texts => embeddings ``(B, L, D)`` float32."""
+
+    def release(self) -> None:
+        """Free the encoder; texts embedded before stay known."""
+
+
+class ImageTranslator(nn.Module, ABC):
+    """Base of `OneStepGenerator` and of the plain networks that it is compared with.
+
+    Attributes:
+        settings: constructor arguments that rebuild it, plain values, written to adapter.json.
+        prompts: target prompt by direction.
+        encode_prompts: embeds prompts; kept out of the module tree.
+        base_name: what the weights start from, as given to ``BASE=``.
+        base_description: one line for logs, cards and metrics.json.
+        base_fingerprint: short hash of the frozen part; a checkpoint fits only the same one.
+        base_random_init: the base's architecture at random weights was asked for.
+        base_is_placeholder: the base stands in for a pretrained one.
+        trained_names: of the tensors that training changes: what an adapter holds.
+        merged: LoRA was folded into the base.
+    """
+
+    settings: dict[str, Any]
+    prompts: dict[str, str]
+    encode_prompts: Prompts
+    base_name: str
+    base_description: str
+    base_fingerprint: str
+    base_random_init = False
+    base_is_placeholder = False
+    trained_names: list[str]
+    merged = False
+
+    @property
+    @abstractmethod
+    def directions(self) -> list[str]:
+        """The directions that this generator translates in."""
+
+    @property
+    def reads_noise(self) -> bool:
+        """Whether every translation needs a noise map, not only those of a strength below 1."""
+        return False
+
+    @abstractmethod
+    def translate_together(
+        self,
+        images: Mapping[str, Tensor],
+        embeddings: Mapping[str, Tensor],
+        strength: Tensor | None = None,
+        noise: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Translate in several directions at once; see `forward`, every argument by direction or for all images."""
+
+    @abstractmethod
+    def noise_shape(self, image: Tensor) -> tuple[int, ...]:
+        """Shape of the noise map of one image."""
+
+    def forward(
+        self,
+        image: Tensor,
+        embedding: Tensor,
+        direction: str = "a2b",
+        strength: Tensor | None = None,
+        noise: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> Tensor:
+        """Translate a batch in one direction.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1], any H and W.
+            embedding: prompt embeddings, ``(B, L, D)`` or ``(1, L, D)``.
+            direction: "a2b" or "b2a".
+            strength: ``(B,)`` in [0, 1]; None is the deterministic model (``r = 1``).
+            noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength, and read by a
+                generator that `reads_noise`.
+            gamma: weight of the skips, ``(B,)``; None follows the strength.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [-1, 1].
+        """
+        return self.translate_together({direction: image}, {direction: embedding}, strength, noise, gamma)[direction]
+
+    @torch.no_grad()
+    def translate(
+        self,
+        image: Tensor,
+        prompt: str | Sequence[str] | None = None,
+        direction: str = "a2b",
+        strength: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Translate pictures with everything spelled out: what `make translate` and notebooks call.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1], any size.
+            prompt: one text, or one per image; None takes the prompt of this direction from the adapter.
+            direction: "a2b" or "b2a".
+            strength: 1 is deterministic; below, ``seed`` draws the noise map that is blended in.
+            seed: of the noise map; every image of the batch gets the same map, whatever the batch size.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [-1, 1], on the image's device.
+
+        Raises:
+            ValueError: strength or image is out of range or of another shape, the direction is unknown, or prompts are
+                missing or too many.
+        """
+        if prompt is None:
+            if direction not in self.prompts:
+                raise ValueError(
+                    f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=)."
+                )
+            prompt = self.prompts[direction]
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie in [0, 1], got {strength}.")
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise ValueError(f"translate wants float images (B, 3, H, W), got {image.dtype} {tuple(image.shape)}.")
+        if image.numel() and image.abs().max() > 1.001:
+            low, high = (float(value) for value in image.aminmax())
+            raise ValueError(f"translate wants images in [-1, 1], these reach from {low:.3g} to {high:.3g}.")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if len(prompts) not in (1, len(image)):
+            raise ValueError(f"{len(prompts)} prompts for {len(image)} images: give one, or one per image.")
+        embedding = self.encode_prompts(prompts, image.device)
+        r = None if strength == 1 else torch.full((image.shape[0],), strength, device=image.device)
+        noise = None if r is None and not self.reads_noise else noise_map(seed, self.noise_shape(image))
+        return self(image, embedding, direction, r, noise)
+
+    def merge(self) -> "ImageTranslator":
+        """Fuse what can be fused for faster inference; in place."""
+        return self
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Copy an adapter's tensors and prompts in.
+
+        Raises:
+            ValueError: it was trained on another base, or its tensors do not fit.
+        """
+        trained_on = adapter.card.get("base_fingerprint")  # released files do not name their base
+        if trained_on not in (None, self.base_fingerprint):
+            raise ValueError(
+                f"{adapter.path} was trained on the base {adapter.card['base_description']} ({trained_on}), this is "
+                f"{self.base_description} ({self.base_fingerprint}). Give the base that it was trained on with BASE=."
+            )
+        load_trained(self, self.adapter_tensors(adapter), adapter.path)
+        self.prompts = dict(adapter.card.get("prompts", {}))
+
+    def adapter_tensors(self, adapter: Adapter) -> dict[str, Tensor]:
+        """The adapter's tensors under this generator's names."""
+        return dict(adapter.tensors)
+
+    def check_direction(self, images: Mapping[str, Tensor]) -> None:
+        """Refuse directions that this generator was not built for.
+
+        Raises:
+            ValueError: names the first of them and those that there are.
+        """
+        unknown = [d for d in images if d not in self.directions]
+        if unknown:
+            raise ValueError(
+                f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}."
+            )
+
+
+def known_directions(directions: Sequence[str]) -> list[str]:
+    """The directions as a list.
+
+    Raises:
+        ValueError: there are none, or others than a2b and b2a.
+    """
+    if not directions or set(directions) - {"a2b", "b2a"}:
+        raise ValueError(f"directions must name a2b, b2a or both, got {list(directions)}.")
+    return list(directions)

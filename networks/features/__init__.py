@@ -1,0 +1,6 @@
+"""Frozen feature extractors of losses, discriminators and metrics."""
+
+from networks.features.loading import architectures_only, load_features, weights_variable
+from networks.features.networks import ClipFeatures, FeatureNetwork, Features
+
+__all__ = ["ClipFeatures", "FeatureNetwork", "Features", "architectures_only", "load_features", "weights_variable"]

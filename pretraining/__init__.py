@@ -1,0 +1,1 @@
+"""How the packaged base `pocket` is made: data, stages, measurement, card."""

@@ -1,0 +1,118 @@
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evaluation.report import FAILURES, Gallery, write_report
+
+N = 12
+BLOCK = {
+    "fid": 12.5,
+    "fid_floor": 3.25,
+    "kid": None,
+    "n_fake": N,
+    "n_real": N,
+    "diversity": 0.1,
+    "copy_input": {"fid": 99.5},
+    "network_hashes": {"lite0": "0123456789ab"},
+    "protocol": {"split": "test", "size": "short side 32"},
+}
+
+
+def gallery():
+    """Twelve green pictures of red ones; the last one is blown out, and the first is a copy."""
+    found = Gallery()
+    order = torch.tensor([*range(6, N), *range(6)])  # as batches of several shapes may come
+    for index in order.split(4):
+        real, fake = torch.full((4, 3, 32, 48), -1.0), torch.full((4, 3, 32, 48), -0.9)
+        real[:, 0], fake[:, 1] = 0.5, 0.5
+        fake[index == N - 1] = 1.0
+        found.add(index, [f"<{k}>.png" for k in index.tolist()], real, fake, fake * 0.9)
+    return found
+
+
+def scores():
+    ramp = torch.linspace(0.1, 0.2, N)
+    gap = ramp.clone()
+    gap[0] = 1e-4
+    return {
+        "lpips_truth": ramp,
+        "psnr_truth": 10 * ramp,
+        "structure": torch.full((N,), torch.nan),
+        "identity_gap": gap,
+        "nearest": torch.where(torch.arange(N) < 2, 0.01, 1.0),
+        "nearest_source": torch.ones(N),
+    }
+
+
+@pytest.fixture
+def page(tmp_path):
+    records = gallery().records(scores())
+    report = {"base": "pocket", "data": "twin <world>", "images_seen": 7, "a2b": BLOCK}
+    write_report(tmp_path / "report.html", report, {"a2b": records}, None)
+    return tmp_path / "report.html"
+
+
+def test_pictures_keep_the_order_of_their_scores():
+    records = gallery().records(scores())
+    assert [record.name for record in records] == [f"<{k}>.png" for k in range(N)]
+    assert records[3].scores["lpips_truth"] == pytest.approx(0.1 + 3 * 0.1 / (N - 1))
+    assert "structure" not in records[3].scores
+
+
+def test_the_best_state_stands_beside_the_last(tmp_path):
+    records = gallery().records(scores())
+    report = {"base": "pocket", "a2b": BLOCK, "best": {"checkpoint": "best-3.ckpt", "a2b": {**BLOCK, "fid": 8.75}}}
+    write_report(tmp_path / "report.html", report, {"a2b": records}, None)
+    text = (tmp_path / "report.html").read_text()
+    assert "<th>best-3.ckpt, best by validation</th>" in text
+    assert "<tr><td>fid</td><td>12.5</td><td>99.5</td><td>8.75</td></tr><tr><td>fid_floor</td><td>3.25</td>" in text
+
+
+def test_failures_are_told_apart():
+    records = gallery().records(scores())
+    found = [record.failures(usual_nearest=1.0, usual_gap=0.15) for record in records]
+    assert found[0] == ["near-duplicate", "copy"]
+    assert found[1] == ["near-duplicate"]
+    assert found[N - 1] == ["saturated"]
+    assert found[5] == []
+
+
+def test_the_page_holds_everything_itself(page):
+    text = page.read_text()
+    html.parser.HTMLParser().feed(text)
+    assert not re.search(r"https?://|src=\"(?!data:)", text)
+    held = json.loads(re.search(r"const pictures = (.*);", text)[1])
+    asked = set(re.findall(r'data-(?:p|real|truth)="([^"]+)"', text))
+    assert asked == held.keys()
+    assert "<world>" not in text and "<0>.png" not in text, "names are text, not markup"
+    for words in ("99.5", "short side 32", "mode collapse", "worst psnr_truth", "saturated: 1 of 12", "copy: 1 of 12"):
+        assert words in text
+    assert "best structure" not in text
+    assert all(explained in text for explained in FAILURES.values())
+
+
+@pytest.mark.browser
+def test_the_page_shows_input_and_translation_side_by_side(page, tmp_path):
+    """In a real browser: the left half of the viewer is the red input, the right half the green translation."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    shot = tmp_path / "shot.png"
+    quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    quiet += "--disable-component-update --disable-sync --hide-scrollbars --window-size=1200,3000"
+    own = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
+    subprocess.run([browser, *quiet.split(), *own, page.as_uri()], check=True, capture_output=True, timeout=120)
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 150) & (pixels[..., 1] < 60)
+    green = (pixels[..., 1] > 150) & (pixels[..., 0] < 60)
+    rows = np.flatnonzero((red.sum(1) > 200) & (green.sum(1) > 200))
+    assert len(rows) > 200, "the viewer is the only place where wide red meets wide green"
+    row = rows[len(rows) // 2]
+    assert np.flatnonzero(red[row]).max() < np.flatnonzero(green[row]).min() + 8
