@@ -29,7 +29,7 @@ ARROWS = {
     },
     "evaluation": {"evaluation", "metrics", "networks", "images", "datamodules.batches"},
     "inference": {"inference", "images", "networks"},
-    "ablation": {"ablation"},
+    "ablation": {"ablation", "metrics.scores"},
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},
     "commands.pocket": {"commands", "pretraining", *BELOW_COMMANDS},

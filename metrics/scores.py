@@ -1,0 +1,159 @@
+"""The score registry: name, heading, unit, direction and needs of every score in metrics.json.
+
+Everything that computes or shows scores iterates `SCORES`: metrics.json, TensorBoard, the terminal, the tables of
+`make compare` and of ablations, report.html and the model card.  A new score is one entry here and one function, which
+`computes` ties to it; see `metrics.functions`.  Nothing here imports torch, so that commands which only show scores
+start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Table = Literal["report", "compare", "ablation", "card", "terminal"]
+TABLES: tuple[Table, ...] = ("report", "compare", "ablation", "card", "terminal")
+Role = Literal["features", "structure", "lpips", "clip"]
+Function = TypeVar("Function", bound="Callable[..., Tensor]")
+
+# Role of a feature network => key of metrics.json that holds the network's name.
+NETWORK_KEYS: dict[Role, str] = {
+    "features": "fid_features",
+    "structure": "structure_features",
+    "lpips": "lpips_features",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that describes the translations of a direction.
+
+    Attributes:
+        name: key in metrics.json, and part of the TensorBoard key.
+        heading: title of the column where a table has room for words.
+        unit: such as "dB"; "" for a plain number.
+        better: "lower" or "higher"; None where neither is.
+        network: role of the feature network that the number depends on, whose name is shown beside it.
+        needs: what the data must provide: ground truth ("truth") or captions; without, metrics.json lacks the key.
+        per_image: computed for each image, and averaged; False for a score of the whole set.
+        of_input: also computed for the input returned unchanged ("copy_input" in metrics.json).
+        tables: where it is shown.
+    """
+
+    name: str
+    heading: str
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = None
+    network: Role | None = None
+    needs: Literal["truth", "captions"] | None = None
+    per_image: bool = False
+    of_input: bool = False
+    tables: tuple[Table, ...] = TABLES
+
+
+SCORES: dict[str, Score] = {
+    score.name: score
+    for score in (
+        Score("fid", "FID", better="lower", network="features", of_input=True),
+        Score("fid_floor", "FID floor", network="features", tables=("report", "compare", "card", "terminal")),
+        Score("kid", "KID", better="lower", network="features", of_input=True),
+        Score("kid_std", "KID standard deviation", network="features", tables=()),
+        Score("structure", "structure", better="lower", network="structure", per_image=True),
+        Score(
+            "lpips_truth",
+            "LPIPS to truth",
+            better="lower",
+            network="lpips",
+            needs="truth",
+            per_image=True,
+            of_input=True,
+            tables=("report", "compare", "ablation", "card"),
+        ),
+        Score(
+            "psnr_truth",
+            "PSNR to truth",
+            unit="dB",
+            better="higher",
+            needs="truth",
+            per_image=True,
+            of_input=True,
+            tables=("report", "compare", "ablation", "card"),
+        ),
+        Score(
+            "caption_similarity",
+            "caption similarity",
+            better="higher",
+            network="clip",
+            needs="captions",
+            per_image=True,
+            tables=("report", "ablation"),
+        ),
+        Score(
+            "identity_gap",
+            "identity gap",
+            network="lpips",
+            per_image=True,
+            tables=("report", "compare", "terminal"),
+        ),
+        Score("diversity", "diversity", network="features", tables=("report", "compare", "ablation")),
+        Score("domain_shift", "domain shift", network="features", tables=("report",)),
+    )
+}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {}  # by name of the score; `computes` adds to it
+
+
+def computes(name: str) -> Callable[[Function], Function]:
+    """Decorator of the function that computes a score.
+
+    A score per image is a function of `metrics.functions.TranslatedImages` that returns `(B,)`; a score of the set is
+    one of `metrics.functions.TranslatedSets` that returns a scalar.  NaN stands for "not known".
+    """
+
+    def tie(function: Function) -> Function:
+        FUNCTIONS[name] = function
+        return function
+
+    return tie
+
+
+def register(score: Score, function: Callable[..., Tensor]) -> None:
+    """Add a score; metrics that are built from now on compute it, and everything that shows scores shows it.
+
+    Raises:
+        ValueError: there is a score of this name.
+    """
+    if score.name in SCORES:
+        raise ValueError(f"There is a score '{score.name}' already: {SCORES[score.name].heading}.")
+    SCORES[score.name] = score
+    computes(score.name)(function)
+
+
+def shown_in(table: Table) -> list[Score]:
+    """The scores of a table, in the order of its columns."""
+    return [score for score in SCORES.values() if table in score.tables]
+
+
+def log_key(split: str, name: str, direction: str) -> str:
+    """The key of a score in TensorBoard and in Lightning's metrics, such as ``val/fid_a2b``."""
+    return f"{split}/{name}_{direction}"
+
+
+def network_of(score: Score, block: Mapping[str, object]) -> str | None:
+    """Name of the feature network that a score in a direction's block of metrics.json was computed with."""
+    found = block.get(NETWORK_KEYS.get(score.network, "")) if score.network else None
+    return None if found is None else str(found)
+
+
+def formatted(value: float | None) -> str:
+    """Four significant digits; "-" for a score that is not known."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, with no line break at its end."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])
