@@ -1,33 +1,80 @@
-"""Files that appear whole or not at all, digests, locks, and the cache folder; imports nothing of this project."""
+"""Atomic file writes, digests, the lock of a run folder, the cache folder and "did you mean" hints.
+
+Every package may import this module; it imports none of this project.
+"""
 
 import contextlib
+import difflib
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all, into a folder that need not be there yet.
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file so that it appears whole or not at all; missing parent folders are made.
+
+    Args:
+        path: the file to write.  One that is there already is replaced.
+
+    Yields:
+        A path in the same folder, unique to this call, to write to.  It becomes `path` when the block ends, and is
+        removed where the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write an indented JSON file atomically.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON lacks.
     """
-    part = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as part:
+        part.write_text(text)
+
+
+def digest(content: str | Iterable[bytes], digits: int = 16) -> str:
+    """The first hexadecimal digits of a SHA-256.
+
+    Args:
+        content: a text, or the pieces of some bytes in order.
+        digits: how many, at most 64.
+    """
+    if isinstance(content, str):
+        content = [content.encode(errors="surrogateescape")]  # file names need not be UTF-8
+    sha256 = hashlib.sha256()
+    for piece in content:
+        sha256.update(piece)
+    return sha256.hexdigest()[:digits]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for an error message: `` Did you mean 'x'?``, or an empty string where nothing known is similar."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep a run folder, which need not be there yet, to this process; the kernel lets go of it with the process.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which is made if missing; the lock ends with the block or with the process.
 
     Raises:
-        ValueError: another process keeps it.
+        ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -35,8 +82,8 @@ def held(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise ValueError(f"Another training is at work in {folder}: wait for it, or name another folder.") from error
-    except OSError:  # some network file systems cannot lock a folder: training there goes on unguarded
+        raise ValueError(f"Another training uses {folder}: wait for it to end, or name another folder.") from error
+    except OSError:  # some network file systems cannot lock a folder: training there goes on without a lock
         pass
     try:
         yield
@@ -45,31 +92,27 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where checks are remembered: ``ONE_STEP_CACHE``, else ``one_step_translation`` in the user's cache folder."""
+    """The cache folder: ``ONE_STEP_CACHE``, else ``one_step_translation`` in the user's cache folder."""
     if own := os.environ.get("ONE_STEP_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "one_step_translation"
 
 
-def remembered(name: str) -> dict[str, Any]:
-    """Read a JSON of the cache folder; an empty dict where there is none that can be read."""
+def read_cache(name: str) -> dict[str, Any]:
+    """Read a JSON file of the cache folder; an empty dict where it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((cache_folder() / name).read_text())
         return found if isinstance(found, dict) else {}
     return {}
 
 
-def remember(name: str, content: dict[str, Any]) -> None:
-    """Write a JSON of the cache folder, whole or not at all; a read-only disk costs the next start its shortcut."""
-    path = cache_folder() / name
-    part = path.with_name(f".{name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def write_cache(name: str, content: Mapping[str, object]) -> None:
+    """Write a JSON file of the cache folder atomically; where the disk cannot be written to, nothing is cached."""
+    with contextlib.suppress(OSError), atomic_write(cache_folder() / name) as part:
         part.write_text(json.dumps(content))
-        os.replace(part, path)
 
 
-def stamp(path: Path) -> list[int]:
-    """Size in bytes and time of change in nanoseconds."""
+def size_and_mtime(path: Path) -> list[int]:
+    """A file's size in bytes and its time of change in nanoseconds, to tell whether a cached result still holds."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]

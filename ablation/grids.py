@@ -1,6 +1,5 @@
 """Grids as YAML: an experiment and named axes over its dotted keys, expanded by pure functions."""
 
-import difflib
 import itertools
 import math
 import re
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from storage import did_you_mean
 
 Settings = dict[str, Any]
 KEYS = ("experiment", "base", "seeds", "settings", "scale", "axes", "exclude", "quick")
@@ -119,8 +120,7 @@ def read_grid(name: str, folder: Path, quick: bool = False) -> Grid:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = grid_names(folder)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"Unknown grid {name!r}.{hint} Known: {', '.join(known)} (files of {folder}).")
     try:
         content = yaml.safe_load(path.read_text())
@@ -175,8 +175,7 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> di
         raise ValueError(f"{where}: wanted keys and values, got {value!r}.")
     for key in value if known is not None else ():
         if key not in known:  # type: ignore[operator]
-            near = difflib.get_close_matches(str(key), known or (), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(key), known or ())
             raise ValueError(f"{where}: key {key!r} is not known.{hint} Known: {', '.join(known or ())}.")
     return value
 

@@ -1,7 +1,6 @@
 """``make ablate``: a grid of trainings on one machine or many, and one answer."""
 
 import argparse
-import hashlib
 import json
 import sys
 import warnings
@@ -15,6 +14,7 @@ from commands import train
 from commands.cli.errors import user_errors
 from commands.cli.lightning_cli import ParsedOnly
 from commands.cli.recipes import EXPERIMENTS, compose, merged
+from storage import digest
 
 GRIDS = EXPERIMENTS / "grids"
 MANY = 50  # trials above which YES=1 is asked for
@@ -130,7 +130,7 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
     if not any(word.startswith("--data=") for word in shared):
         sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
     recipe = json.dumps(merged(compose(grid.experiment, grid.base).configs), sort_keys=True)
-    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    recipe_digest = digest(recipe, digits=12)
     return [
         Trial(
             point.name,
@@ -139,7 +139,7 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
             str(folder / point.name / f"seed{seed}"),
             [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
             sharing,
-            digest,
+            recipe_digest,
         )
         for seed in grid.seeds
         for point in grid.points()

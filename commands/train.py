@@ -21,7 +21,7 @@ from evaluation.model_card import finish_adapter
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Throughput
 from networks.checkpoints.adapter import CARD, read_checkpoint
-from storage import held, write_json
+from storage import lock_folder, write_json
 
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"  # tells DDP's child processes, which run this command line again, the folder
 
@@ -84,7 +84,7 @@ def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint:
     try:
         cli = TrainCLI(folder, arguments)
         cli.model.card |= card  # type: ignore[operator]
-        with held(folder) if cli.trainer.is_global_zero else nullcontext():
+        with lock_folder(folder) if cli.trainer.is_global_zero else nullcontext():
             _report(folder, cli, _train(cli, checkpoint))
     except MisconfigurationException as error:
         raise ValueError(str(error).strip().splitlines()[0]) from error

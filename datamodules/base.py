@@ -1,6 +1,5 @@
 """Lightning's data side: loaders, sharding over ranks, and the position in the epoch that a checkpoint keeps."""
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import RENDERER_VERSION
 from datamodules.transforms import TrainTransform
 from images.headers import check_headers
+from storage import digest
 
 NO_PICTURES = "Where DATA is not given the data is rendered, but {} needs a folder of pictures: DATA=folder."
 
@@ -257,7 +257,7 @@ class TranslationData(LightningDataModule):
         if not isinstance(images, FileImages):
             return f"renderer {RENDERER_VERSION}"
         known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images.files]
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+        return digest(repr(known))
 
     def reference_folder(self, direction: str, stage: str) -> str | None:
         """Where the real pictures of a direction's target domain lie; None where they are rendered."""

@@ -4,7 +4,6 @@ A training set is asked with the key ``(epoch, index)``; what it returns depends
 asked.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from datamodules.sampling import draws, sample_seed
 from datamodules.transforms import TrainTransform
 from images.reading import read_image
 from images.resizing import resize_short_side, resized_shape
+from storage import digest
 
 PARTNER, CROP_A, CROP_B, STRENGTH = 1, 2, 3, 4  # purposes of `draws`
 
@@ -186,11 +186,8 @@ class EvaluationImages(Dataset[dict[str, Any]]):
 
     def fingerprint(self) -> str:
         """Twelve hex digits over names and sizes, in order: which images these are, wherever their folder lies."""
-        digest = hashlib.sha256()
-        for index, shape in enumerate(self.shapes()):
-            # Names from old archives may be no UTF-8; they have a place in a digest all the same.
-            digest.update(f"{self.images.name(index)} {shape}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:12]
+        lines = [f"{self.images.name(index)} {shape}\n" for index, shape in enumerate(self.shapes())]
+        return digest("".join(lines), digits=12)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image of the split."""

@@ -4,7 +4,6 @@ PNG and JPEG are judged by header and end marker, without decoding; formats with
 What was found sound is remembered by path, size and time of change, so the next start only asks the file system.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from images.reading import EXIF_ORIENTATION, UNREADABLE
-from storage import remember, remembered, stamp
+from storage import digest, read_cache, size_and_mtime, write_cache
 
 TAIL = 65536  # bytes looked at first for an end marker; cameras append previews and the like behind it
 
@@ -33,14 +32,14 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
     if not ordered:
         return {}
-    known_as = hashlib.sha256(str(ordered[0][0].parent).encode()).hexdigest()[:16]
-    cache = remembered(f"headers-{known_as}.json")
+    cache_name = f"headers-{digest(str(ordered[0][0].parent))}.json"
+    cache = read_cache(cache_name)
     sizes: dict[Path, tuple[int, int]] = {}
     bad: list[str] = []
     found: dict[str, list[int]] = {}
     for absolute, path in ordered:
         try:
-            now = stamp(path)
+            now = size_and_mtime(path)
             entry = cache.get(str(absolute), [])
             height, width = entry[2:] if entry[:2] == now else read_header(path)
         except UNREADABLE as error:
@@ -49,7 +48,7 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
         sizes[path] = height, width
         found[str(absolute)] = [*now, height, width]
     if found != cache:
-        remember(f"headers-{known_as}.json", found)
+        write_cache(cache_name, found)
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise ValueError(

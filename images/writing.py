@@ -1,7 +1,5 @@
 """Write images as PNG files."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from images.ranges import to_pixels
+from storage import atomic_write
 
 
 def write_image(path: str | Path, image: Tensor, alpha: Tensor | None = None) -> None:
@@ -26,15 +25,5 @@ def write_image(path: str | Path, image: Tensor, alpha: Tensor | None = None) ->
     if alpha is not None:
         opacity = to_pixels((alpha * 2 - 1).expand(3, -1, -1))[..., :1]
         pixels = np.concatenate([pixels, opacity], axis=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(pixels).save(file, format="PNG")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from datamodules import scenes
 from images.ranges import from_pixels, to_pixels
+from storage import atomic_write
 
 WORLD_SEED = 12036  # of the scenes for pretraining; no experiment draws from this world
 UNSEEN = 10_000_000  # index of the first scene that is kept for measuring the result
@@ -114,8 +115,7 @@ def _render_part(job: tuple[Path, int, int, int, int, int]) -> int:
     indices = [2 * k + (domain == "b") for k in range(first, first + count)]
     pictures = np.stack([to_pixels(scenes.render(task, domain, seed, index, size)) for index in indices])
     path.with_suffix(".json").write_text(json.dumps([scenes.caption(task, domain, seed, index) for index in indices]))
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    # the picture file is the mark of a finished part, so it comes last
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, pictures)
-    os.replace(part, path)  # the picture file is the mark of a finished part, so it comes last
     return count

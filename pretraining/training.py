@@ -1,7 +1,6 @@
 """The trainings of `make pocket`: autoencoder, teacher, distillation; each leaves its result in the work folder."""
 
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pretraining.stages import AutoencoderStage, DistillationStage, TeacherStage
 from pretraining.stages.stage import Decoder
 from pretraining.vocabulary import read_tokenizer, text_config, write_tokenizer
 from pretraining.workshop import Workshop, fit, flat, load_weights, save_weights, stage
+from storage import atomic_write
 
 
 def train_autoencoder(shop: Workshop) -> None:
@@ -169,9 +169,8 @@ def draw_pairs(
             context = encode_tokens(text_encoder, some.to(shop.device))
             start_noise = noise.float().to(shop.device)
             target = draw_many_steps(teacher, context, empty, start_noise, shop.config("scheduler"), steps, guidance)
-            part = files[-1].with_suffix(".part")
-            save_file({"noise": noise, "target": target.half().cpu().contiguous(), "tokens": some.clone()}, part)
-            os.replace(part, files[-1])
+            with atomic_write(files[-1]) as part:
+                save_file({"noise": noise, "target": target.half().cpu().contiguous(), "tokens": some.clone()}, part)
     found = [load_file(path) for path in files]
     return {name: torch.cat([chunk[name] for chunk in found]) for name in ("noise", "target", "tokens")}
 

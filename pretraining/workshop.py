@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from networks.one_step.bases import POCKET
 from pretraining.batches import PretrainingData, StepBatches
 from pretraining.captioned_scenes import CaptionedScenes, render_scenes
 from pretraining.stages import KeepCheckpoint, Stage
-from storage import write_json
+from storage import atomic_write, write_json
 
 FOLLOWS_SOURCES = ("renderer", "vocabulary")  # inputs that edits of the source change; a finished stage stays finished
 
@@ -167,9 +166,8 @@ def fit(shop: Workshop, name: str, module: Stage, batches: StepBatches) -> dict[
 
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write a state dict as safetensors, whole or not at all."""
-    part = path.with_suffix(".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, part)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, part)
 
 
 def load_weights(path: Path, module: Any) -> Any:

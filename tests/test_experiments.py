@@ -189,8 +189,8 @@ def test_an_overlay_cannot_lose_the_callbacks_of_every_run(tmp_path, small_run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--exp=clear2fogy"], ["'clear2fogy'", "Did you mean clear2foggy?", "horse2zebra"]),
-        (["--exp=clear2foggy", "--base=pockt"], ["'pockt'", "Did you mean pocket?"]),
+        (["--exp=clear2fogy"], ["'clear2fogy'", "Did you mean 'clear2foggy'?", "horse2zebra"]),
+        (["--exp=clear2foggy", "--base=pockt"], ["'pockt'", "Did you mean 'pocket'?"]),
         (["--exp=clear2foggy", "--base=./no/base"], ["'./no/base'", "existing folder"]),
         (["--exp=clear2foggy", "--base=sd-turbo"], ["DATA", "make data"]),
         (["--exp=clear2foggy", "--memory=9gb"], ["'9gb'", "8gb", "experiments/memory"]),

@@ -1,6 +1,5 @@
 """LightningCLI with OmegaConf interpolation, the callbacks of every run, and errors that fit on a line."""
 
-import difflib
 import inspect
 import re
 import traceback
@@ -23,6 +22,7 @@ from datamodules.base import TranslationData
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import CollapseAlarm, Evaluation, ImageGrid, RunFolder, Throughput
 from lightning_modules.quiet import silence_libraries
+from storage import did_you_mean
 
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -187,8 +187,7 @@ def _explain(message: str) -> str:
         key = next(group for group in unknown.groups() if group)
         known = set(_known_keys())
         wrong = next((part for part in key.split(".") if part not in known), key)
-        near = difflib.get_close_matches(wrong, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(wrong, known)
         return f"Configuration key {key!r} is not known.{hint} The keys in use are those of {EXPERIMENTS}."
     keys = re.findall(r'arser key "([\w.]+)"', message)
     if not keys:

@@ -1,6 +1,5 @@
 """Which files make an experiment: task recipe first, then what the base changes."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+
+from storage import did_you_mean
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 MEMORY = EXPERIMENTS / "memory"
@@ -45,8 +46,7 @@ def experiment_file(exp: str) -> Path:
         ValueError: there is none of that name.
     """
     if exp not in names():
-        near = difflib.get_close_matches(exp, names(), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(exp, names())
         raise ValueError(f"Unknown experiment {exp!r}.{hint} Known: {', '.join(names())} (files of {EXPERIMENTS}).")
     return EXPERIMENTS / f"{exp}.yaml"
 
@@ -68,8 +68,7 @@ def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
     overlay, run_name = base, base
     if base not in known:
         if not Path(base).is_dir() and ("/" not in base or base.startswith((".", "/", "~"))):
-            near = difflib.get_close_matches(base, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(base, known)
             raise ValueError(
                 f"Unknown base {base!r}.{hint} Known: {', '.join(known)} (experiments/base/); "
                 "else give an existing folder in "

@@ -1,6 +1,5 @@
 """BDD100K's layout (Yu et al. 2020): 100 000 driving pictures with weather and time of day in the label files."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from datamodules.files.layouts import STAGES, Domain, complete, find_unpaired, has_domains
 from datamodules.unpaired import UnpairedImages
 from images.listing import list_images
-from storage import remember, remembered, stamp
+from storage import digest, read_cache, size_and_mtime, write_cache
 
 LABELS = ("bdd100k_labels_images_{}.json", "bdd100k_labels_images_{}_20.json", "det_20/det_{}.json")
 Attributes = dict[str, str]
@@ -38,9 +37,9 @@ def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
             f"{candidates[-1].relative_to(folder)}. See: make data NAME=bdd100k"
         )
     # The file has more than a gigabyte of boxes: what is needed of it is kept apart.
-    name = f"bdd100k-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.json"
-    cache = remembered(name)
-    if cache.get("stamp") != stamp(path):
+    name = f"bdd100k-{digest(str(path.absolute()))}.json"
+    cache = read_cache(name)
+    if cache.get("stamp") != size_and_mtime(path):
         try:
             frames = json.loads(path.read_text())
             attributes = {frame["name"]: frame.get("attributes") or {} for frame in frames}
@@ -48,8 +47,8 @@ def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
             raise ValueError(
                 f"{path} is no BDD100K label file (a list of objects with name and attributes): {error}"
             ) from error
-        cache = {"stamp": stamp(path), "attributes": attributes}
-        remember(name, cache)
+        cache = {"stamp": size_and_mtime(path), "attributes": attributes}
+        write_cache(name, cache)
     return dict(cache["attributes"])
 
 

@@ -1,10 +1,7 @@
 """torchmetrics on validation and test: every rank updates and computes."""
 
-import hashlib
 import json
-import os
 import platform
-import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +14,7 @@ from torch import nn
 from datamodules.batches import Translation
 from metrics.translation import TranslationMetrics
 from networks.features import FeatureNetwork, load_features
+from storage import atomic_write, digest
 
 # Between a picture on disk and its score.
 PACKAGES = ("torch", "torchvision", "timm", "torch-fidelity", "transformers", "numpy", "pillow")
@@ -137,10 +135,8 @@ class Evaluation(Callback):
             return
         index, features = metrics.indexed_table("real")
         if len(index) == count:  # a larger share is not held whole
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{uuid.uuid4().hex}")  # machines that share the folder may share numbers
-            save_file({"index": index.cpu(), "features": features.float().cpu()}, part)
-            os.replace(part, path)
+            with atomic_write(path) as part:
+                save_file({"index": index.cpu(), "features": features.float().cpu()}, part)
 
     def _share(self, trainer: Trainer, direction: str, stage: str) -> str:
         """File of what decides the features of a rank's real pictures."""
@@ -149,7 +145,7 @@ class Evaluation(Callback):
         keys = ("split", "size", "reference", "reference_folder", "rendered_with_seed", "feature_resize")
         facts = [direction, *(told.get(key) for key in keys), network.name, network.hash, told["versions"]]
         facts += [trainer.datamodule.reference_stamp(direction, stage), trainer.global_rank, trainer.world_size]  # type: ignore[attr-defined]
-        return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.safetensors"
+        return f"{digest(json.dumps(facts))}.safetensors"
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:

@@ -1,6 +1,6 @@
 """Keeps the run folder whole: last.ckpt and adapter/ after every validation and at the end of training."""
 
-import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from networks.checkpoints.adapter import read_checkpoint, save_adapter
+from storage import atomic_write
 
 LAST = "last.ckpt"
 
@@ -92,16 +93,15 @@ class RunFolder(Callback):
         if seen == self._saved_at:
             return
         last = self.folder / "checkpoints" / LAST
-        part = last.with_suffix(".part")
         try:
-            trainer.save_checkpoint(part, weights_only=False)
+            # every rank takes part, the first one writes
+            with atomic_write(last) if trainer.is_global_zero else nullcontext(last) as part:
+                trainer.save_checkpoint(part, weights_only=False)
             if trainer.is_global_zero:
-                os.replace(part, last)
                 save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
                 # The card of an earlier end tells an earlier state.
                 (self.folder / "adapter" / "README.md").unlink(missing_ok=True)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise OSError(
                 f"{last} could not be renewed after {seen} images ({error}); the one before it is kept. "
                 f"Free some space, then: make resume RUN={self.folder}"

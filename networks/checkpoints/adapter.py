@@ -1,7 +1,6 @@
 """Adapters on disk: what was trained (safetensors) and what rebuilds it (a small JSON)."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from networks.checkpoints.released import read_pickle, read_released
 from networks.one_step.lora import trainable_names
+from storage import atomic_write
 
 FORMAT = 1
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
@@ -98,12 +98,10 @@ def save_adapter(generator: nn.Module, folder: str | Path, card: Mapping[str, An
     if getattr(generator, "merged", False):
         raise ValueError("This generator's LoRA is merged into its base and cannot be saved: load it again, unmerged.")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}
-    save_file(tensors, folder / f"{WEIGHTS}.part")
-    (folder / f"{CARD}.part").write_text(json.dumps(adapter_card(generator, card), indent=2) + "\n")
-    for name in (WEIGHTS, CARD):
-        os.replace(folder / f"{name}.part", folder / name)
+    with atomic_write(folder / CARD) as card_part, atomic_write(folder / WEIGHTS) as weights_part:
+        save_file(tensors, weights_part)
+        card_part.write_text(json.dumps(adapter_card(generator, card), indent=2) + "\n")
     return folder
 
 

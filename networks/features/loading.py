@@ -12,7 +12,6 @@
 A named network is never replaced by another: where its weights cannot be had, `load_features` says what to do.
 """
 
-import difflib
 import importlib
 import os
 import pickle
@@ -35,6 +34,7 @@ from networks.features.networks import (
     LiteFeatures,
 )
 from networks.features.resizing import RESIZERS
+from storage import did_you_mean
 
 _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
@@ -65,9 +65,8 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
         FileNotFoundError: if the weights cannot be had; the message says which, where they were sought, what to do.
     """
     if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"Unknown feature network '{name}'; known: {', '.join(_BUILDERS)}.{hint}")
+        known = ", ".join(_BUILDERS)
+        raise ValueError(f"Unknown feature network '{name}'; known: {known}.{did_you_mean(name, _BUILDERS)}")
     if resize not in (None, *RESIZERS):
         raise ValueError(f"Unknown resize '{resize}' of feature network '{name}'; known: {', '.join(RESIZERS)}, null.")
     with torch.random.fork_rng(devices=[]):

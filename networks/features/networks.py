@@ -1,6 +1,6 @@
 """What a frozen feature network is, and its kinds; `features.load_features` builds them with their weights."""
 
-import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.features.resizing import RESIZERS
+from storage import digest
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -73,12 +74,9 @@ class FeatureNetwork(nn.Module):
         self.width = width
         self.critic_stages = critic_stages
         self._hidden: list[Any] = [trunk.float().eval().requires_grad_(False)]  # in a list: no registered sub-module
-        digest = hashlib.sha256()
-        for tensor in trunk.state_dict().values():
-            if tensor.is_meta:  # counted, never run on values
-                break
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        self.hash = digest.hexdigest()[:12]
+        # a meta tensor belongs to a network that is counted and never run: it has no values
+        weights = itertools.takewhile(lambda tensor: not tensor.is_meta, trunk.state_dict().values())
+        self.hash = digest((tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in weights), digits=12)
         mean, std = mean_std or ((0.5,) * 3, (0.5,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

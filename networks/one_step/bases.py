@@ -1,7 +1,7 @@
 """The only door to base models: ``pocket``, a local folder in Hugging Face layout, or a hub id with a revision."""
 
-import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from networks.one_step.text_conditioning import Conditions, Parts, conditions_of
+from storage import digest
 
 POCKET = Path(__file__).parents[1] / "pocket"
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -144,14 +145,16 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
 
 def fingerprint(*modules: nn.Module) -> str:
     """Twelve hex digits over names, shapes and 16 values per tensor, rounded to fp16 so that both variants agree."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            if not tensor.is_meta:
-                flat = tensor.detach().flatten()
-                digest.update(flat[:: max(1, flat.numel() // 16)][:16].half().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
+
+    def pieces() -> Iterator[bytes]:
+        for module in modules:
+            for name, tensor in sorted(module.state_dict().items()):
+                yield f"{name}{tuple(tensor.shape)}".encode()
+                if not tensor.is_meta:
+                    flat = tensor.detach().flatten()
+                    yield flat[:: max(1, flat.numel() // 16)][:16].half().cpu().numpy().tobytes()
+
+    return digest(pieces(), digits=12)
 
 
 def _where(source: str, revision: str | None) -> dict[str, Any]:

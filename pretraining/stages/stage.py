@@ -5,7 +5,6 @@ with (seed, step).  So weights, optimisers and the step are all that a resumed r
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.utils import make_grid
+
+from storage import atomic_write
 
 
 class Stage(LightningModule):
@@ -163,9 +164,8 @@ class KeepCheckpoint(Callback):
         """Called by Lightning after each step."""
         step = batch["step"] + 1
         if step % self.every == 0 and step < trainer.num_training_batches:
-            part = self.path.with_suffix(".part")
-            trainer.save_checkpoint(part, weights_only=False)  # optimisers too
-            os.replace(part, self.path)
+            with atomic_write(self.path) as part:
+                trainer.save_checkpoint(part, weights_only=False)  # optimisers too
 
 
 Decoder = Callable[[Tensor], Tensor]

@@ -96,7 +96,7 @@ def test_files_are_found_by_name(tmp_path):
     (tmp_path / "bad.yaml").write_text("axes: [")
     assert grid_names(tmp_path) == ["bad", "design"]
     assert read_grid("design", tmp_path).experiment == "x"
-    with pytest.raises(ValueError, match=r"Unknown grid 'desing'. Did you mean design\? Known: bad, design"):
+    with pytest.raises(ValueError, match=r"Unknown grid 'desing'. Did you mean 'design'\? Known: bad, design"):
         read_grid("desing", tmp_path)
     with pytest.raises(ValueError, match="is not YAML"):
         read_grid("bad", tmp_path)

@@ -98,7 +98,7 @@ GENERATOR = "model.init_args.generator.init_args"
         ({}, ["--seed_everything=7"], "would undo an axis or the seeds of grid tiny"),
         ({"settings": {"seed_everything": 3}}, [], "sets seed_everything: say `seeds: [...]`"),
         ({}, ["--memory=13gb"], "Unknown memory profile '13gb'"),
-        ({}, ["--grid=tinny"], "Unknown grid 'tinny'. Did you mean tiny?"),
+        ({}, ["--grid=tinny"], "Unknown grid 'tinny'. Did you mean 'tiny'?"),
         ({}, ["--base=sd-turbo"], "DATA is not given"),
         ({}, ["--seeds=0"], "SEEDS is the number of seeds, at least 1"),
         ({}, ["--seeds=20"], "Grid tiny is 60 trials of 2 images each. Go ahead with YES=1"),
