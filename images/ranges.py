@@ -1,12 +1,15 @@
-"""The only two conversions between pixels on disk and images in the code.
+"""The only conversions between 8-bit (or 16-bit) pixels and images in the code.
 
-Inside the code an image is float32, ``(3, H, W)``, in [-1, 1].  On disk it is whatever the file says.
+Inside the code an image is float32 in [-1, 1].  On disk it is whatever the file says; metrics see the 8 bits that a
+user would see.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+TOLERANCE = 1e-3  # by which rounding errors may leave [-1, 1]; it is clamped
 
 
 def from_pixels(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
@@ -34,8 +37,27 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     Raises:
         ValueError: if the image is outside that range or not finite, for example because it is in [0, 255].
     """
-    values = image.detach().to("cpu", torch.float32)
-    low, high = values.min().item(), values.max().item()
-    if not (low >= -1 - 1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"An image to be written must lie in [-1, 1], this one spans [{low:g}, {high:g}].")
-    return ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return to_uint8(image.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Image in [-1, 1] => 8-bit tensor, rounded to the nearest.
+
+    Args:
+        image: any shape, floating point; may leave [-1, 1] by 1e-3 at most, which is clamped.
+
+    Returns:
+        Same shape and device, uint8.
+
+    Raises:
+        ValueError: if a value is outside that range or not finite.
+    """
+    low, high = image.aminmax() if image.numel() else (image.new_tensor(0.0),) * 2
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares false
+        raise ValueError(f"Images must lie in [-1, 1], this one spans [{low.item():.3g}, {high.item():.3g}].")
+    return ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """8-bit tensor of any shape => float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1

@@ -4,9 +4,6 @@ import torch
 from torch import Tensor
 
 from metrics.moments import Moments, moments_of
-from metrics.pixels import as_image, quantise
-from metrics.tables import TableMetric
-from networks.features import FeatureNetwork, load_features
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -51,29 +48,3 @@ def frechet_floor(real: Tensor, seed: int = 0) -> Tensor:
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed)).to(real.device)
     half = len(real) // 2
     return frechet_distance(real[order[:half]], real[order[half:]])
-
-
-class FrechetDistance(TableMetric):
-    """FID of translated against real images; lower is better.  Compare only numbers of equal features, n_real, n_fake.
-
-    Of all images, whatever number of rows `TableMetric` holds.  The real set is kept across
-    `reset()`; an image given twice (same index) counts once.
-
-    Args:
-        features: frozen network or name; "inception" gives FID proper, any other its own scale.
-    """
-
-    def __init__(self, features: FeatureNetwork | str = "inception") -> None:
-        super().__init__()
-        self.features = load_features(features) if isinstance(features, str) else features
-        width = self.features.width or 0
-        self.add_features("real", width, kept=True)
-        self.add_features("fake", width)
-
-    def update(self, image: Tensor, index: Tensor, real: bool) -> None:
-        """Add images `(B, 3, H, W)` in [-1, 1], `index` `(B,)` their places in their split, to the real or fake set."""
-        self.append("real" if real else "fake", index, self.features.embedding(as_image(quantise(image))))
-
-    def compute(self) -> Tensor:
-        """Scalar, float64, 0 or more; nan where either set has fewer than two images."""
-        return gaussian_distance(self.moments("real"), self.moments("fake"))

@@ -3,10 +3,6 @@
 import torch
 from torch import Tensor
 
-from metrics.pixels import as_image, quantise
-from metrics.tables import TableMetric
-from networks.features import FeatureNetwork, load_features
-
 
 def polynomial_mmd(real: Tensor, fake: Tensor) -> Tensor:
     """Unbiased squared maximum mean discrepancy with the kernel `(x.y / D + 1)^3`.
@@ -60,34 +56,3 @@ def kernel_distance(
 
     values = torch.stack([polynomial_mmd(draw(real), draw(fake)) for _ in range(subsets)])
     return values.mean(), values.std(correction=0)
-
-
-class KernelDistance(TableMetric):
-    """KID of translated against real images; lower is better.  To be preferred to FID below some thousand images.
-
-    Of a fixed sample of either set beyond `sample_size` images; see `TableMetric`.  The real set is kept across
-    `reset()`; an image given twice (same index) counts once.
-
-    Args:
-        features: frozen network or name; "inception" gives KID proper, any other its own scale.
-        subsets: see `kernel_distance`.
-        subset_size: see `kernel_distance`.
-    """
-
-    def __init__(
-        self, features: FeatureNetwork | str = "inception", subsets: int = 100, subset_size: int = 1000
-    ) -> None:
-        super().__init__()
-        self.features = load_features(features) if isinstance(features, str) else features
-        self.subsets, self.subset_size = subsets, subset_size
-        width = self.features.width or 0
-        self.add_features("real", width, kept=True)
-        self.add_features("fake", width)
-
-    def update(self, image: Tensor, index: Tensor, real: bool) -> None:
-        """Add images `(B, 3, H, W)` in [-1, 1], `index` `(B,)` their places in their split, to the real or fake set."""
-        self.append("real" if real else "fake", index, self.features.embedding(as_image(quantise(image))))
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Mean, which may be negative, and spread, float64 scalars; nan where either set has fewer than two images."""
-        return kernel_distance(self.table("real"), self.table("fake"), self.subsets, self.subset_size)

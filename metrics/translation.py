@@ -1,48 +1,54 @@
-"""The set of numbers that a run reports for one direction: the per-direction block of metrics.json."""
+"""All scores of one translation direction: the per-direction block of metrics.json."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.fid import frechet_floor, gaussian_distance
-from metrics.kid import kernel_distance
-from metrics.moments import Moments
-from metrics.pixels import as_image, psnr, quantise
-from metrics.structure import structure_distance
+from metrics.diversity import nearest_distances
+from metrics.functions import (
+    DescribedImages,
+    FeatureSet,
+    Networks,
+    TranslatedImages,
+    TranslatedSets,
+)
+from metrics.scores import FUNCTIONS, SCORES, Score
 from metrics.tables import TableMetric
 from networks.features import ClipFeatures, FeatureNetwork, load_features
 
-_SCORES = (
-    "structure",
-    "identity_gap",
-    "psnr_truth",
-    "lpips_truth",
-    "copy_psnr_truth",
-    "copy_lpips_truth",
-    "caption_similarity",
+# The order of keys in metrics.json; scores that are not listed follow.
+KEY_ORDER = (
+    *("fid", "fid_features", "kid", "kid_std", "n_real", "n_fake", "fid_floor"),
+    *("structure", "structure_features", "lpips_features", "identity_gap", "diversity", "domain_shift"),
+    *("features_seen_in_training", "network_hashes", "caption_similarity", "kid_images", "psnr_truth", "lpips_truth"),
 )
 
 
 class TranslationMetrics(TableMetric):
-    """FID, KID, structure, perceptual distances and diversity of one direction, each image described once.
+    """Computes every score of the registry for one direction; each image runs through each feature network once.
 
-    Keep it out of any LightningModule's tree.  A network given by the same name for several purposes is built once; to
-    share networks between two directions, give the first one's `features`, `structure` and `lpips` to the second.
+    Keep it out of any LightningModule's tree.  A network given by the same name for several roles is built once; to
+    share networks between two directions, give the first one's `networks` to the second.
 
     Args:
-        features: frozen network or name for FID, KID and diversity.
-        structure: for the structure distance: "dino", or a convolutional network.
-        lpips: for perceptual distances.
-        clip: for the similarity of translations and captions, where the task has captions; None leaves it out.
+        features: frozen network, or its name, of FID, KID, diversity and domain shift.
+        structure: of the structure distance: "dino", or a convolutional network.
+        lpips: of perceptual distances.
+        clip: of the similarity of translations and captions, where the task has captions; None leaves it out.
         features_seen_in_training: names of the networks that losses or discriminators used; passed on to the report,
-            since a ruler that was trained against flatters.
+            since scores on a network that was trained against are too good.
 
     Attributes:
+        networks: the feature networks by role.
+        scores: the scores that are computed: all that were in the registry when this was built.
         real_ready: whether the real set is complete: true, on all ranks, after the first `compute()` that found one.
+
+    Raises:
+        ValueError: `features` yields no embedding.
     """
 
     def __init__(
@@ -55,19 +61,26 @@ class TranslationMetrics(TableMetric):
     ) -> None:
         super().__init__()
         built = {name: load_features(name) for name in {features, structure, lpips} if isinstance(name, str)}
+        # attributes of their own, since `.to(device)` reaches modules only
         self.features, self.structure, self.lpips = (
             built[network] if isinstance(network, str) else network for network in (features, structure, lpips)
         )
         self.clip = clip
+        self.networks = Networks(self.features, self.structure, self.lpips, clip)
         self.features_seen_in_training = list(features_seen_in_training)
-        if self.features.width is None:
+        width = self.features.width
+        if width is None:
             raise ValueError(f"Feature network '{self.features.name}' has no embedding for FID and KID; use 'lite0'.")
-        self.add_features("real", self.features.width, kept=True)
-        self.add_features("source", self.features.width)
-        self.add_features("fake", self.features.width)
-        self.add_table("scores", len(_SCORES))
+        self.scores = tuple(SCORES.values())
+        # columns of the table of scores per image: of the translations, then of the inputs returned unchanged
+        each = [score for score in self.scores if score.per_image]
+        self._columns = [(score, False) for score in each] + [(score, True) for score in each if score.of_input]
+        self.add_features("real", width, kept=True)
+        self.add_features("source", width)
+        self.add_features("fake", width)
+        self.add_table("scores", len(self._columns))
         self.real_ready = False
-        self._floor: float | None = None
+        self._floor: Tensor | None = None
 
     @torch.no_grad()
     def update_real(self, reference: Tensor, index: Tensor) -> None:
@@ -82,10 +95,10 @@ class TranslationMetrics(TableMetric):
         """
         if self.real_ready:
             raise RuntimeError("The real set is complete and was computed with; fill it once, while not real_ready.")
-        self.add_real(self.features.embedding(as_image(quantise(reference))), index)
+        self.add_real(DescribedImages(reference).embedding(self.features), index)
 
     def add_real(self, features: Tensor, index: Tensor) -> None:
-        """As `update_real`, from the images' features ``(B, D)``, which `indexed_table("real")` gave elsewhere."""
+        """As `update_real`, from the images' features `(B, D)`, which `indexed_table("real")` gave elsewhere."""
         self.append("real", index, features)
 
     def update(
@@ -102,158 +115,96 @@ class TranslationMetrics(TableMetric):
             source: inputs, `(B, 3, H, W)` in [-1, 1].
             fake: their translations, same shape.
             index: `(B,)`, places in the input split, unique over all ranks.
-            truth: true counterparts in the target domain, same shape, where the data has them.
+            truth: ground truth in the target domain, same shape, where the data has it.
             captions: one per image, where the task has them.
 
         Raises:
             ValueError: if shapes differ or a value is outside [-1, 1].
         """
         if source.shape != fake.shape or (truth is not None and truth.shape != fake.shape):
-            raise ValueError(f"Input, translation and truth want one shape, got {source.shape}, {fake.shape}.")
-        pictures = [quantise(source), quantise(fake)]
-        vectors, keys, stages = zip(*[self._describe(picture) for picture in pictures], strict=True)
-        self.append("source", index, vectors[0])
-        self.append("fake", index, vectors[1])
-        scores = torch.full((len(index), len(_SCORES)), math.nan, device=fake.device)
-        scores[:, 0] = structure_distance(keys[0], keys[1])
-        scores[:, 1] = self.lpips.distance(stages[1], stages[0])
-        if truth is not None:
-            true_picture = quantise(truth)
-            true_stages = self.lpips.stages(as_image(true_picture))
-            for column, who in ((2, 1), (4, 0)):  # the translation, and the input returned unchanged
-                scores[:, column] = psnr(pictures[who], true_picture)
-                scores[:, column + 1] = self.lpips.distance(stages[who], true_stages)
-        if captions is not None and self.clip is not None:
-            text = self.clip.text_embedding(list(captions))
-            scores[:, 6] = F.cosine_similarity(self.clip.embedding(as_image(pictures[1])), text, dim=1)
-        self.append("scores", index, scores)
+            raise ValueError(f"Input, translation and ground truth need one shape, got {source.shape}, {fake.shape}.")
+        inputs = DescribedImages(source)
+        outputs = TranslatedImages(
+            inputs,
+            DescribedImages(fake),
+            self.networks,
+            None if truth is None else DescribedImages(truth),
+            captions,
+        )
+        copies = replace(outputs, fake=inputs)
+        self.append("source", index, inputs.embedding(self.features))
+        self.append("fake", index, outputs.fake.embedding(self.features))
+        rows = torch.full((len(index), len(self._columns)), math.nan, device=fake.device)
+        for column, (score, of_input) in enumerate(self._columns):
+            if self._can_compute(score, outputs):
+                rows[:, column] = FUNCTIONS[score.name](copies if of_input else outputs)
+        self.append("scores", index, rows)
+
+    def _can_compute(self, score: Score, images: TranslatedImages) -> bool:
+        """Whether data and networks have what a score per image needs."""
+        given = {"truth": images.truth, "captions": images.captions}
+        has_data = score.needs is None or given[score.needs] is not None
+        return has_data and (score.network != "clip" or self.clip is not None)
 
     def compute(self) -> dict[str, Any]:
         """The block of metrics.json; every number a float, or None where the images are too few for it.
 
         FID and KID need two images on either side, `fid_floor` four real ones, diversity two inputs that differ.
         Beyond `sample_size` images of a set, KID, `fid_floor` and diversity are of a fixed sample; `kid_images`, there
-        only then, is its size.  All else is of all images.
-        Lower is better but for PSNR (dB, at most 100), `caption_similarity` (cosine of CLIP's embeddings; Hessel et al.
-        2021 without their factor), diversity and `domain_shift`; see `nearest_ratio` and `domain_shift` for these.  The
-        truth's and the captions' keys are there only if they were given.
+        only then, is its size.  All else is of all images.  Scores that need ground truth or captions are there only
+        if these were given.
         """
-        sets = ("real", "source", "fake")
-        real, source, fake = (self.table(name) for name in sets)
-        of_real, of_source, of_fake = (self.moments(name) for name in sets)
-        means = dict(zip(_SCORES, self.table("scores").nanmean(dim=0), strict=True))
-        has_truth = bool(means["psnr_truth"].isfinite())
-        kid, kid_std = kernel_distance(real, fake)
-        if self._floor is None or not self.real_ready:
-            self._floor = _number(frechet_floor(real))
-        self.real_ready = len(real) > 0
+        real, source, fake = (FeatureSet(self.table(name), self.moments(name)) for name in ("real", "source", "fake"))
+        if self.real_ready:
+            real = replace(real, known_floor=self._floor)
+        outputs, copies = TranslatedSets(real, source, fake), TranslatedSets(real, source, source)
+        means = dict(zip(self._columns, self.table("scores").nanmean(dim=0), strict=True))
         report: dict[str, Any] = {
-            "fid": _number(gaussian_distance(of_real, of_fake)),
             "fid_features": self.features.name,
-            "kid": _number(kid),
-            "kid_std": _number(kid_std),
-            "n_real": of_real.count,
-            "n_fake": of_fake.count,
-            "fid_floor": self._floor,
-            "structure": _number(means["structure"]),
             "structure_features": self.structure.name,
             "lpips_features": self.lpips.name,
-            "identity_gap": _number(means["identity_gap"]),
-            "diversity": _number(nearest_ratio(source, fake)),
-            "domain_shift": _number(domain_shift(of_real, of_source, of_fake)),
+            "n_real": real.moments.count,
+            "n_fake": fake.moments.count,
             "features_seen_in_training": list(self.features_seen_in_training),
-            "network_hashes": {n.name: n.hash for n in (self.features, self.structure, self.lpips)},
+            "network_hashes": {network.name: network.hash for network in (self.features, self.structure, self.lpips)},
         }
-        if means["caption_similarity"].isfinite() and self.clip is not None:
-            report["caption_similarity"] = _number(means["caption_similarity"])
-            report["network_hashes"] |= {self.clip.name: self.clip.hash}
-        if max(of_real.count, of_fake.count) > self.sample_size:
+        if max(real.moments.count, fake.moments.count) > self.sample_size:
             report["kid_images"] = self.sample_size
-        copy: dict[str, float | None] = {
-            "fid": _number(gaussian_distance(of_real, of_source)),
-            "kid": _number(kernel_distance(real, source)[0]),
-        }
-        if has_truth:
-            for key in ("psnr_truth", "lpips_truth"):
-                report[key], copy[key] = _number(means[key]), _number(means[f"copy_{key}"])
-        return {**report, "copy_input": copy}
+        copied: dict[str, float | None] = {}
+        for score in self.scores:
+            value = means[score, False] if score.per_image else FUNCTIONS[score.name](outputs)
+            if score.needs is not None and not value.isfinite():
+                continue
+            report[score.name] = _number(value)
+            if score.of_input:
+                copied[score.name] = _number(means[score, True] if score.per_image else FUNCTIONS[score.name](copies))
+            if score.network == "clip" and self.clip is not None:
+                report["network_hashes"] |= {self.clip.name: self.clip.hash}
+        self._floor, self.real_ready = real.floor, len(real.sample) > 0
+        return {**_in_order(report), "copy_input": _in_order(copied)}
 
     def per_image(self) -> dict[str, Tensor]:
-        """Scores of each translation, ``(n,)`` in the order of the split; nan where there is no truth.
+        """Scores of each translation, `(n,)` in the order of the split; NaN where it lacks ground truth or captions.
 
-        ``nearest`` and ``nearest_source``: distance of its features, and of its input's, to the nearest other one's,
-        both in the sample; nan outside it.
+        `nearest` and `nearest_source`: distance of its features, and of its input's, to the nearest other one's, both
+        in the sample; NaN outside it.
         """
         index, rows = self.indexed_table("scores")
-        scores = dict(zip(_SCORES, rows.unbind(dim=1), strict=True))
-        left_out = ("copy_",) if self.clip is not None else ("copy_", "caption_")
-        found = {name: values for name, values in scores.items() if not name.startswith(left_out)}
+        columns = dict(zip(self._columns, rows.unbind(dim=1), strict=True))
+        found = {
+            score.name: columns[score, False]
+            for score in self.scores
+            if score.per_image and (score.network != "clip" or self.clip is not None)
+        }
         for name, features in (("nearest", "fake"), ("nearest_source", "source")):
             sample, vectors = self.indexed_table(features)
             found[name] = torch.full_like(rows[:, 0], math.nan)
-            found[name][torch.isin(index, sample)] = _nearest(vectors)
+            found[name][torch.isin(index, sample)] = nearest_distances(vectors)
         return found
 
-    def _describe(self, picture: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Embedding, keys and stages of uint8 pictures, from one pass through each network."""
-        image = as_image(picture)
-        found = {network: network(image) for network in {self.features, self.structure, self.lpips}}
-        return (
-            self.features.require("embedding", found[self.features].embedding),
-            self.structure.require("keys", found[self.structure].keys),
-            self.lpips.require("stages", found[self.lpips].stages),
-        )
 
-
-def domain_shift(real: Moments, source: Moments, fake: Moments) -> Tensor:
-    """Share of the way from the inputs' domain to the target's that the translations went, in feature space.
-
-    The projection of the mean step, `mean(fake) - mean(source)`, on `d = mean(real) - mean(source)`, over `|d|^2`.
-    0 for copies, 1 where translations arrived; needs no counterparts.  `|d|^2` is freed from what sampling alone adds,
-    `tr(S_real) / n + tr(S_source) / m`.
-
-    Args:
-        real: of the features of `n` real pictures of the target domain.
-        source: of those of the `m` inputs.
-        fake: of those of their translations.
-
-    Returns:
-        Scalar, float64; nan where the domains differ by less than twice what sampling explains.
-    """
-    if min(real.count, source.count) < 2:
-        return torch.tensor(math.nan)
-    step, way = fake.mean - source.mean, real.mean - source.mean
-    sampling = sum(side.variance.sum() / side.count for side in (real, source))
-    distance = way.square().sum() - sampling
-    return (step * way).sum() / distance if distance > sampling else torch.tensor(math.nan)
-
-
-def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
-    """Mean distance of an output's features to the nearest other output's, relative to the inputs'.
-
-    0 when every output has a twin, be it one picture for all or a few that take turns (whose variance would look
-    healthy); 1 when outputs differ as the inputs do.
-
-    Args:
-        source: features of the inputs, `(m, D)`.
-        fake: of their translations, `(m, D)`.
-
-    Returns:
-        Scalar, float64; nan below two rows, or where the inputs do not differ.
-    """
-    return _nearest(fake).mean() / _nearest(source).mean()
-
-
-def _nearest(rows: Tensor, chunk: int = 1024) -> Tensor:
-    """Distance of each row to the nearest other one, ``(n,)``; nan below two rows."""
-    if len(rows) < 2:
-        return rows.new_full((len(rows),), math.nan)
-    nearest = []
-    for first in range(0, len(rows), chunk):  # all distances of a large test split at once would take gigabytes
-        distance = torch.cdist(rows[first : first + chunk], rows)
-        distance.diagonal(first).fill_(math.inf)
-        nearest.append(distance.amin(dim=1))
-    return torch.cat(nearest)
+def _in_order(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in KEY_ORDER if key in found} | found
 
 
 def _number(value: Tensor) -> float | None:

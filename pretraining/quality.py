@@ -9,9 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules import scenes
+from images.ranges import from_uint8, to_uint8
 from metrics.fid import frechet_distance
 from metrics.kid import kernel_distance
-from metrics.pixels import as_image, psnr, quantise
+from metrics.psnr import psnr
 from networks.features import FeatureNetwork, load_features
 from networks.one_step.bases import load_base
 from networks.one_step.diffusion import noise_map
@@ -40,14 +41,16 @@ class Judge:
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings `(N, D)` of images `(N, 3, H, W)` in [-1, 1], as 8-bit pictures."""
-        parts = [self.network.embedding(as_image(quantise(part)).to(self.device)).cpu() for part in images.split(BATCH)]
+        parts = [
+            self.network.embedding(from_uint8(to_uint8(part)).to(self.device)).cpu() for part in images.split(BATCH)
+        ]
         return torch.cat(parts)
 
     @torch.no_grad()
     def distances(self, images: Tensor, others: Tensor) -> Tensor:
         """LPIPS formula on this network, `(N,)`, of pairs of images `(N, 3, H, W)` in [-1, 1]."""
         pairs = zip(images.split(BATCH), others.split(BATCH), strict=True)
-        found = [[self.network.stages(as_image(quantise(x)).to(self.device)) for x in pair] for pair in pairs]
+        found = [[self.network.stages(from_uint8(to_uint8(x)).to(self.device)) for x in pair] for pair in pairs]
         return torch.cat([self.network.distance(*stages).cpu() for stages in found])
 
     def spread(self, images: Tensor) -> float:
@@ -153,7 +156,7 @@ def many_steps(shop: Workshop, captions: list[str], decode: Any, side: int) -> T
 
 def closeness(outputs: Tensor, images: Tensor, judge: Judge) -> dict[str, float]:
     """PSNR (dB) and perceptual distance of outputs and the images `(N, 3, H, W)` that they should be."""
-    quality = psnr(quantise(outputs), quantise(images))
+    quality = psnr(to_uint8(outputs), to_uint8(images))
     return {"psnr": float(quality.mean()), "lpips": float(judge.distances(outputs, images).mean())}
 
 

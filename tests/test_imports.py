@@ -20,7 +20,7 @@ ARROWS = {
     "images": {"images"},
     "networks": {"networks"},
     "losses": {"losses", "networks"},
-    "metrics": {"metrics", "networks"},
+    "metrics": {"metrics", "networks", "images.ranges"},
     "datamodules": {"datamodules", "images"},
     "datamodules.batches": set(),
     "lightning_modules": {"lightning_modules", "losses", "networks", "datamodules.batches"},

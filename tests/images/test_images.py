@@ -10,7 +10,7 @@ from datamodules.transforms import TrainTransform
 from images.contours import canny_edges, sketch_lines
 from images.headers import read_header
 from images.listing import list_images
-from images.ranges import from_pixels, to_pixels
+from images.ranges import from_pixels, from_uint8, to_pixels, to_uint8
 from images.reading import read_image, read_image_with_alpha
 from images.resizing import resize_short_side
 from images.writing import write_image
@@ -24,10 +24,21 @@ def test_conversions_undo_each_other():
     assert np.array_equal(to_pixels(image), pixels)
 
 
-@pytest.mark.parametrize("wrong", [255.0, -1.01, float("nan")])
+def test_tensors_of_eight_bits_are_the_pixels_of_files():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+    assert torch.equal(from_uint8(levels)[0], from_pixels(levels[0].permute(1, 2, 0).numpy()))
+    assert to_uint8(torch.tensor([-1.0005, -1.0, 0.0, 1.0, 1.0005])).tolist() == [0, 0, 128, 255, 255]
+    assert to_uint8(torch.empty(0, 3, 4, 4)).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("wrong", [255.0, -1.01, 1.1, float("nan"), float("inf")])
 def test_pixels_outside_the_range_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"must lie in \[-1, 1\]"):
-        to_pixels(torch.full((3, 2, 2), wrong))
+    for convert in (to_pixels, to_uint8):
+        with pytest.raises(ValueError, match=r"must lie in \[-1, 1\]"):
+            convert(torch.full((3, 2, 2), wrong))
+        with pytest.raises(ValueError, match=r"must lie in \[-1, 1\]"):
+            convert(torch.tensor([0.0, wrong]).view(1, 1, 2).expand(3, 1, 2))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])

@@ -9,8 +9,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics.fid import FrechetDistance
-from metrics.kid import KernelDistance
 from metrics.tables import TableMetric
 from metrics.translation import TranslationMetrics
 from networks.features import load_features
@@ -48,9 +46,8 @@ REPEATED_EVERYWHERE = ([ALL, ALL], strided(2)[1])
 def compute(share: list[int], real: list[int], sample_size: int) -> dict[str, object]:
     """What one rank computes after adding its share of the images, and how many it evicted itself."""
     network = load_features("random")
-    metrics, fid, kid = TranslationMetrics(network, network, network), FrechetDistance(network), KernelDistance(network)
-    for metric in (metrics, fid, kid):
-        metric.sample_size = sample_size
+    metrics, against_truth = (TranslationMetrics(network, network, network) for _ in range(2))
+    metrics.sample_size = against_truth.sample_size = sample_size
     with torch.inference_mode():  # as Lightning validates
         for part in torch.tensor(real, dtype=torch.int64).split(4):
             if len(part):
@@ -58,16 +55,15 @@ def compute(share: list[int], real: list[int], sample_size: int) -> dict[str, ob
         for part in torch.tensor(share, dtype=torch.int64).split(4):
             if len(part):
                 metrics.update(SOURCE[part], FAKE[part], part, TRUTH[part])
-                for metric in (fid, kid):
-                    metric.update(TRUTH[part], part, real=True)
-                    metric.update(FAKE[part], part, real=False)
+                against_truth.update_real(TRUTH[part], part)
+                against_truth.update(SOURCE[part], FAKE[part], part)
         evicted = sum(len(part) for part in metrics.fake_evicted)
         report = metrics.compute()
         copy = {f"copy_{key}": value for key, value in report.pop("copy_input").items()}
         with metrics.sync_context():
             each = {f"each_{key}": value.nan_to_num(nan=-1).tolist() for key, value in metrics.per_image().items()}
-        single = {"fid_alone": fid.compute().item(), "kid_alone": [value.item() for value in kid.compute()]}
-    return {"figures": {**report, **copy, **each, **single, "ready": metrics.real_ready}, "evicted": evicted}
+        other = {f"against_truth_{key}": against_truth.compute()[key] for key in ("fid", "kid", "kid_std")}
+    return {"figures": {**report, **copy, **each, **other, "ready": metrics.real_ready}, "evicted": evicted}
 
 
 def one_of_three(rank: int, folder: str) -> None:
@@ -124,7 +120,7 @@ def test_ranks_evicted_unequally_and_what_needs_no_sample_is_that_of_all_images(
     assert sampled.pop("kid_images") == SMALL
     assert sampled.keys() == whole.keys()
     of_the_sample = {"fid_floor", "diversity", "each_nearest", "each_nearest_source"}
-    of_the_sample |= {"kid", "kid_std", "copy_kid", "kid_alone"}
+    of_the_sample |= {"kid", "kid_std", "copy_kid", "against_truth_kid", "against_truth_kid_std"}
     assert_equal(*({key: side[key] for key in whole.keys() - of_the_sample} for side in (sampled, whole)))
 
 

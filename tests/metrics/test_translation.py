@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from images.ranges import from_uint8, to_uint8
+from metrics.diversity import nearest_distances, nearest_ratio
+from metrics.domain_shift import domain_shift
 from metrics.fid import frechet_distance
 from metrics.moments import moments_of
-from metrics.pixels import as_image, psnr, quantise
-from metrics.translation import TranslationMetrics, _nearest, domain_shift, nearest_ratio
+from metrics.psnr import psnr
+from metrics.scores import FUNCTIONS, SCORES, Score
+from metrics.translation import TranslationMetrics
 from networks.features import load_features
 from tests.networks.features.test_features import tiny_clip
 
@@ -60,14 +64,14 @@ def test_without_truth_its_keys_are_absent():
 def test_numbers_are_those_of_the_single_metrics():
     report = filled().compute()
     network = load_features("random")
-    real, source, fake, truth = (as_image(quantise(x)) for x in (REAL, SOURCE, FAKE, TRUTH))
+    real, source, fake, truth = (from_uint8(to_uint8(x)) for x in (REAL, SOURCE, FAKE, TRUTH))
     embed = network.embedding
     assert report["fid"] == pytest.approx(frechet_distance(embed(real), embed(fake)).item(), rel=1e-6)
     assert report["copy_input"]["fid"] == pytest.approx(frechet_distance(embed(real), embed(source)).item(), rel=1e-6)
     gap = network.distance(network.stages(fake), network.stages(source)).mean().item()
     assert report["identity_gap"] == pytest.approx(gap, rel=1e-5)
-    assert report["psnr_truth"] == pytest.approx(psnr(quantise(fake), quantise(truth)).mean().item(), rel=1e-6)
-    assert report["copy_input"]["psnr_truth"] == pytest.approx(psnr(quantise(source), quantise(truth)).mean().item())
+    assert report["psnr_truth"] == pytest.approx(psnr(to_uint8(fake), to_uint8(truth)).mean().item(), rel=1e-6)
+    assert report["copy_input"]["psnr_truth"] == pytest.approx(psnr(to_uint8(source), to_uint8(truth)).mean().item())
     # the translation went most of the way to the truth
     assert report["psnr_truth"] > report["copy_input"]["psnr_truth"]
     assert report["lpips_truth"] < report["copy_input"]["lpips_truth"]
@@ -115,7 +119,7 @@ def test_outputs_that_take_turns_are_not_diverse():
 
 
 def test_distances_in_chunks_are_those_at_once():
-    torch.testing.assert_close(_nearest(rows(50, 0), chunk=7), _nearest(rows(50, 0)))
+    torch.testing.assert_close(nearest_distances(rows(50, 0), chunk=7), nearest_distances(rows(50, 0)))
 
 
 def test_real_set_is_filled_once_and_kept():
@@ -129,6 +133,46 @@ def test_real_set_is_filled_once_and_kept():
     assert metrics.real_ready
     metrics.update(SOURCE, FAKE, torch.arange(5), TRUTH)
     assert metrics.compute() == first
+
+
+def test_each_image_counts_once_in_any_order():
+    expected = filled().compute()
+    metrics = build(features_seen_in_training=["lite1"])
+    for index in (torch.arange(7), torch.tensor([3, 0])):  # as a careless loop would
+        metrics.update_real(REAL[index], index)
+    for index in (torch.tensor([4, 0]), torch.tensor([1, 3, 2, 0])):
+        metrics.update(SOURCE[index], FAKE[index], index, TRUTH[index])
+    report = metrics.compute()
+    assert len(metrics.table("real")) == 7
+    for key in ("fid", "kid", "kid_std", "fid_floor", "diversity", "structure", "lpips_truth"):
+        assert report[key] == pytest.approx(expected[key], rel=1e-6), key
+
+
+def test_every_score_of_the_registry_has_its_function():
+    assert FUNCTIONS.keys() == SCORES.keys()
+
+
+def test_a_score_that_is_added_is_computed_for_translations_and_copies(monkeypatch):
+    """One entry and one function each: of every image, where there is ground truth, and of the set."""
+    monkeypatch.setitem(SCORES, "error", Score("error", "error", needs="truth", per_image=True, of_input=True))
+    monkeypatch.setitem(
+        FUNCTIONS, "error", lambda images: (images.fake.pixels != images.truth.pixels).float().mean(dim=(1, 2, 3))
+    )
+    monkeypatch.setitem(SCORES, "bias", Score("bias", "bias", of_input=True))
+    monkeypatch.setitem(FUNCTIONS, "bias", lambda sets: (sets.fake.moments.mean - sets.real.moments.mean).sum())
+    metrics = build()
+    metrics.update_real(REAL, torch.arange(7))
+    metrics.update(SOURCE, TRUTH, torch.arange(5), TRUTH)
+    report = metrics.compute()
+    assert list(report) == [*KEYS, "psnr_truth", "lpips_truth", "error", "bias", "copy_input"]
+    assert report["error"] == 0 < report["copy_input"]["error"]
+    assert report["bias"] != report["copy_input"]["bias"]
+    assert metrics.per_image()["error"].tolist() == [0.0] * 5
+    without = build()
+    without.update(SOURCE, FAKE, torch.arange(5))
+    report = without.compute()
+    assert "error" not in report and "error" not in report["copy_input"]
+    assert report["bias"] is None
 
 
 def test_nothing_is_left_of_the_last_epoch():
@@ -180,9 +224,9 @@ def test_each_picture_goes_through_the_network_once():
 
 def test_what_a_network_lacks_and_what_does_not_fit_is_said():
     metrics = build()
-    with pytest.raises(ValueError, match="want one shape"):
+    with pytest.raises(ValueError, match="need one shape"):
         metrics.update(SOURCE, FAKE[:, :, :8], torch.arange(5))
-    with pytest.raises(ValueError, match=r"images in \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"Images must lie in \[-1, 1\]"):
         metrics.update(SOURCE, FAKE * 3, torch.arange(5))
     blind = load_features("random")
     blind.width = None
@@ -213,7 +257,7 @@ def test_captions_are_compared_by_the_clip_that_is_given():
     captions = ["a day", "a foggy night", "a street"]
     metrics.update(source[:2], fake[:2], torch.arange(2), captions=captions[:2])
     metrics.update(source[2:], fake[2:], torch.tensor([2]), captions=captions[2:])
-    seen = clip.embedding(as_image(quantise(fake)))
+    seen = clip.embedding(from_uint8(to_uint8(fake)))
     expected = torch.nn.functional.cosine_similarity(seen, clip.text_embedding(captions), dim=1)
     report = metrics.compute()
     assert report["caption_similarity"] == pytest.approx(expected.mean().item(), rel=1e-5)

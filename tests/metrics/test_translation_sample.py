@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
+from metrics.diversity import nearest_distances, nearest_ratio
 from metrics.fid import frechet_floor
 from metrics.kid import kernel_distance
-from metrics.translation import TranslationMetrics, _nearest, nearest_ratio
+from metrics.translation import TranslationMetrics
 from networks.features import load_features
 
 
@@ -61,7 +62,7 @@ def test_beyond_the_sample_size_the_report_says_so_and_only_kid_floor_and_divers
     assert (report["n_real"], report["n_fake"]) == (50, 40)
     real, source, fake = (metrics.table(name) for name in ("real", "source", "fake"))
     assert len(real) == len(fake) == 8
-    assert report["kid"] == kernel_distance(real, fake)[0].item()
+    assert [report["kid"], report["kid_std"]] == [value.item() for value in kernel_distance(real, fake)]
     assert report["fid_floor"] == frechet_floor(real).item()
     assert report["diversity"] == nearest_ratio(source, fake).item()
     for key in ("fid", "domain_shift", "structure", "identity_gap", "psnr_truth", "lpips_truth"):
@@ -81,7 +82,9 @@ def test_beyond_the_sample_size_images_keep_their_scores_and_places():
             assert (values[places] >= whole[name][places]).all()  # fewer others to be near to
         else:
             torch.testing.assert_close(values, whole[name])
-    assert places[_nearest(metrics.table("fake")).argmin()] == found["nearest"].nan_to_num(nan=math.inf).argmin()
+    assert (
+        places[nearest_distances(metrics.table("fake")).argmin()] == found["nearest"].nan_to_num(nan=math.inf).argmin()
+    )
 
 
 def test_the_real_set_and_its_summary_outlive_an_epoch():
