@@ -1,14 +1,37 @@
-"""What training, callbacks and commands ask of a generator, whatever it is made of."""
+"""The contracts of generators (`ImageTranslator`) and discriminators (`Discriminator`), for your own ones too."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from networks.checkpoints.adapter import Adapter, load_trained
 from networks.one_step.diffusion import noise_map
+
+Direction = Literal["a2b", "b2a"]
+"""Which way an image is translated: from domain A to domain B, or back."""
+
+
+class Discriminator(Protocol):
+    """What training asks of a discriminator, which must also be a `torch.nn.Module`.
+
+    Only parameters that require a gradient are trained and saved.  Training copies the module for the second direction;
+    frozen feature networks (`FeatureNetwork`) are shared by the copies.
+    """
+
+    def __call__(self, image: Tensor, seeds: Tensor | None = None) -> list[Tensor]:
+        """Score images; higher logits mean "real".
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1].
+            seeds: ``(B,)`` int64, one per image, for random draws such as augmentation: the same seed draws the same,
+                for real and generated images alike; None draws nothing.
+
+        Returns:
+            Tensors of logits of any shape whose first axis is B; losses average over each and sum over the list.
+        """
 
 
 class Prompts(Protocol):
@@ -22,7 +45,11 @@ class Prompts(Protocol):
 
 
 class ImageTranslator(nn.Module, ABC):
-    """Base of `OneStepGenerator` and of the plain networks that it is compared with.
+    """Base class of every generator: `OneStepGenerator`, `ResnetGenerator`, and your own.
+
+    A subclass implements `directions`, `translate_together` and `noise_shape`, and its constructor sets `settings`,
+    `prompts`, `encode_prompts`, `base_name`, `base_description`, `base_fingerprint` and, once it is built,
+    `trained_names = trainable_names(self)`.  `networks/resnet.py` is a short example.
 
     Attributes:
         settings: constructor arguments that rebuild it, plain values, written to adapter.json.
