@@ -1,25 +1,31 @@
-"""The same validation images each time, side by side, in TensorBoard; test images as a picture in the run folder."""
+"""Image grids: validation images in TensorBoard, test images as a PNG in the run folder."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 
 from datamodules.batches import Translation
+from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks.evaluation import split_of
+from storage import atomic_write
 
 
 class ImageGrid(Callback):
-    """Writes ``val/pictures_a2b`` and ``_b2a``: a row per image, columns real, fake, rec, idt, truth as far as known.
+    """Logs ``val/pictures_a2b`` and ``_b2a`` to TensorBoard and writes ``pictures_a2b.png`` and ``_b2a.png``.
 
-    At the end of a run, ``pictures_a2b.png`` and ``_b2a.png`` in its folder show test images: inputs, below them
-    translations by the last state, below these the truth where it is known.
+    The grid in TensorBoard has a row per validation image, the same ones each time: the input, its translation, what
+    the model adds (reconstruction, identity), and the ground truth where it is known.  The PNG in the run folder shows
+    test images translated by the last state: a row of inputs, a row of translations, and a row of ground truths where
+    they are known.
 
     Args:
-        images: per direction, taken from the first batch.
+        images: images per direction, taken from the first batch.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -29,43 +35,68 @@ class ImageGrid(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first batch of each direction."""
+        """Log the first batch of each direction."""
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        seen: Any = pl_module.images_seen
+        assert isinstance(pl_module, TranslationModule) and isinstance(outputs, Translation)
         for logger in trainer.loggers:
-            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-            if add_image is not None:
-                add_image(f"val/pictures_{outputs.direction}", self.draw(outputs), seen)
+            if isinstance(logger, TensorBoardLogger):
+                name = f"val/pictures_{outputs.direction}"
+                logger.experiment.add_image(name, self.draw(outputs), pl_module.images_seen)
 
     def on_test_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the first batch of each direction as a picture."""
-        # Not trainer.log_dir: it broadcasts, and the other ranks do not come here.
-        folder = getattr(trainer.logger, "log_dir", None)
-        if batch_idx or not trainer.is_global_zero or folder is None or split_of(trainer) != "test":
+        """Write the first batch of each direction into the run folder, where there is one."""
+        if batch_idx or not trainer.is_global_zero or trainer.logger is None or split_of(trainer) != "test":
             return
-        rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
-        pictures = torch.cat([part[: self.images] for part in rows]).float().cpu().clamp(-1, 1)
-        path = Path(folder) / f"pictures_{outputs.direction}.png"
-        save_image((pictures + 1) / 2, path, nrow=len(outputs.real[: self.images]), padding=2)
+        assert isinstance(outputs, Translation)
+        # Not trainer.log_dir: it waits for the other ranks, which have returned.
+        folder = trainer.logger.log_dir
+        if folder is not None:
+            rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
+            write_grid(Path(folder) / f"pictures_{outputs.direction}.png", [part[: self.images] for part in rows])
 
     def draw(self, translation: Translation) -> Tensor:
-        """``(3, H, W)`` in [0, 1], as TensorBoard wants it."""
+        """The grid for TensorBoard, ``(3, H, W)`` in [0, 1]."""
         columns = [translation.real, translation.fake, *translation.extra.values()]
         if translation.truth is not None:
             columns.append(translation.truth)
-        rows = torch.stack(columns, dim=1)[: self.images].flatten(0, 1)  # (rows x columns, 3, H, W)
-        return make_grid((rows.float().cpu().clamp(-1, 1) + 1) / 2, nrow=len(columns), padding=2)
+        images = torch.stack(columns, dim=1)[: self.images].flatten(0, 1)  # (rows x columns, 3, H, W)
+        return _grid(images, len(columns))
+
+
+def write_grid(path: Path, rows: list[Tensor]) -> None:
+    """Write a PNG of rows of images with 2 pixels of black around each.
+
+    Its text chunks ``columns`` and ``rows`` hold their numbers, so that a reader can cut the images out again.
+
+    Args:
+        path: the file to write.
+        rows: per row its images, ``(columns, 3, H, W)`` in [-1, 1].
+    """
+    columns = len(rows[0])
+    grid = _grid(torch.cat(rows), columns)
+    # [0, 1] => uint8
+    pixels = grid.mul(255).add(0.5).clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy()
+    text = PngInfo()
+    text.add_text("columns", str(columns))
+    text.add_text("rows", str(len(rows)))
+    with atomic_write(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG", pnginfo=text)
+
+
+def _grid(images: Tensor, columns: int) -> Tensor:
+    """Images ``(N, 3, H, W)`` in [-1, 1] => one image ``(3, H', W')`` in [0, 1]."""
+    return make_grid((images.float().cpu().clamp(-1, 1) + 1) / 2, nrow=columns, padding=2)

@@ -7,8 +7,8 @@ import torch
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from datamodules.batches import EvaluationBatch, Translation
-from lightning_modules.callbacks import Evaluation, ImageGrid, Throughput
+from datamodules.batches import EvaluationBatch
+from lightning_modules.callbacks import Evaluation, Throughput
 from networks.features import load_features
 
 from .conftest import pictures, unpaired_batch
@@ -129,16 +129,6 @@ def test_validation_leaves_training_alone(unpaired):
         fit(module, callbacks, limit_val_batches=limit)
         weights.append(module.generator.unet.conv_in.trained.weight.detach().clone())
     assert torch.equal(*weights)
-
-
-def test_the_grid_shows_each_image_in_a_row_of_its_columns():
-    real, fake, truth = (torch.full((2, 3, 4, 4), v) for v in (-1.0, 0.0, 1.0))
-    fake[1] = 0.5
-    grid = ImageGrid().draw(Translation("a2b", real, fake, torch.arange(2), ["0", "1"], truth))
-    assert grid.shape == (3, 2 * 6 + 2, 3 * 6 + 2)
-    row = grid[0, 3, [3, 9, 15]]
-    assert row.tolist() == [0.0, 0.5, 1.0]
-    assert grid[0, 9, 9] == 0.75
 
 
 def test_throughput_counts_batches_and_goes_on_after_a_resume(unpaired):
