@@ -1,57 +1,52 @@
-"""The figures of all trials in one table: a row per point, held against the grid's first."""
+"""The scores and costs of all trials in one table: a row per point of the grid, compared with the first."""
 
 import csv
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scipy.stats import ttest_1samp
 
 from ablation.grids import Grid
 from ablation.trials import Trial
+from metrics.scores import markdown_table, shown_in
 
-# name in metrics.json, heading, whether more is better (None: neither)
-SCORES: tuple[tuple[str, str, bool | None], ...] = (
-    ("fid", "FID", False),
-    ("kid", "KID", False),
-    ("structure", "structure", False),
-    ("lpips_truth", "LPIPS to truth", False),
-    ("psnr_truth", "PSNR to truth", True),
-    ("caption_similarity", "caption similarity", True),
-    ("diversity", "diversity", None),
-)
-COSTS: tuple[tuple[str, str, bool | None], ...] = (
-    ("trainable_parameters", "trained parameters", None),
-    ("seconds_per_batch", "s per batch", None),
-    ("peak_memory_mb", "peak MB", False),
-)
-CHANCE = 0.05  # probability, under the paired t-test, below which a difference is marked
+Better = Literal["lower", "higher"] | None
+Verdict = Literal["better", "worse", "other", ""]
+SIGNIFICANT = 0.05  # p-value of the paired t-test below which a difference is marked
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the table.
+    """A column of the table: a score of one direction, or a cost.
 
     Attributes:
         name: as in table.csv: ``fid_a2b``, ``seconds_per_batch``.
         heading: as in table.md.
-        more_is_better: None where it is neither.
+        better: "lower" or "higher"; None where neither is.
     """
 
     name: str
     heading: str
-    more_is_better: bool | None
+    better: Better
+
+
+COSTS = (
+    Column("trainable_parameters", "trained parameters", None),
+    Column("seconds_per_batch", "s per batch", None),
+    Column("peak_memory_mb", "peak MB", "lower"),
+)
 
 
 @dataclass
 class Row:
-    """A point's figures.
+    """A point of the grid with the values of its columns.
 
     Attributes:
         labels: value by axis.
-        by_seed: of each column, the figure of each seed that has finished.
+        by_seed: by column, the value of each seed that has finished.
     """
 
     labels: dict[str, str]
@@ -63,11 +58,11 @@ class Row:
         return max((len(found) for found in self.by_seed.values()), default=0)
 
     def values(self, column: str) -> list[float]:
-        """Of all seeds."""
+        """Values of a column, of all seeds."""
         return list(self.by_seed.get(column, {}).values())
 
     def mean(self, column: str) -> float | None:
-        """Over the seeds; None without any."""
+        """Mean over the seeds; None without any."""
         found = self.values(column)
         return statistics.fmean(found) if found else None
 
@@ -78,9 +73,14 @@ class Row:
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a metrics.json that tables show, by column."""
-    found = {f"{name}_{d}": metrics[d].get(name) for d in ("a2b", "b2a") if d in metrics for name, _, _ in SCORES}
-    found |= {name: metrics.get(name) for name, _, _ in COSTS}
+    """The numbers of a metrics.json that the table shows, by column."""
+    found = {
+        f"{score.name}_{d}": metrics[d].get(score.name)
+        for d in ("a2b", "b2a")
+        if d in metrics
+        for score in shown_in("ablation")
+    }
+    found |= {cost.name: metrics.get(cost.name) for cost in COSTS}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
@@ -96,37 +96,37 @@ def collect(trials: Sequence[Trial]) -> tuple[list[Column], list[Row]]:
             present.add(name)
     directions = [d for d in ("a2b", "b2a") if f"fid_{d}" in present]
     columns = [
-        Column(f"{name}_{d}", f"{heading} {d}" if len(directions) > 1 else heading, better)
-        for name, heading, better in SCORES
+        Column(f"{score.name}_{d}", f"{score.heading} {d}" if len(directions) > 1 else score.heading, score.better)
+        for score in shown_in("ablation")
         for d in directions
-        if f"{name}_{d}" in present
+        if f"{score.name}_{d}" in present
     ]
-    columns += [Column(*cost) for cost in COSTS if cost[0] in present]
+    columns += [cost for cost in COSTS if cost.name in present]
     return columns, list(rows.values())
 
 
-def compare(row: Row, reference: Row, column: Column) -> str:
-    """How a row's mean differs from the reference's: "better", "worse" or "other", "" within the seeds' spread.
+def compare(row: Row, reference: Row, column: Column) -> Verdict:
+    """How a row differs from the reference: "better", "worse", "other"; "" where the difference is not significant.
 
-    Seed by seed: a seed is also a world of test pictures, harder or easier for all.  Seconds are never marked: trials
-    that ran beside them took their share.
+    A paired t-test over the seeds, since a seed also decides the test images, which are harder or easier for all.
+    Seconds are never marked: trials run side by side and slow each other down.
     """
     ours, theirs = (r.by_seed.get(column.name, {}) for r in (row, reference))
     gaps = [ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]
     if row is reference or len(gaps) < 2 or column.name == "seconds_per_batch":
         return ""
     difference = statistics.fmean(gaps)
-    # Without any spread the test divides by zero: such figures (parameters) differ or they do not.
-    chance = ttest_1samp(gaps, 0).pvalue if statistics.stdev(gaps) else float(difference == 0)
-    if chance >= CHANCE:
+    # Without any spread the test divides by zero: such values (numbers of parameters) are equal or differ.
+    p_value = ttest_1samp(gaps, 0).pvalue if statistics.stdev(gaps) else float(difference == 0)
+    if p_value >= SIGNIFICANT:
         return ""
-    if column.more_is_better is None:
+    if column.better is None:
         return "other"
-    return "better" if (difference > 0) == column.more_is_better else "worse"
+    return "better" if (difference > 0) == (column.better == "higher") else "worse"
 
 
 def write_csv(path: Path, trials: Sequence[Trial]) -> None:
-    """A line per finished trial: axes, seed, then every figure."""
+    """Write a line per finished trial: axes, seed, then every column."""
     found = [(trial, figures(metrics)) for trial in trials if (metrics := trial.metrics())]
     columns, _ = collect(trials)
     with path.open("w", newline="") as file:
@@ -136,26 +136,22 @@ def write_csv(path: Path, trials: Sequence[Trial]) -> None:
             writer.writerow([*trial.labels.values(), trial.seed, *(values.get(c.name, "") for c in columns)])
 
 
-MARKS = {"better": " ▲", "worse": " ▼", "other": " ◆", "": ""}
+MARKS: dict[Verdict, str] = {"better": " ▲", "worse": " ▼", "other": " ◆", "": ""}
 
 
 def markdown(grid: Grid, trials: Sequence[Trial]) -> str:
-    """The table as Markdown, with what its marks mean and how it was measured."""
+    """The table in Markdown, with the meaning of its marks and how it was measured."""
     columns, rows = collect(trials)
-    reference = rows[0]
-    axes = list(grid.axes)
-    lines = [
-        f"| {' | '.join([*axes, 'n', *(c.heading for c in columns)])} |",
-        "|---" * (len(axes) + 1 + len(columns)) + "|",
+    cells = [
+        [*row.labels.values(), str(row.n), *(cell(row, c) + MARKS[compare(row, rows[0], c)] for c in columns)]
+        for row in rows
     ]
-    for row in rows:
-        cells = [cell(row, c) + MARKS[compare(row, reference, c)] for c in columns]
-        lines.append(f"| {' | '.join([*row.labels.values(), str(row.n), *cells])} |")
-    return "\n".join([*lines, "", *notes(grid, trials, rows)]) + "\n"
+    headings = [*grid.axes, "n", *(c.heading for c in columns)]
+    return "\n".join([markdown_table(headings, cells), "", *notes(grid, trials, rows)]) + "\n"
 
 
 def cell(row: Row, column: Column) -> str:
-    """Mean and, from two seeds on, standard deviation; "-" where there is none."""
+    """Mean and, from two seeds on, standard deviation; "-" where no trial has finished."""
     mean, spread = row.mean(column.name), row.spread(column.name)
     if mean is None:
         return "-"
@@ -169,28 +165,28 @@ def _digits(value: float) -> str:
 
 
 def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]:
-    """What a reader must know to believe the table, a sentence each."""
+    """How the table was measured and how to read it, a sentence each."""
     metrics = next((m for t in trials if (m := t.metrics())), None)
-    said = [f"Experiment {grid.experiment}, grid {grid.name}; the first row is what the others are held against."]
+    sentences = [f"Experiment {grid.experiment}, grid {grid.name}; the other rows are compared with the first."]
     if metrics:
         block = metrics[next(d for d in ("a2b", "b2a") if d in metrics)]
         seen = sorted({m["images_seen"] for t in trials if (m := t.metrics())})
-        said += [
+        sentences += [
             f"Base {metrics['base'].removesuffix(' at random weights')}; data: {metrics['data']}; "
             f"{' to '.join(str(s) for s in {seen[0]: 0, seen[-1]: 0})} images seen.",
             f"FID and KID by {block['fid_features']}, structure by {block['structure_features']}, LPIPS by "
-            f"{block['lpips_features']}; {block['n_fake']} pictures against {block['n_real']}.",
+            f"{block['lpips_features']}; {block['n_fake']} images against {block['n_real']}.",
         ]
     most = max(row.n for row in rows)
     if most > 1:
-        said.append(
-            "Mean ± standard deviation over n seeds; ▲ better, ▼ worse, ◆ other than the first row, where chance would "
-            f"do that in less than {CHANCE:.0%} of cases (t-test seed by seed, of one figure; there are many here)."
+        sentences.append(
+            "Mean ± standard deviation over n seeds; ▲ better, ▼ worse, ◆ other than the first row, at "
+            f"p < {SIGNIFICANT} (paired t-test over the seeds, not corrected for the number of columns)."
         )
     else:
-        said.append("One seed: no spread is known, and small differences mean nothing (RESUME=1 SEEDS=3 adds to it).")
-    said.append("Seconds were measured beside other trials.")
+        sentences.append("One seed: no spread is known, and small differences mean nothing; seeds can be added.")
+    sentences.append("Seconds were measured beside other trials.")
     failed = [t.name for t in trials if t.metrics() is None]
     if failed:
-        said.append(f"Missing: {', '.join(failed)}.")
-    return said
+        sentences.append(f"Missing: {', '.join(failed)}.")
+    return sentences

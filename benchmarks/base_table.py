@@ -1,4 +1,4 @@
-"""The table of ``make bench-base``: metrics.json files => means, spreads, and whether the base earned its place."""
+"""The table of ``make bench-base``: means over seeds, and whether the pretrained base beats its baselines."""
 
 import platform
 from collections.abc import Mapping
@@ -7,20 +7,12 @@ from typing import Any
 import torch
 
 from evaluation.compare import differences
+from metrics.scores import SCORES, formatted, markdown_table
 
 Key = tuple[str, str, int]  # task, model, seed
-SCORES = ("fid", "kid", "lpips_truth", "psnr_truth", "structure")
-COPY = ("fid", "kid", "lpips_truth", "psnr_truth")
-HEADINGS = {
-    "fid": "FID",
-    "kid": "KID",
-    "lpips_truth": "LPIPS to truth",
-    "psnr_truth": "PSNR to truth",
-    "structure": "structure",
-    "fid_floor": "FID floor",
-    "images": "images",
-    "seconds": "seconds",
-}
+# The columns of this benchmark and of its committed results, whatever else metrics.json holds.
+COLUMNS = ("fid", "kid", "lpips_truth", "psnr_truth", "structure", "fid_floor")
+COPIED = tuple(name for name in COLUMNS if SCORES[name].of_input)
 
 
 def build_report(
@@ -74,8 +66,8 @@ def _row(task: str, direction: str, model: str, found: list[Mapping[str, Any]]) 
         "n": len(found),
         "features": {name: blocks[0].get(f"{name}_features") for name in ("fid", "lpips", "structure")},
         "pictures": blocks[0].get("n_fake"),
-        **{name: _summary([block.get(name) for block in blocks]) for name in (*SCORES, "fid_floor")},
-        "copy_input": {name: _summary([block["copy_input"].get(name) for block in blocks]) for name in COPY},
+        **{name: _summary([block.get(name) for block in blocks]) for name in COLUMNS},
+        "copy_input": {name: _summary([block["copy_input"].get(name) for block in blocks]) for name in COPIED},
         "images": _summary([metrics["images_seen"] for metrics in found]),
         "seconds": _summary([metrics["wall_s"] for metrics in found]),
     }
@@ -106,8 +98,8 @@ def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
                 if row[name] and row["copy_input"][name]
             }
 
-    def holds(rival: str, share: float, strictly: bool) -> bool | None:
-        pairs = [(fid.get("pocket"), fid.get(rival)) for fid in fids.values()]
+    def holds(baseline: str, share: float, strictly: bool) -> bool | None:
+        pairs = [(fid.get("pocket"), fid.get(baseline)) for fid in fids.values()]
         known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         if not known or len(known) < len(pairs):
             return None
@@ -123,8 +115,8 @@ def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report as a table, with a line of judgement per task."""
-    columns = [*SCORES, "fid_floor", "images", "seconds"]
+    """The report as a table in Markdown, with a line per task that compares the models."""
+    columns = [*COLUMNS, "images", "seconds"]
     number = report["images"] or "The recipe's"
     lines = [
         f"`{report['command']}`",
@@ -138,18 +130,15 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += [f"PLACEHOLDER: {' and '.join(report['placeholders'])}. These figures say nothing.", ""]
     if report["mismatches"]:
         lines += ["NOT COMPARABLE, measured differently from pocket:", *(f"- {m}" for m in report["mismatches"]), ""]
-    lines.append("| task | model | " + " | ".join(HEADINGS[c] for c in columns) + " |")
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for (task, direction), rows in _by_direction(report["rows"]).items():
-        for row in rows:
+    rows = []
+    for (task, direction), group in _by_direction(report["rows"]).items():
+        for row in group:
             note = f" (n = {row['n']})" if row["n"] != report["seeds"] else ""
-            cells = " | ".join(_cell(row[c]) for c in columns)
-            lines.append(f"| {task} {direction} | {row['model']}{note} | {cells} |")
-        copied = rows[0]["copy_input"]
-        cells = " | ".join(_cell(copied.get(c)) for c in columns)
-        lines.append(f"| {task} {direction} | copy of the input | {cells} |")
-    lines.append("")
-    lines += [_sentence(v) for v in report["verdicts"]]
+            rows.append([f"{task} {direction}", f"{row['model']}{note}", *(_cell(row[c]) for c in columns)])
+        copied = group[0]["copy_input"]
+        rows.append([f"{task} {direction}", "copy of the input", *(_cell(copied.get(c)) for c in columns)])
+    headings = ["task", "model", *(SCORES[name].heading for name in COLUMNS), "images", "seconds"]
+    lines += [markdown_table(headings, rows), "", *(_sentence(v) for v in report["verdicts"])]
     lines += [f"- no figures from {folder}: {why}" for folder, why in report["failures"].items()]
     return "\n".join(lines) + "\n"
 
@@ -164,7 +153,7 @@ def _by_direction(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict
 def _cell(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return "-"
-    mean, low, high = (f"{summary[key]:.4g}" for key in ("mean", "min", "max"))
+    mean, low, high = (formatted(summary[key]) for key in ("mean", "min", "max"))
     return mean if len(summary["values"]) == 1 else f"{mean} ({low} to {high})"
 
 
@@ -175,7 +164,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
     )
     answers = {True: "yes", False: "NO", None: "not known"}
     shares = "; ".join(
-        f"{direction} " + ", ".join(f"{HEADINGS[name]} {share:.2f}" for name, share in known.items())
+        f"{direction} " + ", ".join(f"{SCORES[name].heading} {share:.2f}" for name, share in known.items())
         for direction, known in found["to_copy"].items()
     )
     return (

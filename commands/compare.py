@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m commands.compare",
         description="Print one table of several runs. Runs that were measured differently are refused, with the "
-        "difference named: other test pictures, sizes, feature networks or numbers of images.",
+        "difference named: other test images, sizes, feature networks or numbers of images.",
         allow_abbrev=False,
     )
     p.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or metrics.json files")
@@ -27,10 +27,10 @@ def main(args: list[str] | None = None) -> int:
     own = parser().parse_args(args)
     if len(own.runs) < 2:
         raise ValueError("There is nothing to compare: give two runs or more (A=..., B=..., further ones in ARGS=).")
-    found = {name: _read(Path(name)) for name in own.runs}
-    if len(found) < len(own.runs):
+    runs = {name: _read(Path(name)) for name in own.runs}
+    if len(runs) < len(own.runs):
         raise ValueError("A run was named twice.")
-    print(table(found))
+    print(table(runs))
     return 0
 
 
@@ -41,13 +41,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"No metrics at {path}: looked for {file}. Give a finished run's folder or a metrics.json (make evaluate)."
         )
     try:
-        metrics = json.loads(file.read_text())
+        metrics: dict[str, Any] = json.loads(file.read_text())
         blocks = [metrics[d] for d in ("a2b", "b2a") if d in metrics]
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is not a metrics.json of this project: {error}.") from error
     if not blocks or not all("protocol" in block for block in blocks):
         raise ValueError(f"{file} does not say how it was measured: write it anew with make evaluate CKPT={path}.")
-    return dict(metrics)
+    return metrics
 
 
 if __name__ == "__main__":

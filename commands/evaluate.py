@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source, compose, merged, names
-from commands.train import describe, print_metrics
+from commands.train import describe
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from evaluation.compare import differences
 from evaluation.report import Gallery, Record, write_report
+from evaluation.summary import summary
 from images.listing import list_images
 from images.reading import read_image
 from images.resizing import resize_short_side
@@ -105,7 +106,7 @@ def main(args: list[str] | None = None) -> int:
     report = _training_figures(out / "metrics.json", report) | report
     write_json(out / "metrics.json", report)
     write_report(out / "report.html", report, found, run_folder(path))
-    print_metrics(report)
+    print(summary(report))
     print(f"written: {out / 'metrics.json'}, report.html")
     return 0
 

@@ -18,6 +18,7 @@ from commands.cli.errors import user_errors
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, Recipe, compose, names
 from evaluation.model_card import finish_adapter
+from evaluation.summary import summary
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Throughput
 from networks.checkpoints.adapter import CARD, read_checkpoint
@@ -190,7 +191,7 @@ def _report(folder: Path, cli: TrainCLI, metrics: dict[str, Any]) -> None:
     settings |= {"lr": model._full_lrs[0][0], **model.card.get("ablation", {})}
     logger.log_hyperparams(settings, flat)
     logger.save()
-    print_metrics(metrics)
+    print(summary(metrics))
     if (folder / "adapter" / CARD).is_file():
         print(finish_adapter(folder / "adapter", metrics))
     print(f"run folder: {folder}")
@@ -210,34 +211,6 @@ def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
             **{p: version(p) for p in ("torch", "lightning", "torchmetrics")},
         },
     }
-
-
-def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """The figures of each direction, with the network behind each, a line apiece; the best state's below the last's."""
-    best = metrics.get("best")
-    _print_lines("last " if best else "", metrics)
-    if best:
-        same = ", the last state" if best.get("is_last") else ""
-        print(f"best, by validation: {best['checkpoint']} after {best['images_seen']} images{same}")
-        _print_lines("best ", best)
-
-
-def _print_lines(state: str, metrics: Mapping[str, Any]) -> None:
-    for direction in ("a2b", "b2a"):
-        if direction in metrics:
-            m = metrics[direction]
-            copied = m.get("copy_input") or {}
-            print(
-                f"{state}{direction}: fid({m['fid_features']}) {_figure(m['fid'])} "
-                f"(copying the input {_figure(copied.get('fid'))}, floor "
-                f"{_figure(m['fid_floor'])})  kid {_figure(m['kid'])}  "
-                f"structure({m['structure_features']}) {_figure(m['structure'])}  "
-                f"identity gap({m['lpips_features']}) {_figure(m['identity_gap'])}  n {m['n_fake']}/{m['n_real']}"
-            )
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _run_folder(given: str | None, parent: Path) -> Path:

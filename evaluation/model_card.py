@@ -5,18 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metrics.scores import Score, formatted, markdown_table, network_of, shown_in
 from networks.checkpoints.adapter import CARD, WEIGHTS
 from storage import write_json
-
-# Of metrics.json: what the card shows, and the network that each figure depends on.
-FIGURES = {
-    "fid": "fid",
-    "fid_floor": "fid",
-    "kid": "fid",
-    "structure": "structure",
-    "lpips_truth": "lpips",
-    "psnr_truth": None,
-}
 
 
 def finish_adapter(folder: Path, metrics: Mapping[str, Any]) -> str:
@@ -66,13 +57,12 @@ def readme(card: Mapping[str, Any], size: float) -> str:
         "",
         "## On the test split",
         "",
-        "In brackets what returning the input unchanged scores. Lower is better but for PSNR. "
-        + _which(card.get("best")),
+        f"In brackets what returning the input unchanged scores. {_better()} {_which(card.get('best'))}",
         "",
-        "| direction | images | " + " | ".join(FIGURES) + " |",
-        "|---" * (len(FIGURES) + 2) + "|",
-        *_rows(card["metrics"], ""),
-        *_rows(card.get("best", {}), ", best state"),
+        markdown_table(
+            ["direction", "images", *(score.name for score in shown_in("card"))],
+            [*_rows(card["metrics"], ""), *_rows(card.get("best", {}), ", best state")],
+        ),
         "",
         "The adapter may be used within the licence of the base that it was trained on.",
     ]
@@ -90,19 +80,23 @@ def _which(best: Mapping[str, Any] | None) -> str:
     )
 
 
-def _rows(blocks: Mapping[str, Any], state: str) -> list[str]:
+def _better() -> str:
+    higher = [score.name for score in shown_in("card") if score.better == "higher"]
+    return f"Lower is better but for {' and '.join(higher)}."
+
+
+def _rows(blocks: Mapping[str, Any], state: str) -> list[list[str]]:
     return [
-        f"| {direction}{state} | {blocks[direction]['n_fake']} | "
-        + " | ".join(_cell(blocks[direction], name, network) for name, network in FIGURES.items())
-        + " |"
+        [f"{direction}{state}", str(block["n_fake"]), *(_cell(block, score) for score in shown_in("card"))]
         for direction in ("a2b", "b2a")
-        if direction in blocks
+        if (block := blocks.get(direction))
     ]
 
 
-def _cell(found: Mapping[str, Any], name: str, network: str | None) -> str:
-    value, copied = found.get(name), (found.get("copy_input") or {}).get(name)
+def _cell(block: Mapping[str, Any], score: Score) -> str:
+    """Value, the network or unit it depends on, and in brackets the score of the input returned unchanged."""
+    value, copied = block.get(score.name), (block.get("copy_input") or {}).get(score.name)
     if value is None:
         return "-"
-    judge = f" {found[f'{network}_features']}" if network else " dB"
-    return f"{value:.4g}{judge}" + (f" ({copied:.4g})" if copied is not None else "")
+    words = [formatted(value), network_of(score, block) or score.unit]
+    return " ".join(filter(None, [*words, "" if copied is None else f"({formatted(copied)})"]))

@@ -46,27 +46,27 @@ def of_seeds(*values):
 def test_only_seeds_that_both_have_are_compared():
     """The third seed's world is harder for whoever has it."""
     reference, row = Row({}, {"x": {0: 9.0, 1: 9.1, 2: 30.0}}), Row({}, {"x": {0: 9.0, 1: 9.1}})
-    assert compare(row, reference, Column("x", "X", False)) == ""
+    assert compare(row, reference, Column("x", "X", "lower")) == ""
 
 
 @pytest.mark.parametrize(
-    ("theirs", "more_is_better", "verdict"),
+    ("theirs", "better", "verdict"),
     [
-        ([10.0, 10.2], False, "worse"),
-        ([10.0, 10.2], True, "better"),
+        ([10.0, 10.2], "lower", "worse"),
+        ([10.0, 10.2], "higher", "better"),
         ([10.0, 10.2], None, "other"),
-        ([5.0, 15.0], False, ""),
-        ([10.0], False, ""),
+        ([5.0, 15.0], "lower", ""),
+        ([10.0], "lower", ""),
         ([9.0, 9.1], None, ""),
     ],
 )
-def test_a_difference_counts_where_chance_would_hardly_make_it(theirs, more_is_better, verdict):
+def test_a_difference_counts_where_chance_would_hardly_make_it(theirs, better, verdict):
     reference, row = of_seeds(9.0, 9.1), of_seeds(*theirs)
-    assert compare(row, reference, Column("x", "X", more_is_better)) == verdict
+    assert compare(row, reference, Column("x", "X", better)) == verdict
     assert compare(of_seeds(9.5, 9.6), reference, Column("x", "X", None)) == "other", "every seed by the same"
     seconds = [Row({}, {"seconds_per_batch": {0: value, 1: value}}) for value in (1.0, 2.0)]
-    assert compare(*seconds, Column("seconds_per_batch", "s", False)) == "", "their neighbours' doing"
-    assert compare(reference, reference, Column("x", "X", more_is_better)) == ""
+    assert compare(*seconds, Column("seconds_per_batch", "s", "lower")) == "", "their neighbours' doing"
+    assert compare(reference, reference, Column("x", "X", better)) == ""
 
 
 def test_csv_has_axes_first_and_a_line_per_run(finished, tmp_path):

@@ -24,7 +24,7 @@ def test_evaluate_resizes_for_fid_as_asked(finished, tmp_path, capsys):
     before = json.loads((finished / "metrics.json").read_text())["a2b"]
     assert evaluate.main([f"--ckpt={finished}", f"--out={tmp_path / 'other'}", "--resize=legacy"]) == 0
     after = json.loads((tmp_path / "other" / "metrics.json").read_text())["a2b"]
-    assert "a2b: fid(random-legacy)" in capsys.readouterr().out
+    assert "a2b: FID (random-legacy)" in capsys.readouterr().out
     assert after["fid"] != pytest.approx(before["fid"], rel=1e-2)
     assert after["structure"] == pytest.approx(before["structure"], rel=1e-3)
     assert after["protocol"]["feature_resize"] == "legacy, to 224 x 224"
