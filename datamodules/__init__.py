@@ -1,12 +1,16 @@
-"""The data side: public data sets, folders of one's own, and rendered scenes."""
+"""Lightning data modules of folders, public data sets and rendered scenes.
 
-from datamodules.base import TranslationData
-from datamodules.line_drawings import EdgeToImage, SketchToImage
-from datamodules.paired import PairedImages
-from datamodules.public.bdd100k import DayNight
-from datamodules.public.dense import ClearFoggy
-from datamodules.public.horse2zebra import HorseZebra
-from datamodules.unpaired import UnpairedImages
+The classes are imported when first asked for, all at once: `datamodules.public` and `datamodules.files` can be used
+without torch and Lightning.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datamodules.base import TranslationData
+    from datamodules.paired import PairedImages
+    from datamodules.tasks import ClearFoggy, DayNight, EdgeToImage, HorseZebra, SketchToImage
+    from datamodules.unpaired import UnpairedImages
 
 __all__ = [
     "ClearFoggy",
@@ -18,3 +22,11 @@ __all__ = [
     "TranslationData",
     "UnpairedImages",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from datamodules import base, paired, tasks, unpaired
+
+    return next(vars(module)[name] for module in (base, paired, unpaired, tasks) if name in vars(module))

@@ -58,6 +58,7 @@ class PairedImages(TranslationData):
     directions = ("a2b",)
     domain_names = ("input", "target")
     has_truth = True
+    scenes: str | None = None
     contour: str | None = None
     """How inputs are computed from photographs, a name in `CONTOURS`; None needs pairs."""
 
@@ -105,7 +106,7 @@ class PairedImages(TranslationData):
         Raises:
             ValueError: this class needs pairs.
         """
-        if self.contour is None:
+        if self.scenes is None:
             super().prepare_scenes(size)
         self.computed, self.inputs, self.targets, self.captions = self.contour, None, {}, {}
         first = 0

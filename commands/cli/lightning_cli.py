@@ -18,7 +18,7 @@ import datamodules
 import lightning_modules
 import networks
 from commands.cli.recipes import EXPERIMENTS
-from datamodules.base import TranslationData
+from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import CollapseAlarm, Evaluation, ImageGrid, RunFolder, Throughput
 from lightning_modules.quiet import silence_libraries

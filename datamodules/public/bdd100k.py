@@ -1,13 +1,35 @@
-"""BDD100K's layout (Yu et al. 2020): 100 000 driving pictures with weather and time of day in the label files."""
+"""BDD100K (Yu et al. 2020): 100 000 driving images with weather and time of day in the label files.
+
+.. code-block:: text
+
+    root/bdd100k/images/100k/train/*.jpg    trains and validates      (root may be bdd100k itself)
+    root/bdd100k/images/100k/val/*.jpg      tests
+    root/bdd100k/labels/bdd100k_labels_images_train.json, bdd100k_labels_images_val.json
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-from datamodules.files.layouts import STAGES, Domain, complete, find_unpaired, has_domains
-from datamodules.unpaired import UnpairedImages
+from datamodules.files.layouts import STAGES, Domain, complete
+from datamodules.public.dataset import PublicDataset
 from images.listing import list_images
 from storage import digest, read_cache, size_and_mtime, write_cache
+
+BDD100K = PublicDataset(
+    name="bdd100k",
+    about="BDD100K: 100 000 driving images with weather and time of day; BDD100K licence, registration",
+    how="Register at http://bdd-data.berkeley.edu and download '100K Images' and 'Labels' (of 2018, "
+    "bdd100k_labels_release.zip) or 'Detection 2020'.\n"
+    "No checksum is known; unpacking verifies the CRC of each file in a zip.",
+    experiment="day2night",
+    files={
+        r"(?:^|/)100k/((?:train|val)/[^/]+\.jpg)$": r"bdd100k/images/100k/\1",
+        r"(?:^|/)(bdd100k_labels_images_(?:train|val)\.json)$": r"bdd100k/labels/\1",
+        r"(?:^|/)(det_20/det_(?:train|val)\.json)$": r"bdd100k/labels/\1",
+    },
+    needed=("bdd100k/images/100k/train", "bdd100k/images/100k/val", "bdd100k/labels"),
+)
 
 LABELS = ("bdd100k_labels_images_{}.json", "bdd100k_labels_images_{}_20.json", "det_20/det_{}.json")
 Attributes = dict[str, str]
@@ -19,7 +41,7 @@ def find_bdd100k(root: Path) -> Path | None:
 
 
 def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
-    """Attributes ("weather", "timeofday", "scene") of each picture by its file name.
+    """Attributes ("weather", "timeofday", "scene") of each image by its file name.
 
     Args:
         folder: holds ``labels/``.
@@ -34,9 +56,9 @@ def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
     if path is None:
         raise FileNotFoundError(
             f"No BDD100K labels for {split}: looked for {candidates[0]} and "
-            f"{candidates[-1].relative_to(folder)}. See: make data NAME=bdd100k"
+            f"{candidates[-1].relative_to(folder)}. `make data` says how to get them (bdd100k)."
         )
-    # The file has more than a gigabyte of boxes: what is needed of it is kept apart.
+    # The file has more than a gigabyte of boxes: the attributes are cached.
     name = f"bdd100k-{digest(str(path.absolute()))}.json"
     cache = read_cache(name)
     if cache.get("stamp") != size_and_mtime(path):
@@ -45,21 +67,21 @@ def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
             attributes = {frame["name"]: frame.get("attributes") or {} for frame in frames}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is no BDD100K label file (a list of objects with name and attributes): {error}"
+                f"{path} is not a BDD100K label file (a list of objects with name and attributes): {error}"
             ) from error
         cache = {"stamp": size_and_mtime(path), "attributes": attributes}
         write_cache(name, cache)
     return dict(cache["attributes"])
 
 
-def select(folder: Path, split: str, what: str, wanted: Callable[[Attributes], bool]) -> list[Path]:
-    """Pictures of a split whose attributes fit.
+def select_images(folder: Path, split: str, what: str, wanted: Callable[[Attributes], bool]) -> list[Path]:
+    """Images of a split whose attributes fit.
 
     Args:
         folder: as `find_bdd100k` gives it.
         split: "train" or "val".
-        what: what is wanted, for the error.
-        wanted: decides by the attributes.
+        what: the wanted attributes in words, for the error.
+        wanted: whether an image with these attributes is wanted.
 
     Raises:
         FileNotFoundError: none fits.
@@ -69,49 +91,27 @@ def select(folder: Path, split: str, what: str, wanted: Callable[[Attributes], b
     chosen = [path for path in list_images(images) if path.name in attributes and wanted(attributes[path.name])]
     if not chosen:
         raise FileNotFoundError(
-            f"No picture in {images} is labelled {what} ({len(attributes)} labels read). "
-            "Do labels and pictures belong together?"
+            f"No image in {images} is labelled {what} ({len(attributes)} labels read). "
+            "Do labels and images belong together?"
         )
     return chosen
 
 
-def domain(folder: Path, seed: int, what: str, wanted: Callable[[Attributes], bool]) -> Domain:
-    """One domain: BDD100K's train trains, less a hold-out for validation; its val is the test split."""
-    found = {"train": select(folder, "train", what, wanted)}
-    if (folder / "images" / "100k" / "val").is_dir():
-        found["test"] = select(folder, "val", what, wanted)
-    images = folder / "images" / "100k"
-    files, fallback = complete(found, seed, f"{images / 'train'} ({what})")
-    return Domain(dict.fromkeys(STAGES, images), files, fallback)
+def find_labelled(folder: Path, seed: int, what: str, wanted: Callable[[Attributes], bool]) -> Domain:
+    """The images with some label: BDD100K's train split less a part held out for validation, and its val as test split.
 
+    Args:
+        folder: as `find_bdd100k` gives it.
+        seed: of the held-out images.
+        what: the wanted attributes in words, for messages.
+        wanted: whether an image with these attributes is wanted.
 
-class DayNight(UnpairedImages):
-    """BDD100K by its label ``timeofday``: "daytime" is A, "night" is B.
-
-    .. code-block:: text
-
-        root/bdd100k/images/100k/train/*.jpg    trains and validates      (root may be bdd100k itself)
-        root/bdd100k/images/100k/val/*.jpg      tests
-        root/bdd100k/labels/bdd100k_labels_images_train.json, bdd100k_labels_images_val.json
-
-    A folder with ``train_A`` and ``train_B`` works as well.  Without a folder, streets by day and night are drawn.
+    Raises:
+        FileNotFoundError: the labels are missing, or no image has the label.
     """
-
-    domain_names = ("day", "night")
-    default_prompts = ("driving in the day", "driving in the night")
-    scenes = "day_night"
-
-    @classmethod
-    def list_files(cls, root: Path, seed: int) -> tuple[Domain, Domain]:
-        """Files of A and B by split.
-
-        Raises:
-            FileNotFoundError: a folder or the labels are missing, or no picture has the label.
-        """
-        folder = find_bdd100k(root)
-        if folder is None or has_domains(root):
-            return find_unpaired(root, seed)
-        return (
-            domain(folder, seed, "timeofday: daytime", lambda a: a.get("timeofday") == "daytime"),
-            domain(folder, seed, "timeofday: night", lambda a: a.get("timeofday") == "night"),
-        )
+    found = {"train": select_images(folder, "train", what, wanted)}
+    if (folder / "images" / "100k" / "val").is_dir():
+        found["test"] = select_images(folder, "val", what, wanted)
+    images = folder / "images" / "100k"
+    files, test_is_validation = complete(found, seed, f"{images / 'train'} ({what})")
+    return Domain(dict.fromkeys(STAGES, images), files, test_is_validation)

@@ -1,28 +1,29 @@
-"""Horses and zebras (Zhu et al. 2017, CycleGAN)."""
+"""Horses and zebras (Zhu et al. 2017, CycleGAN): 1067 + 1334 training and 120 + 140 test images of 256 x 256."""
 
 from pathlib import Path
 
-from datamodules.files.layouts import Domain, find_unpaired, has_domains
-from datamodules.unpaired import UnpairedImages
+from datamodules.files.layouts import has_domains
+from datamodules.public.dataset import Download, PublicDataset
+
+FOLDER = "horse2zebra"
+HORSE2ZEBRA = PublicDataset(
+    name="horse2zebra",
+    about="horse2zebra (CycleGAN): 1187 horses and 1474 zebras of ImageNet, 256 x 256; research use",
+    how="Downloaded from the authors' server (117 MB).",
+    experiment="horse2zebra",
+    folder=FOLDER,
+    files={r"(?:^|/)((?:train|test)[AB]/[^/]+\.(?:jpg|jpeg|png))$": rf"{FOLDER}/\1"},
+    needed=tuple(f"{FOLDER}/{split}{letter}" for split in ("train", "test") for letter in "AB"),
+    # The authors publish no checksum.  Size and SHA-256 are TensorFlow Datasets' (url_checksums/cycle_gan.txt).
+    download=Download(
+        url="https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/horse2zebra.zip",
+        size=116867962,
+        sha256="a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
+    ),
+)
 
 
-class HorseZebra(UnpairedImages):
-    """CycleGAN's archive horse2zebra: 1067 + 1334 training and 120 + 140 test pictures of 256 x 256.
-
-    ``root`` is the folder with trainA, trainB, testA and testB, or the one that holds ``horse2zebra/``; any folder with
-    ``train_A`` and ``train_B`` works as well.  Without a folder, meadows with horses or zebras are drawn.
-    """
-
-    domain_names = ("horse", "zebra")
-    default_prompts = ("picture of a horse", "picture of a zebra")
-    scenes = "horse_zebra"
-
-    @classmethod
-    def list_files(cls, root: Path, seed: int) -> tuple[Domain, Domain]:
-        """Files of A and B by split.
-
-        Raises:
-            FileNotFoundError: a folder is missing or empty.
-        """
-        inner = root / "horse2zebra"
-        return find_unpaired(inner if inner.is_dir() and not has_domains(root) else root, seed)
+def find_horse2zebra(root: Path) -> Path:
+    """The folder with trainA, trainB, testA and testB: ``root/horse2zebra`` where only that one has them, or `root`."""
+    inner = root / FOLDER
+    return inner if inner.is_dir() and not has_domains(root) else root

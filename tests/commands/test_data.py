@@ -1,5 +1,7 @@
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -11,6 +13,8 @@ import pytest
 from PIL import Image
 
 from commands import check_data, data
+from datamodules.public import DATASETS
+from datamodules.public.dataset import Download
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +81,14 @@ def server(tmp_path, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         known = replace(
-            data.SETS["horse2zebra"],
-            url=f"http://127.0.0.1:{running.server_port}/horse2zebra.zip",
-            size=len(Server.content),
-            sha256=hashlib.sha256(Server.content).hexdigest(),
+            data.DATASETS["horse2zebra"],
+            download=Download(
+                url=f"http://127.0.0.1:{running.server_port}/horse2zebra.zip",
+                size=len(Server.content),
+                sha256=hashlib.sha256(Server.content).hexdigest(),
+            ),
         )
-        monkeypatch.setitem(data.SETS, "horse2zebra", known)
+        monkeypatch.setitem(data.DATASETS, "horse2zebra", known)
         yield Server
         running.shutdown()
 
@@ -101,7 +107,8 @@ def test_download_is_verified_and_unpacked(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("knows_ranges", [True, False])
-def test_download_goes_on_where_it_stopped(knows_ranges, server, tmp_path, capsys):
+def test_download_goes_on_where_it_stopped(knows_ranges, server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("datamodules.public.download.CHUNK", 500)  # whole pieces of so many bytes are kept
     out = tmp_path / "data"
     server.breaks_after, server.knows_ranges = 1000, knows_ranges
     assert get(out) == 2
@@ -116,16 +123,17 @@ def test_download_goes_on_where_it_stopped(knows_ranges, server, tmp_path, capsy
 def test_a_wrong_file_is_not_unpacked(server, tmp_path, capsys):
     server.content = server.content[:-5] + b"other"
     assert get(tmp_path / "data") == 2
-    assert "SHA-256" in capsys.readouterr().err
+    assert "SHA256" in capsys.readouterr().err
     assert files(tmp_path / "data") == {}
 
 
 def test_an_unreachable_server_says_what_else_works(server, tmp_path, monkeypatch, capsys):
-    gone = replace(data.SETS["horse2zebra"], url="http://127.0.0.1:9/horse2zebra.zip")
-    monkeypatch.setitem(data.SETS, "horse2zebra", gone)
+    known = data.DATASETS["horse2zebra"]
+    gone = replace(known, download=replace(known.download, url="http://127.0.0.1:9/horse2zebra.zip"))
+    monkeypatch.setitem(data.DATASETS, "horse2zebra", gone)
     assert get(tmp_path / "data") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: Cannot fetch http://127.0.0.1:9/")
+    assert error.startswith("error: Cannot download http://127.0.0.1:9/")
     assert "ARCHIVE=" in error
 
 
@@ -297,3 +305,18 @@ def test_missing_partners_are_a_problem_and_missing_folders_an_error(tmp_path, c
     assert "nowhere" in capsys.readouterr().err
     assert check("clear2fogy", root) == 2
     assert "clear2foggy" in capsys.readouterr().err
+
+
+def test_a_mistyped_name_costs_no_import_of_torch():
+    code = "import sys; from commands import data; data.main(['--name=x']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("known", DATASETS.values(), ids=DATASETS)
+def test_what_is_needed_of_a_data_set_is_what_unpacking_gives(known):
+    """Folders that training waits for are folders that some pattern unpacks into."""
+    places = [place.rpartition("/")[0] for place in known.files.values()]
+    for needed in known.needed:
+        assert any(needed == place or needed.startswith(place) or place.startswith(needed) for place in places), needed
+    assert all(other in DATASETS for other in known.together_with)

@@ -90,7 +90,7 @@ def test_horses_and_zebras_lie_in_the_archives_folders(tmp_path):
 
 def test_what_is_missing_of_a_public_set_is_named(tmp_path):
     bdd100k(tmp_path / "bdd100k", count=48)
-    with pytest.raises(FileNotFoundError, match=r"SeeingThroughFog/cam_stereo_left_lut.*NAME=dense"):
+    with pytest.raises(FileNotFoundError, match=r"SeeingThroughFog/cam_stereo_left_lut.*make data.*dense"):
         ClearFoggy(root=str(tmp_path), **SMALL)
     dense(tmp_path / "dense")
     (tmp_path / "dense" / "splits" / "dense_fog_day.txt").unlink()
@@ -101,8 +101,8 @@ def test_what_is_missing_of_a_public_set_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="labelled timeofday: daytime"):
         DayNight(root=str(tmp_path), **SMALL)
     labels.write_text("[1]")
-    with pytest.raises(ValueError, match="no BDD100K label file"):
+    with pytest.raises(ValueError, match="not a BDD100K label file"):
         DayNight(root=str(tmp_path), **SMALL)
     labels.unlink()
-    with pytest.raises(FileNotFoundError, match=r"bdd100k_labels_images_train\.json.*NAME=bdd100k"):
+    with pytest.raises(FileNotFoundError, match=r"bdd100k_labels_images_train\.json.*make data.*bdd100k"):
         DayNight(root=str(tmp_path), **SMALL)
