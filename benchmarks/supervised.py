@@ -13,7 +13,7 @@ from typing import Any
 
 from ablation.trials import last_words
 from benchmarks.base_models import Run, expectation, start_or_resume, train
-from commands.cli.recipes import compose, merged
+from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules.files.layouts import FOLDER_NAMES
 from datamodules.scenes import render
@@ -75,7 +75,7 @@ def train_all(
     tasks: list[str], directions: list[str], root: Path, overrides: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Train what is not finished; returns the rows, and why by log for what failed."""
-    recipes = {task: build_data(merged(compose(task, "pocket").configs), None) for task in tasks}
+    recipes = {task: build_data(compose(task, "pocket").config, None) for task in tasks}
     runs = {
         Run(task, "supervised", data.seed, root / task / direction / f"seed{data.seed}"): direction
         for task, data in recipes.items()

@@ -13,7 +13,7 @@ from ablation.trials import Trial, missing
 from commands import train
 from commands.cli.errors import user_errors
 from commands.cli.lightning_cli import ParsedOnly
-from commands.cli.recipes import EXPERIMENTS, compose, merged
+from commands.cli.recipes import EXPERIMENTS, compose
 from storage import digest
 
 GRIDS = EXPERIMENTS / "grids"
@@ -129,7 +129,7 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
     sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
     if not any(word.startswith("--data=") for word in shared):
         sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
-    recipe = json.dumps(merged(compose(grid.experiment, grid.base).configs), sort_keys=True)
+    recipe = json.dumps(compose(grid.experiment, grid.base).config, sort_keys=True)
     recipe_digest = digest(recipe, digits=12)
     return [
         Trial(

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
 from commands.cli.errors import user_errors
-from commands.cli.recipes import FULL_SIZE, compose, experiment_file, merged
+from commands.cli.recipes import FULL_SIZE, compose
 from datamodules.base import TranslationData
 from datamodules.files.layouts import STAGES, Domain, Pairs, existing_root
 from datamodules.paired import different_shapes
@@ -37,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
     p.add_argument("--data", required=True, metavar="FOLDER", help="the folder, as for training")
     p.add_argument("--out", help="contact sheet to write (default check-data-EXP.png)")
     options = p.parse_args(args)
-    recipe = yaml.safe_load(experiment_file(options.exp).read_text())["data"]
+    recipe = compose(options.exp).config["data"]
     module, _, name = recipe["class_path"].rpartition(".")
     kind: type[TranslationData] = getattr(importlib.import_module(module), name)
     sheet = Path(options.out or f"check-data-{options.exp}.png")
@@ -92,7 +91,7 @@ def rows(found: Any, kind: type[TranslationData]) -> list[tuple[str, Domain]]:
 
 def sides(exp: str) -> set[int]:
     """Short sides, pixels, at which the experiment uses pictures, on the packaged base and at full size."""
-    settings = [merged(compose(exp, base).configs)["data"]["init_args"] for base in ("pocket", FULL_SIZE[0])]
+    settings = [compose(exp, base).config["data"]["init_args"] for base in ("pocket", FULL_SIZE[0])]
     return {init_args[name] for init_args in settings for name in ("resize", "eval_size")}
 
 

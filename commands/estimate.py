@@ -118,7 +118,7 @@ def untrained(
         overrides: further arguments of ``make train``.
     """
     recipe = compose(exp, base, memory)
-    arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
+    arguments = recipe.arguments
     generator = "--model.init_args.generator.init_args"
     if base in FULL_SIZE:
         arguments.append(f"{generator}.base={ARCHITECTURES / base}")
@@ -129,7 +129,7 @@ def untrained(
     if batch is not None:
         arguments.append(f"--data.init_args.batch_size={batch}")
     with architectures_only():
-        return TrainCLI(Path("estimate") / recipe.exp / recipe.run_name / "version_0", [*arguments, *overrides])
+        return TrainCLI(Path("estimate") / recipe.exp / recipe.base / "version_0", [*arguments, *overrides])
 
 
 def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from commands.cli.errors import user_errors
-from commands.cli.recipes import base_source, compose, merged, names
+from commands.cli.recipes import base_source, compose, merged, names, read_settings
 from commands.train import describe
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
@@ -208,10 +208,8 @@ def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
                 f"{path} is not part of a run (no config.yaml), so its task is not known: "
                 f"give EXP=, one of {', '.join(names())}."
             )
-        files = [run / "config.yaml"]
-    else:
-        files = compose(exp, base).configs
-    return merged(files)
+        return merged([read_settings(run / "config.yaml")])
+    return compose(exp, base).config
 
 
 def build_data(config: dict[str, Any], root: str | None) -> TranslationData:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from commands.cli.errors import user_errors
-from commands.cli.recipes import merged
+from commands.cli.recipes import merged, read_settings
 from commands.train import run
 from networks.checkpoints.adapter import read_checkpoint
 
@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
     card = read_checkpoint(last)["adapter"]
     with TemporaryDirectory() as scratch:
         started = Path(scratch) / "started.yaml"
-        started.write_text(yaml.safe_dump(_without_init(merged([config]), card["settings"])))
+        started.write_text(yaml.safe_dump(_without_init(merged([read_settings(config)]), card["settings"])))
         arguments = [f"--config={config}", f"--config={started}", *overrides]
         return run(folder, arguments, {"experiment": card.get("experiment", "")}, last)
 

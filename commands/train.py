@@ -35,12 +35,11 @@ def parser() -> argparse.ArgumentParser:
         "e.g. --model.init_args.max_images=2000 "
         "--model.init_args.generator.init_args.rank_unet=8 --seed_everything=7.",
     )
-    p.add_argument("--exp", required=True, metavar="NAME", help=f"one of {', '.join(names())}")
+    p.add_argument("--exp", required=True, metavar="NAME", help=f"{', '.join(names())}, or a YAML file of your own")
     p.add_argument(
         "--base",
-        default="pocket",
         metavar="BASE",
-        help="pocket (default), sd-turbo, sdxl-turbo, resnet, a folder, or owner/name[@revision]",
+        help="pocket (default), sd-turbo, sdxl-turbo, resnet, a folder, owner/name[@revision], or a YAML file",
     )
     p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
@@ -53,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, recipe, arguments = configuration(args)
-    folder = _run_folder(own.run, Path("runs") / recipe.exp / recipe.run_name)
+    folder = _run_folder(own.run, Path("runs") / recipe.exp / recipe.base)
     return run(folder, arguments, {"experiment": recipe.exp})
 
 
@@ -67,11 +66,11 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
     recipe = compose(own.exp, own.base, own.memory)
     if own.data is None and not recipe.renders:
         raise ValueError(
-            f"{own.base} trains on photographs and DATA is not given: name a folder (DATA=...), "
+            f"{recipe.base} trains on photographs and DATA is not given: name a folder (DATA=...), "
             "or see `make data NAME=...` for "
             "the public set of this experiment. The packaged base (BASE=pocket) renders its own."
         )
-    arguments = [*(f"--config={path}" for path in recipe.configs), *recipe.arguments]
+    arguments = recipe.arguments
     if own.data is not None:
         arguments.append(f"--data.init_args.root={own.data}")
     if own.init is not None:

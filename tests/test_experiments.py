@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from omegaconf import OmegaConf
 
 from ablation.grids import grid_names, read_grid
 from commands.ablate import GRIDS, check, plan
-from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names
+from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names, read_settings
 from commands.pocket import RECIPE
 from commands.train import main
 
@@ -75,7 +74,7 @@ def test_every_experiment_runs_as_a_plain_resnet(exp, tmp_path):
 @pytest.mark.parametrize("exp", names())
 def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
     """The paper's own YAML with the sd-turbo overlay, on a folder in Hugging Face layout and a folder of images."""
-    paired = "Pix2Pix" in yaml.safe_load((EXPERIMENTS / f"{exp}.yaml").read_text())["model"]["class_path"]
+    paired = read_settings(EXPERIMENTS / f"{exp}.yaml")["method"] == "paired"
     data = photographs(tmp_path / "photographs", paired)
     extra = ["--model.init_args.weights.clip=0"] if paired else []
     arguments = [a for a in FAST if "scenes" not in a]
@@ -105,8 +104,8 @@ def photographs(root, paired):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(EXPERIMENTS)))
 def test_every_yaml_belongs_to_a_recipe(path):
-    used = {f for exp in names() for base in names(EXPERIMENTS / "base") for f in compose(exp, base).configs}
-    used |= {f for exp in names() for memory in names(MEMORY) for f in compose(exp, "sd-turbo", memory).configs}
+    used = {f for exp in names() for base in names(EXPERIMENTS / "base") for f in compose(exp, base).files}
+    used |= {f for exp in names() for memory in names(MEMORY) for f in compose(exp, "sd-turbo", memory).files}
     used |= {GRIDS / f"{grid}.yaml" for grid in grid_names(GRIDS)}
     assert path in {*used, RECIPE}  # the other one is of `make pocket`
 

@@ -1,7 +1,13 @@
-"""Which files make an experiment: task recipe first, then what the base changes."""
+"""Which YAML files make a training: the paper's method, the task, the base, the memory profile; torch-free.
 
+Later files win. A task of experiments/ is written for a full-size base, so base and memory profile come after it. A
+YAML of the user's own comes after the base: what it says is not lost to the base that happens to be the default.
+"""
+
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,95 +17,213 @@ from omegaconf import OmegaConf
 from storage import did_you_mean
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-MEMORY = EXPERIMENTS / "memory"
-FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the recipe of any folder or hub id
+METHODS, BASES, MEMORY = (EXPERIMENTS / name for name in ("methods", "base", "memory"))
+FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the overlay of any folder or hub id
+Settings = dict[str, Any]  # content of a YAML file
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recipe:
-    """An experiment on a base.
+    """A task on a base.
 
     Attributes:
-        exp: name of the experiment.
-        run_name: name of the base in the run folder.
-        configs: YAML files, later ones win.
-        arguments: what ``BASE=`` sets on top.
-        renders: whether the data may be rendered where none is given.
+        exp: name of the task, as in the run folder.
+        base: name of the base, as in the run folder.
+        files: YAML files it is made of, in order.
+        layers: what each of them sets, and at last the base that is no file; later ones win.
+        renders: whether scenes are rendered where no data is given.
     """
 
     exp: str
-    run_name: str
-    configs: list[Path]
-    arguments: list[str]
-    renders: bool
+    base: str
+    files: list[Path] = field(default_factory=list)
+    layers: list[Settings] = field(default_factory=list)
+    renders: bool = True
+
+    @property
+    def arguments(self) -> list[str]:
+        """The layers as LightningCLI's arguments: merging is left to it, since it knows which keys a class accepts."""
+        return [f"--config={yaml.safe_dump(layer, sort_keys=False)}" for layer in self.layers]
+
+    @property
+    def config(self) -> Settings:
+        """All layers put together; see `merged`."""
+        return merged(self.layers)
 
 
 def names(folder: Path = EXPERIMENTS) -> list[str]:
-    """Names of the YAML files of a folder that stand on their own."""
+    """Names of the YAML files of a folder; those with a dot belong to another one."""
     return sorted(path.stem for path in folder.glob("*.yaml") if "." not in path.stem)
 
 
+def is_yaml(name: str) -> bool:
+    """Whether a name is meant as a file of the user's own."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
 def experiment_file(exp: str) -> Path:
-    """The YAML of an experiment.
+    """The YAML of a task: a name in experiments/, or a file of the user's own.
 
     Raises:
-        ValueError: there is none of that name.
+        FileNotFoundError: there is no such file.
+        ValueError: there is no task of that name.
     """
+    if is_yaml(exp):
+        return _own_file(exp)
     if exp not in names():
-        hint = did_you_mean(exp, names())
-        raise ValueError(f"Unknown experiment {exp!r}.{hint} Known: {', '.join(names())} (files of {EXPERIMENTS}).")
+        raise ValueError(
+            f"Unknown experiment {exp!r}.{did_you_mean(exp, names())} Known: {', '.join(names())} (files of "
+            f"{EXPERIMENTS}), or a YAML file of your own."
+        )
     return EXPERIMENTS / f"{exp}.yaml"
 
 
-def compose(exp: str, base: str, memory: str | None = None) -> Recipe:
-    """Resolve ``EXP=``, ``BASE=`` and ``MEMORY=``.
+def compose(exp: str, base: str | None = None, memory: str | None = None) -> Recipe:
+    """The recipe of a task on a base with a memory profile.
+
+    The folder of a YAML of the user's own is appended to Python's search path, here and for processes started from
+    here, so that classes defined beside it can be named as ``class_path``.
 
     Args:
-        exp: a file of experiments/ without its ending.
-        base: a name in experiments/base/; else an existing folder; else a hub id ``owner/name[@revision]``.
-        memory: a file of experiments/memory/ without its ending; None leaves the recipe as it is.
+        exp: a name in experiments/, or a YAML file: with ``method:`` it says only what it changes, without it is a
+            complete configuration.
+        base: a name in experiments/base/; a YAML file like those; a folder in Hugging Face layout; or a hub id
+            ``owner/name[@revision]``. None is "pocket", for a complete configuration its own base.
+        memory: a name in experiments/memory/; None changes nothing.
 
     Raises:
-        ValueError: one of them is unknown, or `memory` is meant for a plain network.
+        FileNotFoundError: a YAML file is missing.
+        ValueError: a name is unknown, a file is no YAML mapping, or `memory` is meant for another kind of network.
     """
-    recipe = experiment_file(exp)
-    known = names(EXPERIMENTS / "base")
-    arguments: list[str] = []
-    overlay, run_name = base, base
-    if base not in known:
-        if not Path(base).is_dir() and ("/" not in base or base.startswith((".", "/", "~"))):
-            hint = did_you_mean(base, known)
-            raise ValueError(
-                f"Unknown base {base!r}.{hint} Known: {', '.join(known)} (experiments/base/); "
-                "else give an existing folder in "
-                "Hugging Face layout or a hub id owner/name[@revision]."
-            )
-        arguments = [f"--model.init_args.generator.init_args.base={base}"]
-        overlay, run_name = FULL_SIZE[0], Path(base).resolve().name if Path(base).is_dir() else base.split("/")[-1]
-    task = (
-        "paired" if yaml.safe_load(recipe.read_text())["model"]["class_path"].endswith("Pix2PixTurbo") else "unpaired"
-    )
-    overlays = [EXPERIMENTS / "base" / f"{overlay}.yaml", EXPERIMENTS / "base" / f"{overlay}.{task}.yaml"]
+    path = experiment_file(exp)
+    task = read_settings(path)
+    method = task.pop("method", None)
+    if method is not None and method not in names(METHODS):
+        raise ValueError(
+            f"{path}: unknown method {method!r}.{did_you_mean(str(method), names(METHODS))} "
+            f"Known: {', '.join(names(METHODS))}."
+        )
+    start: dict[Path, Settings] = {}
+    if method is None:
+        method = _method_of(task)
+    else:
+        start = {METHODS / f"{method}.yaml": read_settings(METHODS / f"{method}.yaml")}
+        base = base or "pocket"
+    name, overlay, source = (_own_base(task), None, None) if base is None else _base(base)
+    on_base = {} if overlay is None else _with_method(overlay, method)
+    if path.parent == EXPERIMENTS:
+        files = start | {path: task} | on_base
+    else:
+        files = start | on_base | {path: task}
+    if start and "class_path" in (data := task.get("data", {})):
+        # LightningCLI resolves interpolations where a later layer changes the class, and overrides reach them no more.
+        if path.parent == EXPERIMENTS:  # whose data classes take what the method's takes
+            files[METHODS / f"{method}.yaml"]["data"]["class_path"] = data["class_path"]
+        else:
+            data["init_args"] = {"seed": "${seed_everything}"} | data.get("init_args", {})
     if memory is not None:
-        profiles = names(MEMORY)
-        if memory not in profiles:
-            raise ValueError(f"Unknown memory profile {memory!r}. Known: {', '.join(profiles)} (experiments/memory/).")
-        if overlay == "resnet":
+        if overlay is not None and overlay.stem == "resnet":
             raise ValueError(f"Memory profile {memory} is for one-step models: leave out MEMORY= with BASE=resnet.")
-        overlays += [MEMORY / f"{memory}.yaml", MEMORY / f"{memory}.{task}.yaml"]
-    return Recipe(exp, run_name, [recipe, *filter(Path.is_file, overlays)], arguments, renders=overlay not in FULL_SIZE)
+        files |= _memory(memory, method)
+    layers = [*files.values()]
+    if source is not None:
+        layers.append({"model": {"init_args": {"generator": {"init_args": {"base": source}}}}})
+    full_size = overlay is not None and overlay.stem in FULL_SIZE
+    has_data = "root" in task.get("data", {}).get("init_args", {})
+    return Recipe(path.stem, name, [*files], layers, renders=has_data or not full_size)
 
 
 def base_source(base: str | None) -> str | None:
-    """What ``load_generator`` is to open: the hub id behind a short name such as ``sd-turbo``, else what was given."""
-    if base not in FULL_SIZE:
+    """What ``load_generator`` opens: the hub id behind "sd-turbo", the base that a YAML names, else what was given."""
+    if base is None or not (base in FULL_SIZE or is_yaml(base)):
         return base
-    overlay = merged([EXPERIMENTS / "base" / f"{base}.yaml"])
-    source: str = overlay["model"]["init_args"]["generator"]["init_args"]["base"]
-    return source
+    path = _own_file(base) if is_yaml(base) else BASES / f"{base}.yaml"
+    return _named_base(read_settings(path)) or base
 
 
-def merged(configs: Sequence[Path]) -> dict[str, Any]:
-    """The content of YAML files put together, later ones win, interpolations resolved."""
-    files = OmegaConf.merge(*(OmegaConf.load(path) for path in configs))
-    return dict(OmegaConf.to_container(files, resolve=True))  # type: ignore[arg-type]
+def merged(layers: Sequence[Settings]) -> Settings:
+    """Settings put together, later ones win, interpolations resolved."""
+    together = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    assert isinstance(together, dict)
+    return {str(key): value for key, value in together.items()}
+
+
+def read_settings(path: Path) -> Settings:
+    """The content of a YAML file, interpolations as they are written.
+
+    Raises:
+        ValueError: it is no YAML mapping.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no keys and values.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _own_file(name: str) -> Path:
+    """A YAML file of the user's own, its folder made importable."""
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")])
+        raise FileNotFoundError(f"No file {name}: looked for {path}.{near}")
+    folder = str(path.parent)
+    if path.parent != EXPERIMENTS and folder not in sys.path:
+        # Last, so that no file of the user's hides a module of this project.
+        sys.path.append(folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+    return path
+
+
+def _base(base: str) -> tuple[str, Path, str | None]:
+    """Name in the run folder, YAML, and the folder or hub id that the YAML does not name."""
+    if is_yaml(base):
+        path = _own_file(base)
+        return path.stem, path, None
+    known = names(BASES)
+    if base in known:
+        return base, BASES / f"{base}.yaml", None
+    folder = Path(base)
+    if not folder.is_dir() and ("/" not in base or base.startswith((".", "/", "~"))):
+        raise ValueError(
+            f"Unknown base {base!r}.{did_you_mean(base, known)} Known: {', '.join(known)} (experiments/base/); else "
+            "give an existing folder in Hugging Face layout, a hub id owner/name[@revision], or a YAML file."
+        )
+    name = folder.resolve().name if folder.is_dir() else base.split("/")[-1]
+    return name, BASES / f"{FULL_SIZE[0]}.yaml", base
+
+
+def _with_method(path: Path, method: str | None) -> dict[Path, Settings]:
+    """A YAML, and what it sets for one method alone: NAME.METHOD.yaml beside it."""
+    files = [path, path.with_name(f"{path.stem}.{method}.yaml")]
+    return {file: read_settings(file) for file in files if file.is_file()}
+
+
+def _memory(profile: str, method: str | None) -> dict[Path, Settings]:
+    """A memory profile, after the one that it extends."""
+    if profile not in names(MEMORY):
+        raise ValueError(
+            f"Unknown memory profile {profile!r}.{did_you_mean(profile, names(MEMORY))} "
+            f"Known: {', '.join(names(MEMORY))} (experiments/memory/)."
+        )
+    files = _with_method(MEMORY / f"{profile}.yaml", method)
+    extended = files[MEMORY / f"{profile}.yaml"].pop("extends", None)
+    return files if extended is None else _memory(extended, method) | files
+
+
+def _method_of(config: Settings) -> str | None:
+    """The method whose model a complete configuration has."""
+    models = {read_settings(METHODS / f"{name}.yaml")["model"]["class_path"]: name for name in names(METHODS)}
+    return models.get(config.get("model", {}).get("class_path"))
+
+
+def _named_base(config: Settings) -> str | None:
+    generator = config.get("model", {}).get("init_args", {}).get("generator", {})
+    return generator.get("init_args", {}).get("base")
+
+
+def _own_base(config: Settings) -> str:
+    """Name in the run folder of the base of a complete configuration."""
+    return (_named_base(config) or "own").rstrip("/").split("/")[-1]

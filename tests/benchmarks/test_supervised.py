@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import base_models, supervised
-from commands.cli.recipes import compose, merged
+from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules import PairedImages
 from images.reading import read_image
@@ -23,7 +23,7 @@ METRICS = {
 
 
 def small(task):
-    config = merged(compose(task, "pocket").configs)
+    config = compose(task, "pocket").config
     counts = {"train_scenes": 3, "val_scenes": 2, "test_scenes": 2}
     config["data"]["init_args"] |= {"resize": 32, "crop": 32, "eval_size": 32, "num_workers": 0, **counts}
     return build_data(config, None)

@@ -7,6 +7,7 @@ import yaml
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from commands import ablate
+from commands.cli.recipes import Recipe
 
 from .conftest import QUICK
 
@@ -75,7 +76,7 @@ def test_a_grid_runs_shows_what_fails_and_goes_on(
     assert "was trained with other settings (--model.init_args.max_images=3 is new)" in error
 
     grid(axes={**TINY["axes"], "images": {"all": {}, "none": {"data.init_args.train_limit": 1}}})
-    monkeypatch.setattr(ablate, "merged", lambda configs: {"model": "of a later release"})
+    monkeypatch.setattr(Recipe, "config", {"model": "of a later release"})
     assert ablate.main([*words, "--resume"]) == 2
     assert "the experiment's files have changed" in capsys.readouterr().err
 

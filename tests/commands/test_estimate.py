@@ -111,7 +111,7 @@ def test_the_estimate_is_what_real_tensors_take(capsys, size, batch):
     recipe = compose("clear2foggy", "pocket")
     counter = PeakMemory()
     with counter:
-        module = TrainCLI(Path("runs/a/b/version_0"), [*(f"--config={c}" for c in recipe.configs), *flags]).model
+        module = TrainCLI(Path("runs/a/b/version_0"), [*recipe.arguments, *flags]).model
         with without_trainer(module):
             for _ in range(2):
                 gc.collect()

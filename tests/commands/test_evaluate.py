@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commands import compare, evaluate, export
-from commands.cli.recipes import merged
+from commands.cli.recipes import merged, read_settings
 from images.writing import write_image
 
 
@@ -74,7 +74,7 @@ def test_a_released_file_takes_the_prompts_of_the_data(finished, two_level_base,
     assert export.main([f"--ckpt={finished}", "--format=released", f"--out={tmp_path}"]) == 0
     flags = [f"--ckpt={tmp_path / 'released.pkl'}", f"--base={two_level_base}", "--exp=clear2foggy"]
     # The pocket recipe's judges, on pictures as small as the run's.
-    config = merged([finished / "config.yaml"])
+    config = merged([read_settings(finished / "config.yaml")])
     scores = {}
     for out, arguments in (("run", [f"--ckpt={finished}"]), ("pkl", flags)):
         with pytest.MonkeyPatch.context() as patch:

@@ -41,7 +41,6 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(
 ):
     recipe = compose("clear2foggy", str(two_level_base))
     common = [
-        *(f"--config={c}" for c in recipe.configs),
         *recipe.arguments,
         f"--data.init_args.root={folder_of_two_domains}",
         *QUICK,
