@@ -12,9 +12,10 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from commands.cli.errors import user_errors
+from commands.cli.header import header
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, Recipe, compose, names
 from evaluation.model_card import finish_adapter
@@ -101,9 +102,9 @@ def _train(cli: TrainCLI, checkpoint: Path | None) -> dict[str, Any]:
     model: Any = cli.model
     data: Any = cli.datamodule
     _check_validation(cli)
-    rank_zero_info(f"data: {data.description}\njudges: {_judges(cli)}")
-    if checkpoint is not None:
-        read_checkpoint(checkpoint)
+    seen = 0 if checkpoint is None else read_checkpoint(checkpoint)["progress"]["images_seen"]
+    if cli.trainer.is_global_zero:
+        print(header(cli, seen), flush=True)
     cli.trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
     cli.trainer.test(model, data, verbose=False, weights_only=True)
     metrics = _figures(cli)
@@ -135,13 +136,6 @@ def _check_validation(cli: TrainCLI) -> None:
                 "limit_val_batches; of a folder, add pictures, or leave val_A and val_B out: a tenth of training's is "
                 "held out then."
             )
-
-
-def _judges(cli: TrainCLI) -> str:
-    seen = ", ".join(cli.model.training_features)
-    evaluation = cli.scoring
-    resized = f", pictures resized by {evaluation.resize}" if evaluation.resize else ""
-    return f"training looks at {seen or 'no feature network'}; metrics on {evaluation.names}{resized}"
 
 
 def _figures(cli: TrainCLI) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Pix2PixTurbo(TranslationModule):
                 self.generator.encode_prompts(captions[k : k + AT_ONCE], self.device)
             self.generator.encode_prompts.release()
 
-    def training_step(self, batch: PairedBatch, batch_idx: int) -> None:
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """One batch: generator, then discriminator."""
         with self.frozen_discriminators():
             fake_b = self._translate(batch)
@@ -146,6 +146,7 @@ class Pix2PixTurbo(TranslationModule):
             terms |= disc
         self.count(batch.real_a.shape[0])
         self.log_terms(terms)
+        return {name: term.detach() for name, term in terms.items()}  # for the progress display
 
     def _translate(self, batch: PairedBatch) -> Tensor:
         embedding = self.generator.encode_prompts(batch.captions, self.device)

@@ -2,11 +2,15 @@
 
 import logging
 import warnings
+from pathlib import Path
+
+import lightning
 
 NOISE = (
     ".*does not have many workers.*",  # two cores are two cores
     "LightningCLI's args parameter",  # EXP=, BASE= and DATA= became its arguments
     r"Found \d+ module\(s\) in eval mode",  # the frozen base stays there on purpose
+    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
     "`isinstance.treespec, LeafSpec",  # Lightning against a newer torch
     r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # the same
     "The number of training batches .* is smaller than the logging interval",  # the first batch is always logged
@@ -14,12 +18,20 @@ NOISE = (
 )
 
 
+LIBRARY = Path(lightning.__file__).parent
+
+
 def silence_libraries() -> None:
-    """Filter the warnings in `NOISE`, and Lightning's advertisement, for the rest of the process."""
+    """Filter the warnings in `NOISE`, and what Lightning itself has to say, for the rest of the process."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    # A logger's filter sees the records made there, a handler's those of every module below.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_not_of_lightning)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_not_of_lightning)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+def _not_of_lightning(record: logging.LogRecord) -> bool:
+    """Whether a message is a warning, or our own through Lightning's logger (``rank_zero_info``)."""
+    return record.levelno >= logging.WARNING or LIBRARY not in Path(record.pathname).parents

@@ -116,12 +116,13 @@ class CycleGANTurbo(TranslationModule):
         self.generator.encode_prompts(list(self.generator.prompts.values()))
         self.generator.encode_prompts.release()
 
-    def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
+    def training_step(self, batch: UnpairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """One batch: generator, then discriminators."""
         updates = {"fused": self._fused, "split": self._split, "sequential": self._sequential}
         terms = updates[self.update](batch)
         self.count(batch.real_a.shape[0])
         self.log_terms(terms)
+        return {name: term.detach() for name, term in terms.items()}  # for the progress display
 
     def _fused(self, batch: UnpairedBatch) -> Pictures:
         # a2b sees [real_a, real_b] (translate, keep), b2a sees [real_b, real_a]: four generator passes, one UNet call.

@@ -20,7 +20,15 @@ import networks
 from commands.cli.recipes import EXPERIMENTS
 from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
-from lightning_modules.callbacks import CollapseAlarm, Evaluation, ImageGrid, RunFolder, Throughput
+from lightning_modules.callbacks import (
+    CollapseAlarm,
+    Evaluation,
+    FinalValidation,
+    ImageGrid,
+    Progress,
+    RunFolder,
+    Throughput,
+)
 from lightning_modules.quiet import silence_libraries
 from storage import did_you_mean
 
@@ -130,11 +138,19 @@ class TrainCLI(LightningCLI):
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
         logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
         last: Any = RunFolder(str(self.run_folder))
-        trainer = super().instantiate_trainer(logger=logger, **kwargs)
+        settings = self.config_init["trainer"]
+        shown = settings["enable_progress_bar"] is not False
+        trainer = super().instantiate_trainer(
+            logger=logger,
+            enable_model_summary=bool(settings["enable_model_summary"]),  # Lightning's table for those who ask for it
+            enable_progress_bar=False,  # `Progress` is added below
+            **kwargs,
+        )
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         alarms = [c for c in callbacks if isinstance(c, CollapseAlarm)]
         # The alarm's counts of a validation go into last.ckpt; a best checkpoint is never newer than that.
-        callbacks[:] = [*alarms, last, *(c for c in callbacks if c not in alarms)]
+        first = [FinalValidation(), *([Progress()] if shown else [])]
+        callbacks[:] = [*first, *alarms, last, *(c for c in callbacks if c not in alarms)]
         return trainer
 
     @property

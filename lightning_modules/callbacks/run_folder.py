@@ -27,7 +27,7 @@ class RunFolder(Callback):
         self._saved_at = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what will train, and in which folder."""
+        """Write configuration, prompts, base and data to TensorBoard."""
         self._recall_choice(trainer, pl_module)
         generator: Any = pl_module.generator
         for logger in trainer.loggers:
@@ -37,13 +37,6 @@ class RunFolder(Callback):
                 add_text("config", "```yaml\n" + config + "\n```")
                 add_text("prompts", "  \n".join(f"{d}: {prompt}" for d, prompt in generator.prompts.items()))
                 add_text("base and data", f"{generator.base_description}  \n{pl_module.card.get('data')}")  # type: ignore[operator,union-attr]
-        trainable = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-        rank_zero_info(
-            f"base: {generator.base_description}\nprompts: {generator.prompts}\n"
-            f"trainable: {trainable:,} parameters, "
-            f"{sum(p.numel() for p in generator.parameters()):,} in the generator\n"
-            f"run folder: {self.folder}"
-        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the metrics: what best-*.ckpt is chosen by is in this state too."""

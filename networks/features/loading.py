@@ -34,6 +34,7 @@ from networks.features.networks import (
     LiteFeatures,
 )
 from networks.features.resizing import RESIZERS
+from networks.loading_bars import no_loading_bar
 from storage import did_you_mean
 
 _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
@@ -183,7 +184,8 @@ def _transformer(name: str, weights: str | None) -> FeatureNetwork:
     options = {} if name == "clip" else {"add_pooling_layer": False}
     tokenizer: Any = None
     try:
-        trunk, report = model.from_pretrained(source, output_loading_info=True, **options)
+        with no_loading_bar():
+            trunk, report = model.from_pretrained(source, output_loading_info=True, **options)
         if name == "clip":
             tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTokenizer
 
+from networks.loading_bars import no_loading_bar
 from networks.one_step.text_conditioning import Conditions, Parts, conditions_of
 from storage import digest
 
@@ -175,15 +176,16 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
             return kind.load_config(**where, subfolder=part)
         if is_local and _only_half(folder):
             options["variant"] = "fp16"
-        try:
-            return kind.from_pretrained(**where, subfolder=part, **options)
-        except OSError:
-            if is_local or part.startswith(("tokenizer", "scheduler")):
+        with no_loading_bar():
+            try:
+                return kind.from_pretrained(**where, subfolder=part, **options)
+            except OSError:
+                if is_local or part.startswith(("tokenizer", "scheduler")):
+                    raise
+                # A hub or mirror that holds the fp16 files only.
+                with suppress(OSError, ValueError):
+                    return kind.from_pretrained(**where, subfolder=part, variant="fp16", **options)
                 raise
-            # A hub or mirror that holds the fp16 files only.
-            with suppress(OSError, ValueError):
-                return kind.from_pretrained(**where, subfolder=part, variant="fp16", **options)
-            raise
     except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         if is_local:

@@ -1,0 +1,56 @@
+"""What `make train` says before it trains: data, base, what trains, networks, device and run folder."""
+
+import torch
+
+from commands.cli.lightning_cli import TrainCLI
+
+
+def header(cli: TrainCLI, images_seen: int = 0) -> str:
+    """One line per fact.
+
+    Args:
+        cli: model, data and trainer of the run.
+        images_seen: of the run that goes on here.
+    """
+    generator = cli.model.generator
+    trained = _trained(generator)
+    discriminators = _trained(cli.model.discriminators)
+    prompts = ", ".join(f"{direction} {prompt!r}" for direction, prompt in generator.prompts.items())
+    facts = {
+        "data": cli.datamodule.description,
+        "base": generator.base_description,
+        "prompts": prompts,
+        "trains": f"{trained:,} of {_all(generator):,} generator parameters, {discriminators:,} of discriminators",
+        "networks": f"training {', '.join(cli.model.training_features) or 'none'}; metrics {_metrics(cli)}",
+        "device": _device(cli),
+        "run folder": str(cli.run_folder),
+    }
+    if images_seen:
+        facts["resumed at"] = f"{images_seen:,} images"
+    return "\n".join(f"{name:<11}{fact}" for name, fact in facts.items())
+
+
+def _all(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _trained(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _metrics(cli: TrainCLI) -> str:
+    """The feature networks of the scores."""
+    scoring = cli.scoring
+    names = {"FID and KID": scoring.names["features"], "structure": scoring.names["structure"]}
+    names |= {"LPIPS": scoring.names["lpips"]}
+    if scoring.captions is not None:
+        names["captions"] = scoring.captions
+    resized = f" (images resized by {scoring.resize})" if scoring.resize else ""
+    return ", ".join(f"{score} {network}" for score, network in names.items()) + resized
+
+
+def _device(cli: TrainCLI) -> str:
+    trainer = cli.trainer
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{trainer.world_size} x {name}, precision {trainer.precision}"
