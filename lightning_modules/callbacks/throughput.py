@@ -1,19 +1,20 @@
-"""Speed and memory of training, validation left out."""
+"""Speed and memory of training, without validation."""
 
 import resource
 import sys
 import time
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from lightning_modules.callbacks.state import images_seen
+
 
 class Throughput(Callback):
-    """Logs ``perf/{images_per_s,seconds_per_batch,peak_memory_mb}`` and keeps the sums for metrics.json.
+    """Logs ``perf/{images_per_s,seconds_per_batch,peak_memory_mb}`` and sums them up for metrics.json.
 
-    Times are of whole batches on this rank, from start to end of the training step, the wait for data included.  Peak
-    memory is the device's on CUDA, without that of validations; else the process's resident set, which knows no parts.
+    A batch's time on this rank runs from the end of the batch before it, so it includes the wait for data.  Peak memory
+    is the device's on CUDA, without validations; otherwise the resident set of the process since its start.
     """
 
     def __init__(self) -> None:
@@ -22,20 +23,21 @@ class Throughput(Callback):
         self.wall_before = 0.0
         self._started: float | None = None
         self._last: float | None = None
-        self._window = [0, 0.0, 0]  # batches, seconds, images at the last log
+        # Since the scalars were last logged: batches, seconds; images seen then.
+        self._new_batches, self._new_seconds, self._logged_at = 0, 0.0, 0
         self._peak = 0.0  # MiB, of training so far
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wall time runs from here, validation included."""
+        """Start the wall time, which includes validations."""
         self._started = time.perf_counter()
-        self._window = [self.batches, 0.0, int(pl_module.images_seen)]  # type: ignore[arg-type]
+        self._new_batches, self._new_seconds, self._logged_at = 0, 0.0, images_seen(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Testing afterwards is not fitting."""
+        """Stop the wall time before the test."""
         self.wall_before, self._started = self.wall_s, None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The clock runs from here, so that the first batch's loading counts; so does the device's peak."""
+        """Start timing the first batch, its loading included, and the device's peak memory."""
         self._last = time.perf_counter()
         if _on_cuda():
             torch.cuda.reset_peak_memory_stats()
@@ -43,34 +45,33 @@ class Throughput(Callback):
     on_validation_end = on_train_epoch_start
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Book one batch, and log now and then."""
+        """Add one batch; every `log_every_n_steps` batches log the means since the last time."""
         now = time.perf_counter()
         spent = now - (self._last or now)
         self._last = now
         self.batches += 1
         self.seconds += spent
         self._peak = max(self._peak, _peak_memory_mb())
-        batches, _, images = self._window
-        self._window[1] += spent
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 is Lightning's never
-        if not every or self.batches - batches < every:
+        self._new_batches += 1
+        self._new_seconds += spent
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 is Lightning's "never"
+        if not every or self._new_batches < every:
             return
-        seen = int(pl_module.images_seen)  # type: ignore[arg-type]
-        span = max(self._window[1], 1e-9)
+        seen, span = images_seen(pl_module), max(self._new_seconds, 1e-9)
         scalars = {
-            "perf/images_per_s": (seen - images) / span,
-            "perf/seconds_per_batch": span / (self.batches - batches),
+            "perf/images_per_s": (seen - self._logged_at) / span,
+            "perf/seconds_per_batch": span / self._new_batches,
             "perf/peak_memory_mb": self.peak_memory_mb,
         }
-        self._window = [self.batches, 0.0, seen]
+        self._new_batches, self._new_seconds, self._logged_at = 0, 0.0, seen
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=seen)
 
     @property
     def peak_memory_mb(self) -> float:
-        """Most memory of training, in MiB; before the first batch, of what came before it."""
+        """Highest memory of training, in MiB; before the first batch, of the process so far."""
         return self._peak or _peak_memory_mb()
 
     @property
@@ -80,11 +81,11 @@ class Throughput(Callback):
 
     @property
     def wall_s(self) -> float:
-        """Seconds of fitting so far, interrupted runs added up."""
+        """Seconds of fitting so far, summed over interruptions."""
         return self.wall_before + (time.perf_counter() - self._started if self._started else 0.0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The sums go on over a resume."""
+    def state_dict(self) -> dict[str, int | float]:
+        """Sums that continue after a resume."""
         return {
             "batches": self.batches,
             "seconds": self.seconds,
@@ -92,11 +93,10 @@ class Throughput(Callback):
             "peak_memory_mb": self.peak_memory_mb,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the sums of the interrupted run."""
-        self.batches, self.seconds = state_dict["batches"], state_dict["seconds"]
-        self.wall_before = state_dict["wall_s"]
-        self._peak = state_dict.get("peak_memory_mb", 0.0)  # older checkpoints do not hold it
+    def load_state_dict(self, state_dict: dict[str, int | float]) -> None:
+        """Continue the sums of the interrupted run."""
+        self.batches, self.seconds = int(state_dict["batches"]), state_dict["seconds"]
+        self.wall_before, self._peak = state_dict["wall_s"], state_dict["peak_memory_mb"]
 
 
 def _on_cuda() -> bool:
