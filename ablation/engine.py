@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials: on this machine, or on every node of a cluster that shares its folders."""
+"""Train the trials of a grid with Ray Tune, on this machine or on a cluster whose nodes share the folders."""
 
 import logging
 import os
@@ -9,63 +9,60 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ablation.trials import Trial, last_words, train
+from ablation.trials import Progress, Trial, last_error, train
 
-# Before Ray is imported: no usage reports, no change of folder, no advice.
+# Ray reads these when it is imported: no usage reports, no change of the working folder, no hints on its console.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # trials are the work, not the background
+os.environ.setdefault("RAY_worker_niceness", "0")  # trials run at normal priority
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial as RayTrial
 
 OBJECT_STORE = 128 * 2**20  # bytes: trials exchange a few numbers
-SHOW_EVERY = 60.0  # seconds between two tables
+PRINT_SECONDS = 60.0  # between two progress tables
 
 
-def _is_for_us(record: logging.LogRecord) -> bool:
-    return "Tuner.restore" not in record.getMessage()
-
-
-# After an interruption Ray tells how to go on with its own class, and complains of every trial that was still waiting.
-logging.getLogger("ray.tune.tune").addFilter(_is_for_us)
+# After an interruption Ray explains how to resume with its own class, and warns of every trial that had not started.
+logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 
 
-class Room:
-    """A Ray cluster, local or joined, and what one trial takes of it.
+class Cluster:
+    """A Ray cluster, started here or joined, and the resources that each trial reserves.
 
     Args:
-        address: of a running cluster, "auto" for the one of this machine; None starts one for these trials.
-        cores: CPU threads of a trial; None takes 1, beside a GPU 4.
-        gpus: GPUs of a trial; a fraction shares one; None takes 1 where there are any.
+        address: ``host:port`` of a running cluster, "auto" for the one of this machine; None starts one.
+        cores: CPU threads of a trial; None is 1, or 4 beside a GPU.
+        gpus: GPUs of a trial, a fraction shares one; None is 1 where there are any.
 
     Attributes:
-        at_once: trials that fit side by side.
+        at_once: number of trials that fit side by side.
 
     Raises:
-        ValueError: there is no room for even one trial, or no cluster at the address.
+        ValueError: not even one trial fits, or there is no cluster at the address.
     """
 
     def __init__(self, address: str | None, cores: int | None, gpus: float | None) -> None:
         if (cores is not None and cores < 1) or (gpus or 0) < 0:
             raise ValueError(f"A trial takes at least one core and no negative GPU, got {cores} and {gpus}.")
-        if address not in (None, "auto"):
-            _call(str(address))
+        if address is not None and address != "auto":
+            _check_address(address)
         try:
             ray.init(
                 address=address or "local",  # without, Ray would join whatever cluster it finds
                 include_dashboard=False,
                 log_to_driver=False,
-                num_cpus=None if address else _own_cores(),
+                num_cpus=None if address else _available_cores(),
                 configure_logging=False,
                 object_store_memory=None if address else OBJECT_STORE,
                 runtime_env={"env_vars": {"PYTHONPATH": _search_path()}},
             )
         except ConnectionError as error:
-            raise ValueError(f"No Ray cluster at ADDRESS={address}: start one with `ray start --head`.") from error
+            raise ValueError(f"No Ray cluster at {address}: start one with `ray start --head`.") from error
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cards = sum(node.get("GPU", 0.0) for node in nodes)
         self.gpus = min(1.0, cards) if gpus is None else gpus
@@ -75,25 +72,25 @@ class Room:
             ray.shutdown()
             most = " or ".join(sorted({f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes}))
             raise ValueError(
-                f"No room for a single trial: it takes {self.cores} cores and {self.gpus:g} GPUs of one machine, and "
-                f"there are {most}. Give it fewer with --cores and --gpus (in ARGS)."
+                f"Not even one trial fits: it takes {self.cores} cores and {self.gpus:g} GPUs of one machine, and "
+                f"there are {most}. Give it fewer (--cores, --gpus)."
             )
 
     def run(self, trials: Sequence[Trial], images: int | None, folder: Path) -> dict[str, str]:
-        """Train all; a trial that fails is shown and does not stop the others.
+        """Train all trials and print their progress; a trial that fails does not stop the others.
 
         Args:
-            trials: what is to be run.
-            images: of a whole trial, for the time left.
-            folder: of the grid; Ray's own notes go to ``.ray`` in it.
+            trials: the trials.
+            images: training images of one trial, for the time left; None where the number is not known.
+            folder: folder of the grid; Ray's own files go to ``.ray`` in it.
 
         Returns:
             The error of each trial that failed, by name.
 
         Raises:
-            KeyboardInterrupt: it was interrupted; Tune itself would keep that quiet.
+            KeyboardInterrupt: training was interrupted, which Tune does not raise.
         """
-        board = Board(trials, images, self.at_once)
+        table = ProgressTable(trials, images, self.at_once)
         tuner = tune.Tuner(
             tune.with_resources(_run, {"cpu": self.cores, "gpu": self.gpus}),
             param_space={
@@ -104,23 +101,23 @@ class Room:
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(folder / ".ray"),
-                callbacks=[board],
+                callbacks=[table],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
         tuner.fit()
-        if {"runs", "waits"} & set(board.states.values()):
+        if {"runs", "waits"} & set(table.states.values()):
             raise KeyboardInterrupt
-        return board.errors
+        return table.errors
 
     def close(self) -> None:
-        """Leave the cluster, or stop it where it was started here."""
+        """Leave the cluster; stop it where it was started here."""
         ray.shutdown()
 
 
 def _fit(node: dict[str, float], cores: int, gpus: float) -> int:
-    """Trials that a machine can hold; a fraction of a GPU comes from one card."""
+    """Number of trials that fit on a node; a fraction of a GPU comes from one card."""
     by_cores = int(node.get("CPU", 0) // cores)
     cards = int(node.get("GPU", 0))
     if not gpus:
@@ -128,40 +125,51 @@ def _fit(node: dict[str, float], cores: int, gpus: float) -> int:
     return min(by_cores, cards * int(1 / gpus) if gpus < 1 else int(cards // gpus))
 
 
-def _call(address: str) -> None:
-    """Ray itself would try for minutes."""
+def _check_address(address: str) -> None:
+    """Fail after 10 seconds where nothing answers; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"No Ray cluster at ADDRESS={address} ({error}): give host:port as `ray start --head` says, or auto."
+            f"No Ray cluster at {address} ({error}): give host:port as `ray start --head` says, or auto."
         ) from error
 
 
-def _own_cores() -> int | None:
-    """Cores that this process may use, where they are fewer than the machine's; Ray itself sees a container's limit."""
+def _available_cores() -> int | None:
+    """Cores that this process may use, if fewer than the machine has; else None: Ray itself sees container limits."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return cores if cores and cores < (os.cpu_count() or 0) else None
 
 
 def _search_path() -> str:
-    """This checkout before whatever the environment names: workers start elsewhere."""
+    """PYTHONPATH of the workers, which start in another folder: this checkout first."""
     here = str(Path(__file__).parents[1])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _run(config: dict[str, Any]) -> None:
-    train(Trial(**config["trial"]), tune.report, config["threads"], config["gpus"])
+    """Train one trial in a Ray worker."""
+
+    def report(progress: Progress) -> None:
+        tune.report(dict(progress))
+
+    train(Trial(**config["trial"]), report, config["threads"], config["gpus"])
 
 
-class Board(tune.Callback):
-    """Prints where every trial stands, and the time left, from the first images on.
+class ProgressTable(tune.Callback):
+    """Prints the state of the trials and, from the first images on, the time left.
 
     Args:
-        trials: all that will run.
-        images: of a whole trial; None where it is not known.
-        at_once: trials that run side by side.
+        trials: all trials of this call.
+        images: training images of one trial; None where the number is not known.
+        at_once: number of trials that run side by side.
+
+    Attributes:
+        states: "waits", "runs", "done" or "failed", by trial.
+        seen: training images so far, by trial.
+        rates: seconds per training image, by trial.
+        errors: error of each trial that failed.
     """
 
     def __init__(self, trials: Sequence[Trial], images: int | None, at_once: int) -> None:
@@ -171,49 +179,49 @@ class Board(tune.Callback):
         self.errors: dict[str, str] = {}
         self.images, self.at_once = images, at_once
         self._started = time.monotonic()
-        self._shown = self._started
+        self._printed = self._started
         self._estimated = False
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It runs."""
+    def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        """Set the trial to "runs"."""
         self._set(trial, "runs")
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **info: object
     ) -> None:
-        """Images and seconds so far."""
+        """Update images and seconds per image from what `_run` reported."""
         name = _name(trial)
         self.seen[name] = result["images"]
         if result["new"]:
             self.rates[name] = result["seconds"] / result["new"]
-        self._show(now=False)
+        self._print(now=False)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It is done."""
+    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        """Set the trial to "done"."""
         self._set(trial, "done")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed: say why at once."""
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        """Set the trial to "failed" and print its error."""
         log = Trial(**trial.config["trial"]).log
-        self.errors[_name(trial)] = f"{last_words(log)} ({log})" if log.is_file() else "it never started"
+        self.errors[_name(trial)] = f"{last_error(log)} ({log})" if log.is_file() else "it never started"
         self._set(trial, "failed")
 
-    def _set(self, trial: Any, state: str) -> None:
+    def _set(self, trial: RayTrial, state: str) -> None:
         self.states[_name(trial)] = state
-        self._show(now=True)
+        self._print(now=True)
 
-    def _show(self, now: bool) -> None:
+    def _print(self, now: bool) -> None:
         moment = time.monotonic()
         first_rate = bool(self.rates) and not self._estimated
-        if now or first_rate or moment - self._shown >= SHOW_EVERY:
-            self._shown, self._estimated = moment, bool(self.rates)
+        if now or first_rate or moment - self._printed >= PRINT_SECONDS:
+            self._printed, self._estimated = moment, bool(self.rates)
             print(self.table(moment - self._started), flush=True)
 
     def table(self, spent: float) -> str:
-        """A line per trial that has begun, and how long all will take.
+        """Counts by state and the time left; below them a line per trial that runs or failed.
 
         Args:
-            spent: seconds since the first began.
+            spent: seconds since training started.
         """
         count = {state: sum(s == state for s in self.states.values()) for state in ("done", "runs", "waits", "failed")}
         lines = [", ".join(f"{number} {state}" for state, number in count.items() if number or state != "failed")]
@@ -229,7 +237,7 @@ class Board(tune.Callback):
         return "\n".join(lines)
 
     def seconds_left(self) -> float | None:
-        """From the seconds per image of the trials so far; None before the first, or without a number of images."""
+        """Seconds until all trials are done, from the rates so far; None without any rate or the number of images."""
         if not self.rates or not self.images:
             return None
         rate = sum(self.rates.values()) / len(self.rates)
@@ -240,7 +248,8 @@ class Board(tune.Callback):
         return max(sum(left) / min(self.at_once, len(left)), max(left))
 
 
-def _name(trial: Any) -> str:
+def _name(trial: RayTrial) -> str:
+    """Name of our trial, see `Trial.name`."""
     config = trial.config["trial"]
     return f"{config['point']}/seed{config['seed']}"
 

@@ -1,4 +1,4 @@
-"""One training of a grid: an ordinary run folder, written by the commands that a user types."""
+"""One training of a grid in a process of its own: the commands that a user types, and an ordinary run folder."""
 
 import ctypes
 import json
@@ -13,18 +13,33 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-GLANCE = 5.0  # seconds between two looks at a running training
+from storage import write_json
+
+POLL_SECONDS = 5.0  # between two looks at a running training
 PROMPT = "$ "  # before the command line of each attempt in a log
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-Progress = Callable[[dict[str, Any]], None]
+
+
+class Progress(TypedDict):
+    """How far a running trial is.
+
+    Attributes:
+        images: training images seen, including those of earlier attempts.
+        new: training images seen in this attempt.
+        seconds: duration of this attempt.
+    """
+
+    images: int
+    new: int
+    seconds: float
 
 
 class TrialFailedError(RuntimeError):
-    """The command of a trial ended badly, or left no metrics.json."""
+    """The command of a trial failed, or left no metrics.json."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +47,13 @@ class Trial:
     """A point of a grid with a seed.
 
     Attributes:
-        point: its name, the folder above the run's.
+        point: name of the point, and of the folder above the run folder.
         labels: name of the value by axis.
-        seed: of weights, data and order.
-        folder: its run folder, absolute.
-        arguments: of ``python -m commands.train``, but for the run folder.
-        sharing: further ones, by which trials share work and which change no result.
-        recipe: digest of the experiment's files, to which the arguments are added.
+        seed: seed of weights, data and order.
+        folder: the run folder.
+        arguments: arguments of ``python -m commands.train``, without ``--run``.
+        sharing: further arguments that let trials share caches; they do not change results.
+        recipe: digest of the experiment's files, which the arguments are added to.
     """
 
     point: str
@@ -56,26 +71,26 @@ class Trial:
 
     @property
     def log(self) -> Path:
-        """What the command said; beside the folder, which must be empty when the command starts."""
+        """File with the command's output; beside the run folder, which must be empty when the command starts."""
         return Path(f"{self.folder}.log")
 
     @property
     def record(self) -> Path:
-        """What the trial was asked for, beside its folder."""
+        """JSON file with the fields of this trial as it was started, beside the run folder."""
         return Path(f"{self.folder}.json")
 
     def metrics(self) -> dict[str, Any] | None:
-        """Its metrics.json; None before it has finished."""
+        """The content of metrics.json; None before the trial has finished."""
         path = Path(self.folder) / "metrics.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether it can go on from somewhere."""
+        """Whether the training can be resumed."""
         return (Path(self.folder) / "checkpoints" / "last.ckpt").is_file()
 
     def command(self) -> list[str]:
-        """Starts the training anew, or goes on where its folder holds a checkpoint."""
+        """The command line that starts the training, or resumes it where there is a checkpoint."""
         if self.has_checkpoint:
             return [sys.executable, "-m", "commands.resume", f"--run={self.folder}"]
         return [sys.executable, "-m", "commands.train", *self.arguments, *self.sharing, f"--run={self.folder}"]
@@ -85,7 +100,7 @@ def missing(trials: list[Trial]) -> list[Trial]:
     """The trials that have not finished.
 
     Raises:
-        ValueError: one that has, or that has got as far as a checkpoint, was asked for something else.
+        ValueError: a trial that has finished, or has a checkpoint, was started with other settings.
     """
     left = []
     for trial in trials:
@@ -93,59 +108,66 @@ def missing(trials: list[Trial]) -> list[Trial]:
             left.append(trial)
             if not trial.has_checkpoint:
                 continue
-        why = _changed(trial, json.loads(trial.record.read_text()) if trial.record.is_file() else None)
-        if why:
-            raise ValueError(f"{trial.folder} was trained with other settings ({why}): give the grid another OUT=.")
+        difference = _difference(trial)
+        if difference:
+            raise ValueError(
+                f"{trial.folder} was trained with other settings ({difference}): give the grid another folder."
+            )
     return left
 
 
-def _changed(trial: Trial, asked: dict[str, Any] | None) -> str:
-    """How a trial differs from what its record says was asked for; "" where it does not."""
-    if asked is None:
-        return f"{trial.record} is gone"
-    if asked["arguments"] != trial.arguments:
-        new = [word for word in trial.arguments if word not in asked["arguments"]]
+def _difference(trial: Trial) -> str:
+    """How a trial differs from its record on disk; empty where it does not."""
+    if not trial.record.is_file():
+        return f"{trial.record} is missing"
+    record = json.loads(trial.record.read_text())
+    if record["arguments"] != trial.arguments:
+        new = [word for word in trial.arguments if word not in record["arguments"]]
         return f"{new[0]} is new" if new else "one was dropped"
-    return "" if asked.get("recipe", "") == trial.recipe else "the experiment's files have changed"
+    return "" if record.get("recipe", "") == trial.recipe else "the experiment's files have changed"
 
 
-def train(trial: Trial, progress: Progress, threads: int, gpus: float = 0.0) -> dict[str, Any]:
-    """Run a trial to its end in a process of its own.
+def train(
+    trial: Trial, report: Callable[[Progress], object], threads: int | None = None, gpus: float | None = None
+) -> dict[str, Any]:
+    """Train in a child process, from the last checkpoint where there is one.
 
     Args:
-        trial: which one; what an earlier attempt left without a checkpoint is removed.
-        progress: told ``{"images": ..., "new": ..., "seconds": ...}`` every few seconds: images of the whole training,
-            images and seconds of this attempt.
-        threads: of the CPU that it may use.
-        gpus: 0 hides those that there are.
+        trial: the trial; a run folder without a checkpoint is removed first.
+        report: called with the progress every few seconds.
+        threads: CPU threads of the training; None leaves the environment as it is.
+        gpus: GPUs of the training; 0 hides all of them, None leaves the environment as it is.
 
     Returns:
-        Its metrics.json.
+        The content of metrics.json.
 
     Raises:
-        TrialFailedError: with the last line that the command said.
+        TrialFailedError: the training failed; the message is its last error.
     """
     folder = Path(trial.folder)
     if not trial.has_checkpoint:
         shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    trial.record.write_text(json.dumps(asdict(trial), indent=2) + "\n")
+    write_json(trial.record, asdict(trial))
     words = trial.command()
     before, started = images_seen(folder), time.monotonic()
-    # A job's own variables would make Lightning take the trial for a rank of the job.
+    # With a SLURM job's variables, Lightning would take the trial for a rank of the job.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    environment |= {"OMP_NUM_THREADS": str(threads)} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    if gpus == 0:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     with trial.log.open("a") as log:
         log.write(f"{PROMPT}{shlex.join(words)}\n")
         log.flush()
         child = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, env=environment, preexec_fn=_end_with_the_parent
+            words, stdout=log, stderr=subprocess.STDOUT, env=environment, preexec_fn=_terminate_with_parent
         )
         try:
             while child.poll() is None:
                 seen = images_seen(folder)
-                progress({"images": seen, "new": seen - before, "seconds": time.monotonic() - started})
-                wait(child, GLANCE)
+                report({"images": seen, "new": seen - before, "seconds": time.monotonic() - started})
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=POLL_SECONDS)
         finally:
             if child.poll() is None:
                 child.terminate()
@@ -154,12 +176,12 @@ def train(trial: Trial, progress: Progress, threads: int, gpus: float = 0.0) -> 
                 log.write(f"error: ended by signal {-child.returncode}\n")
     metrics = trial.metrics()
     if child.returncode or metrics is None:
-        raise TrialFailedError(f"{last_words(trial.log)} ({trial.log})")
+        raise TrialFailedError(f"{last_error(trial.log)} ({trial.log})")
     return metrics
 
 
 def images_seen(folder: Path) -> int:
-    """Images seen so far, from the run's events; 0 where there are none."""
+    """Training images seen so far, from the event files of a run folder; 0 where there are none."""
     if not any(folder.glob("events.*")):
         return 0
     events = EventAccumulator(str(folder), size_guidance={"scalars": 1}).Reload()
@@ -169,21 +191,15 @@ def images_seen(folder: Path) -> int:
         return 0
 
 
-def last_words(log: Path) -> str:
-    """The last error of a log's last attempt, or its last line."""
+def last_error(log: Path) -> str:
+    """The last line of a log's last attempt that starts with "error: ", else its last line; at most 300 characters."""
     attempt = f"\n{log.read_text(errors='replace')}".rpartition(f"\n{PROMPT}")[2].replace("\r", "\n")
     lines = [line.strip() for line in attempt.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1][:300]
+    return (errors or lines or ["no output"])[-1][:300]
 
 
-def _end_with_the_parent() -> None:
-    """On Linux: a worker that is killed cannot end its training, which would go on beside the next attempt."""
+def _terminate_with_parent() -> None:
+    """On Linux: end the training with its parent, which may be killed; else it would run beside the next attempt."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def wait(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """Until the process ends, so many seconds at most."""
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(timeout=seconds)

@@ -88,14 +88,16 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folder: Path) -> dict[str, str]:
-    from ablation.engine import Room  # Ray takes seconds to import: errors above come at once
+    from ablation.engine import Cluster  # Ray takes seconds to import: errors above come at once
 
-    room = Room(own.address, own.cores, own.gpus)
+    cluster = Cluster(own.address, own.cores, own.gpus)
     try:
-        print(f"{len(trials)} trials, {room.at_once} at a time, {room.cores} threads and {room.gpus:g} GPUs each")
-        return room.run(trials, images, folder)
+        print(
+            f"{len(trials)} trials, {cluster.at_once} at a time, {cluster.cores} threads and {cluster.gpus:g} GPUs each"
+        )
+        return cluster.run(trials, images, folder)
     finally:
-        room.close()
+        cluster.close()
 
 
 SEEDS = ("seed_everything", "data.init_args.seed")

@@ -1,4 +1,4 @@
-"""The board that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
+"""The table that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
 
 import json
 import signal
@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import Cluster as RayCluster
 
-from ablation.engine import Board, Room, _fit
-from ablation.trials import Trial, TrialFailedError, last_words, missing, train
+from ablation.engine import Cluster, ProgressTable, _fit
+from ablation.trials import Trial, TrialFailedError, last_error, missing, train
 
 TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
 
@@ -21,40 +21,40 @@ def ray_trial(k, trials=TRIALS):
 
 
 def test_time_left_counts_what_runs_and_what_waits():
-    board = Board(TRIALS, images=100, at_once=2)
-    assert board.seconds_left() is None
+    table = ProgressTable(TRIALS, images=100, at_once=2)
+    assert table.seconds_left() is None
     for k in range(2):
-        board.on_trial_start(0, [], ray_trial(k))
-    board.on_trial_result(0, [], ray_trial(0), {"images": 0, "new": 0, "seconds": 30.0})
-    assert board.seconds_left() is None, "nothing was seen yet"
-    board.on_trial_result(0, [], ray_trial(0), {"images": 50, "new": 50, "seconds": 100.0})
+        table.on_trial_start(0, [], ray_trial(k))
+    table.on_trial_result(0, [], ray_trial(0), {"images": 0, "new": 0, "seconds": 30.0})
+    assert table.seconds_left() is None, "nothing was seen yet"
+    table.on_trial_result(0, [], ray_trial(0), {"images": 50, "new": 50, "seconds": 100.0})
     # 2 s an image: 50 left of p0, 100 each of three others, two at a time
-    assert board.seconds_left() == (50 + 300) * 2 / 2
-    board.on_trial_complete(0, [], ray_trial(0))
-    board.on_trial_complete(0, [], ray_trial(1))
-    board.on_trial_complete(0, [], ray_trial(2))
-    board.on_trial_start(0, [], ray_trial(3))
-    assert board.seconds_left() == 200, "the last one runs alone"
-    board.on_trial_complete(0, [], ray_trial(3))
-    assert board.seconds_left() == 0
+    assert table.seconds_left() == (50 + 300) * 2 / 2
+    table.on_trial_complete(0, [], ray_trial(0))
+    table.on_trial_complete(0, [], ray_trial(1))
+    table.on_trial_complete(0, [], ray_trial(2))
+    table.on_trial_start(0, [], ray_trial(3))
+    assert table.seconds_left() == 200, "the last one runs alone"
+    table.on_trial_complete(0, [], ray_trial(3))
+    assert table.seconds_left() == 0
 
 
 def test_a_resumed_trials_pace_is_that_of_its_new_images():
-    board = Board(TRIALS[:1], images=100, at_once=1)
-    board.on_trial_start(0, [], ray_trial(0))
-    board.on_trial_result(0, [], ray_trial(0), {"images": 80, "new": 10, "seconds": 30.0})
-    assert board.seconds_left() == 20 * 3
+    table = ProgressTable(TRIALS[:1], images=100, at_once=1)
+    table.on_trial_start(0, [], ray_trial(0))
+    table.on_trial_result(0, [], ray_trial(0), {"images": 80, "new": 10, "seconds": 30.0})
+    assert table.seconds_left() == 20 * 3
 
 
 def test_a_failure_is_told_at_once_and_by_name(tmp_path, capsys):
     trials = [trial(tmp_path), trial(tmp_path, seed=1, folder=str(tmp_path / "p" / "seed1"))]
     trials[0].log.parent.mkdir()
     trials[0].log.write_text("error: disk full\n")
-    board = Board(trials, images=100, at_once=2)
+    table = ProgressTable(trials, images=100, at_once=2)
     for k in range(2):
-        board.on_trial_start(0, [], ray_trial(k, trials))
-        board.on_trial_error(0, [], ray_trial(k, trials))
-    assert board.errors == {"p/seed0": f"error: disk full ({trials[0].log})", "p/seed1": "it never started"}
+        table.on_trial_start(0, [], ray_trial(k, trials))
+        table.on_trial_error(0, [], ray_trial(k, trials))
+    assert table.errors == {"p/seed0": f"error: disk full ({trials[0].log})", "p/seed1": "it never started"}
     said = capsys.readouterr().out
     assert "p/seed0" in said and "failed" in said and "disk full" in said
 
@@ -88,7 +88,7 @@ def test_only_what_has_not_finished_is_missing(tmp_path):
     done.record.write_text('{"arguments": []}')
     assert missing([done, open_one]) == [open_one]
     done.record.unlink()
-    with pytest.raises(ValueError, match=r"seed0\.json is gone"):
+    with pytest.raises(ValueError, match=r"seed0\.json is missing"):
         missing([done])
 
 
@@ -125,32 +125,32 @@ def test_a_trial_is_no_rank_of_the_job_around_it_and_sees_only_gpus_that_it_was_
         with pytest.raises(TrialFailedError):
             train(trial(tmp_path), lambda progress: None, threads=3, gpus=gpus)
         expected = [("CUDA_VISIBLE_DEVICES", seen), ("OMP_NUM_THREADS", "3")]
-        assert last_words(trial(tmp_path).log) == str(expected)
+        assert last_error(trial(tmp_path).log) == str(expected)
 
 
-def test_the_last_words_are_of_the_last_attempt(tmp_path):
+def test_the_last_error_is_of_the_last_attempt(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("$ python\nerror: disk full\n$ python\nKilled\n")
-    assert last_words(log) == "Killed"
+    assert last_error(log) == "Killed"
 
 
-def test_the_last_words_are_the_error_if_there_is_one(tmp_path):
+def test_the_last_error_is_the_last_line_that_says_error(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("start\nerror: no disk\n  50%|####\r 60%|#####\n")
-    assert last_words(log) == "error: no disk"
+    assert last_error(log) == "error: no disk"
     log.write_text("")
-    assert last_words(log) == "it said nothing"
+    assert last_error(log) == "no output"
 
 
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from ablation.engine import Room
+from ablation.engine import Cluster
 from ablation.trials import Trial
 here = Path(sys.argv[1])
 names = [f"p{k}" for k in range(40)]  # more than start at once
 trials = [Trial(name, {}, 0, str(here / name / "seed0"), ["--exp=clear2foggy"]) for name in names]
-Room(None, 1, None).run(trials, None, here)
+Cluster(None, 1, None).run(trials, None, here)
 """
 
 
@@ -162,7 +162,7 @@ def test_an_interruption_does_not_send_the_user_to_ray(tmp_path):
         next(line for line in grid.stdout if " runs, " in line)
         grid.send_signal(signal.SIGINT)
         rest = grid.communicate(timeout=120)[0]
-    assert rest.rstrip().endswith("KeyboardInterrupt")
+    assert rest.rstrip().endswith("KeytableInterrupt")
     assert "Tuner" not in rest
     assert "Failed to fetch" not in rest
 
@@ -170,19 +170,19 @@ def test_an_interruption_does_not_send_the_user_to_ray(tmp_path):
 @pytest.mark.slow
 def test_trials_spread_over_the_nodes_of_a_cluster_that_is_there(tmp_path, capsys):
     """Two nodes of one core each: two trials of one core run side by side on both, or not at all."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=1)
+        nodes.add_node(num_cpus=1)
         with pytest.raises(ValueError, match="it takes 3 cores and 0 GPUs of one machine, and there are 1 and 0"):
-            Room(cluster.address, cores=3, gpus=None)
-        room = Room(cluster.address, cores=None, gpus=None)
-        assert room.at_once == 2
+            Cluster(nodes.address, cores=3, gpus=None)
+        cluster = Cluster(nodes.address, cores=None, gpus=None)
+        assert cluster.at_once == 2
         folders = [str(tmp_path / f"p{k}" / "seed0") for k in range(2)]
         trials = [Trial(f"p{k}", {}, 0, folder, ["--exp=none"]) for k, folder in enumerate(folders)]
-        errors = room.run(trials, None, tmp_path)
-        room.close()
+        errors = cluster.run(trials, None, tmp_path)
+        cluster.close()
     finally:
-        cluster.shutdown()
+        nodes.shutdown()
     assert {name: "Unknown experiment 'none'" in error for name, error in errors.items()} == {
         "p0/seed0": True,
         "p1/seed0": True,
@@ -192,5 +192,5 @@ def test_trials_spread_over_the_nodes_of_a_cluster_that_is_there(tmp_path, capsy
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
 def test_no_cluster_at_an_address_is_said(address):
-    with pytest.raises(ValueError, match=f"No Ray cluster at ADDRESS={address}"):
-        Room(address, cores=1, gpus=None)
+    with pytest.raises(ValueError, match=f"No Ray cluster at {address}"):
+        Cluster(address, cores=1, gpus=None)

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from ablation.grids import MOST, grid_names, parse_grid, read_grid
+from ablation.grids import MAX_POINTS, grid_names, parse_grid, read_grid
 
 CONTENT = {
     "experiment": "clear2foggy",
@@ -69,21 +69,21 @@ def many(n):
         ({"axis": {}}, "key 'axis' is not known. Did you mean 'axes'"),
         ({"axes": {}}, "'axes' is missing or empty"),
         ({"axes": {"skip": {}}}, "axis 'skip' has no values"),
-        ({"axes": {"skip": ["a", "b"]}}, "axes, axis skip|axis skip: wanted keys and values"),
+        ({"axes": {"skip": ["a", "b"]}}, "axes, axis skip|axis skip: expected keys and values"),
         ({"axes": {"skip": {"a b": {}}}}, "names are letters"),
         ({"axes": {"skip": {"a": {"x": {"y": 1}}}}}, "settings are dotted keys with plain values"),
         ({"exclude": [{"skips": "none"}]}, "'skips' is no axis. Axes: skip, rank"),
-        ({"exclude": 3}, "exclude: wanted a list, got 3"),
+        ({"exclude": 3}, "exclude: expected a list, got 3"),
         ({"axes": {"my/axis": {"a": {}}}, "exclude": []}, "axes has a value named 'my/axis'"),
         ({"axes": {"skip": {False: {}}}}, "YAML reads off, on, no, yes and null as something else"),
-        ({"quick": {"axes": {"rank": 4}}}, "quick, rank: wanted a list, got 4"),
+        ({"quick": {"axes": {"rank": 4}}}, "quick, rank: expected a list, got 4"),
         ({"exclude": [{"rank": 5}]}, "rank has no value '5'. Values: 16, 4"),
         ({"exclude": [{"skip": "none"}, {"skip": "zero-conv"}]}, "no point left"),
-        ({"seeds": []}, "seeds must be a list of numbers from 0"),
-        ({"seeds": 3}, "seeds must be a list of numbers from 0"),
+        ({"seeds": []}, "seeds must be a list of integers from 0"),
+        ({"seeds": 3}, "seeds must be a list of integers from 0"),
         ({"quick": {"axes": {"rank": [8]}}}, "rank has no value '8'"),
         ({"quick": {"images": 8}}, "key 'images' is not known"),
-        ({"axes": many(6), "exclude": [], "quick": {}}, f"1,000,000 combinations; the most is {MOST:,}"),
+        ({"axes": many(6), "exclude": [], "quick": {}}, f"1,000,000 combinations; at most {MAX_POINTS:,}"),
     ],
 )
 def test_what_is_wrong_is_named(changes, says):

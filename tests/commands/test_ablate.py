@@ -103,7 +103,7 @@ GENERATOR = "model.init_args.generator.init_args"
         ({}, ["--base=sd-turbo"], "DATA is not given"),
         ({}, ["--seeds=0"], "SEEDS is the number of seeds, at least 1"),
         ({}, ["--seeds=20"], "Grid tiny is 60 trials of 2 images each. Go ahead with YES=1"),
-        ({}, ["--cores=4000"], "No room for a single trial: it takes 4000 cores"),
+        ({}, ["--cores=4000"], "Not even one trial fits: it takes 4000 cores"),
         ({}, ["--model.init_args.wieghts.gan=1"], "'wieghts.gan' is not known"),
     ],
 )
