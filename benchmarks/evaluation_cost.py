@@ -1,28 +1,26 @@
-"""``python -m benchmarks.evaluation_cost``: what evaluating a folder costs, and which part of it is translating.
+"""``make bench-evaluation``: how long the parts of an evaluation take, and the share that is not translation.
 
-Times one direction of clear2foggy on the pocket base: the inputs and the real pictures are read from disk, the inputs
-translated, all described by Lite0, then FID, KID and the other scores computed.  Without ``--data`` the pictures are
-scenes of the twin world, rendered and written as PNG beforehand.  Nothing is read ahead by other processes.
+Times one direction of clear2foggy on the pocket base: inputs and real images are read from disk, the inputs translated,
+the features of all computed by Lite0, then FID, KID and the other scores.  Without ``--data`` the images are scenes of
+the twin world, rendered and written as PNG beforehand.  No other process reads ahead.
 """
 
 import argparse
 import itertools
-import platform
-import shlex
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from benchmarks.context import device_name, typed_command
 from commands.train import describe
 from datamodules import ClearFoggy
 from datamodules.base import TranslationData
+from datamodules.batches import EvaluationBatch
 from datamodules.scenes import render
 from images.writing import write_image
 from inference.device import pick_device
@@ -31,16 +29,16 @@ from networks import ImageTranslator, OneStepGenerator
 from storage import write_json
 
 PARTS = ("reading", "translating", "features", "statistics")
-TRAIN = 20  # pictures of the training folders, which must be there and are not looked at
-LIMIT = 0.5  # of the whole, for all but translating
+TRAIN = 20  # images of the training folders, which must exist and are not read
+LIMIT = 0.5  # largest share of the whole for everything but translating
 
 
 def main(args: list[str] | None = None) -> int:
-    """Measure, print a table, write JSON where asked; 1 where measuring costs more than half of the whole."""
+    """Measure, print a table, write JSON where asked; returns 1 where all but translating takes half of the time."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.evaluation_cost", description=__doc__)
-    p.add_argument("--pairs", type=int, default=1000, help="inputs, and as many real pictures (%(default)s)")
+    p.add_argument("--pairs", type=int, default=1000, help="inputs, and as many real images (%(default)s)")
     p.add_argument("--size", type=int, default=256, help="pixels of the short side (%(default)s)")
-    p.add_argument("--data", type=Path, metavar="FOLDER", help="your pictures, as in docs/your-own-data.md")
+    p.add_argument("--data", type=Path, metavar="FOLDER", help="your images, as in docs/your-own-data.md")
     p.add_argument("--out", type=Path, metavar="FILE", help="also write JSON")
     options = p.parse_args(args)
     device = pick_device("auto")
@@ -58,10 +56,9 @@ def main(args: list[str] | None = None) -> int:
     rest = 1 - shares["translating"]
     print(f"all but translating: {rest:.1%} of {whole:.1f} s, {numbers['n_fake']} pairs at {options.size} px")
     if options.out:
-        typed = ["python", "-m", "benchmarks.evaluation_cost", *(sys.argv[1:] if args is None else args)]
         report = {
-            "command": shlex.join(typed),
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+            "command": typed_command(p, args),
+            "device": device_name(device),
             "threads": torch.get_num_threads(),
             "versions": describe(generator, {})["versions"],
             "data": str(options.data) if options.data else "twin world, rendered to PNG",
@@ -77,11 +74,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def rendered(root: Path, pairs: int, size: int) -> Path:
-    """Write scenes of the twin world, the same ones by day and in fog, in the layout of two folders."""
+    """Write scenes of the twin world as PNG, the same ones on a clear day and in fog, in the layout of two folders."""
     for split, count in (("train", TRAIN), ("test", pairs)):
         for index, letter in tqdm(list(itertools.product(range(count), "ab")), desc=f"render {split}", disable=None):
-            picture = render("clear_foggy", letter, 0, index, size)
-            write_image(root / f"{split}_{letter.upper()}" / f"{index:05d}.png", picture)
+            image = render("clear_foggy", letter, 0, index, size)
+            write_image(root / f"{split}_{letter.upper()}" / f"{index:05d}.png", image)
     return root
 
 
@@ -89,13 +86,13 @@ def rendered(root: Path, pairs: int, size: int) -> Path:
 def measure(
     data: TranslationData, generator: ImageTranslator, pairs: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds of each of `PARTS`, and how many real pictures and translations went in.
+    """Seconds of each of `PARTS`, and the numbers of real images and translations.
 
     Args:
-        data: whose test split is translated from A to B.
-        generator: on the device.
-        pairs: inputs, and real pictures, where the folder has as many; whole batches are measured.
-        device: waited for after each part.
+        data: the data whose test split is translated from A to B.
+        generator: the generator, on the device.
+        pairs: number of inputs, and of real images, as far as the folder has them; whole batches are measured.
+        device: where it runs; synchronised after each part.
     """
     seconds = dict.fromkeys(PARTS, 0.0)
 
@@ -107,7 +104,7 @@ def measure(
             torch.cuda.synchronize()
         seconds[part] += time.perf_counter() - start
 
-    def read(loader: Any) -> Iterator[Any]:
+    def read(loader: Iterable[EvaluationBatch]) -> Iterator[EvaluationBatch]:
         batches, left = iter(loader), pairs
         while left > 0:
             with timed("reading"):

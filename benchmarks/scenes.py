@@ -1,4 +1,4 @@
-"""``make bench-scenes``: pictures per second that one core renders of the twin world."""
+"""``make bench-scenes``: images of the twin world that one core renders per second."""
 
 import argparse
 import platform
@@ -14,10 +14,10 @@ from storage import write_json
 
 
 def main() -> None:
-    """Print a table, and write JSON where asked."""
+    """Measure, print a table, write JSON where asked."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.scenes", description=__doc__)
     p.add_argument("--size", type=int, default=128, help="pixels of the square's side (%(default)s)")
-    p.add_argument("--count", type=int, default=40, help="pictures per round (%(default)s)")
+    p.add_argument("--count", type=int, default=40, help="images per round (%(default)s)")
     p.add_argument("--rounds", type=int, default=5, help="the worlds take turns (%(default)s)")
     p.add_argument("--out", type=Path, metavar="FILE", help="also write JSON")
     options = p.parse_args()
@@ -29,7 +29,7 @@ def main() -> None:
             for index in range(options.count):
                 render_pixels(*world, seed=0, index=turn * options.count + index, size=options.size)
             rates["-".join(world)].append(options.count / (time.perf_counter() - start))
-    print(f"| world | pictures per second at {options.size} px, median (min to max) |\n|---|---|")
+    print(f"| world | images per second at {options.size} px, median (min to max) |\n|---|---|")
     for name, found in rates.items():
         print(f"| {name} | {statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f}) |")
     if options.out:

@@ -1,18 +1,17 @@
-"""``make bench-supervised``: how near the truth does a quick start come that is shown the true pairs?
+"""``make bench-supervised``: how well a quick start does when it is trained on the true pairs of an unpaired task.
 
-Pix2Pix-Turbo on pocket, by its quick start's recipe, on the scenes of an unpaired task drawn in both domains, and
-measured on that task's own test scenes.  What it misses, an unpaired quick start cannot be expected to reach.  Ordinary
-run folders below ``--root``: what is finished is not run again, what was interrupted is resumed.
+Pix2Pix-Turbo on pocket, by its quick start's recipe, is trained on the scenes of an unpaired task rendered in both
+domains, and measured on that task's own test scenes: a bound for what an unpaired quick start can be expected to reach.
+Each training is an ordinary run folder below ``--root``: a finished one is not repeated, an interrupted one is resumed.
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from ablation.trials import last_words
-from benchmarks.base_models import Run, expectation, start_or_resume, train
+from ablation.trials import Trial
+from benchmarks.context import typed_command
+from benchmarks.trial_queue import TrialQueue
 from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules.files.layouts import FOLDER_NAMES
@@ -28,12 +27,12 @@ SCORES = ("fid", "lpips_truth", "psnr_truth")
 
 
 def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
-    """Draw the scenes of a direction's source domain in both domains, into the folders of `PairedImages`.
+    """Render the scenes of a direction's source domain in both domains, into the folders of `PairedImages`.
 
     Args:
-        data: an unpaired task without a folder, so that it renders.
+        data: an unpaired task of rendered scenes.
         direction: "a2b" or "b2a".
-        root: what is already drawn there is left as it is.
+        root: where to; images that are there already are not rendered again.
     """
     for stage, name in FOLDER_NAMES.items():
         scenes = data.images[stage][direction[0]]
@@ -46,7 +45,7 @@ def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
 
 
 def row(task: str, direction: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    """A run's figures, and FID and LPIPS as shares of what a copy of the input scores."""
+    """A run's scores, and FID and LPIPS as shares of those of the unchanged input."""
     found = metrics["a2b"]
     shares = {name: found[name] / found["copy_input"][name] for name in ("fid", "lpips_truth")}
     return {
@@ -74,43 +73,43 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def train_all(
     tasks: list[str], directions: list[str], root: Path, overrides: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Train what is not finished; returns the rows, and why by log for what failed."""
+    """Train what has not finished; returns the rows of the table, and the error of each failure by log file."""
     recipes = {task: build_data(compose(task, "pocket").config, None) for task in tasks}
-    runs = {
-        Run(task, "supervised", data.seed, root / task / direction / f"seed{data.seed}"): direction
-        for task, data in recipes.items()
-        for direction in directions
-    }
-    lengths = {run: metrics["wall_s"] for run in runs if (metrics := run.metrics())}
+    trials = []
+    for task, data in recipes.items():
+        for direction in directions:
+            folder = root / task / direction
+            words = [f"--seed_everything={data.seed}", "--exp=edge2image", "--base=pocket"]
+            words += [f"--data={folder / 'pairs'}", f"--data.init_args.caption={data.prompts[direction]}", *overrides]
+            labels = {"task": task, "direction": direction}
+            trials.append(Trial(f"{task}/{direction}", labels, data.seed, str(folder / f"seed{data.seed}"), words))
+    queue = TrialQueue(trials)
     rows, failures = [], {}
-    for k, (run, direction) in enumerate(runs.items()):
-        label = f"[{k + 1}/{len(runs)}] {run.task} {direction}"
-        metrics = run.metrics()
-        if metrics is None:
-            data = recipes[run.task]
+    for trial in trials:
+        task, direction = trial.labels.values()
+        if trial.metrics() is None:
+            data = recipes[task]
             assert isinstance(data, UnpairedImages)
-            pairs = run.folder.parent / "pairs"
-            write_pairs(data, direction, pairs)
-            print(f"{label}: training, log {run.log}", flush=True)
-            words = ["--exp=edge2image", "--base=pocket", f"--data={pairs}"]
-            words += [f"--data.init_args.caption={data.prompts[direction]}", *overrides]
-            expected = expectation(run, lengths)  # one recipe for all: as long as those before
-            later = sum(r not in lengths for r in list(runs)[k + 1 :])
-            if train(run, start_or_resume(run, words), expected, None if expected is None else expected * later):
-                metrics = run.metrics() or {}
-                lengths[run] = metrics["wall_s"]
-        if metrics:
-            rows.append(row(run.task, direction, metrics))
-        else:
-            failures[str(run.log)] = last_words(run.log)
-            print(f"{label}: FAILED: {failures[str(run.log)]} (see {run.log})", flush=True)
+            write_pairs(data, direction, root / task / direction / "pairs")
+            if error := queue.train(trial):
+                failures[str(trial.log)] = error
+                continue
+        if metrics := trial.metrics():
+            rows.append(row(task, direction, metrics))
     return rows, failures
 
 
 def main(args: list[str] | None = None) -> int:
-    """Draw, train, write and print the table; returns 1 where a training failed."""
+    """Render, train, then write and print the table; returns 1 where a training failed."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.supervised", description=__doc__)
-    p.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="EXP", help="of the unpaired ones")
+    p.add_argument(
+        "--tasks",
+        nargs="+",
+        default=list(TASKS),
+        choices=TASKS,
+        metavar="EXP",
+        help="unpaired experiments (default: all)",
+    )
     p.add_argument("--directions", nargs="+", default=list(DIRECTIONS), choices=DIRECTIONS, metavar="DIRECTION")
     p.add_argument("--root", type=Path, default=Path("runs/bench-supervised"), help="folder of pairs, runs and table")
     p.add_argument("--out", type=Path, help="write the JSON here too, e.g. benchmarks/results/supervised.json")
@@ -118,11 +117,10 @@ def main(args: list[str] | None = None) -> int:
     try:
         rows, failures = train_all(own.tasks, own.directions, own.root.absolute(), overrides)
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from the last checkpoint.")
+        print("\nStopped; the same command resumes from the last checkpoint.")
         return 130
-    typed = shlex.join(["python", "-m", "benchmarks.supervised", *(sys.argv[1:] if args is None else args)])
     for path in (own.root / "table.json", *([own.out] if own.out else [])):
-        write_json(path, {"command": typed, "rows": rows, "failures": failures})
+        write_json(path, {"command": typed_command(p, args), "rows": rows, "failures": failures})
     print(markdown(rows))
     return 1 if failures else 0
 

@@ -1,17 +1,14 @@
 """``make bench-memory``: peak memory and seconds of real training steps at full size, on the GPU if there is one.
 
-Every row of the grid is a process of its own.  Weights are random (the architecture's configs come with the package),
-judges too: neither moves memory or time.  `make estimate` counts the same steps without running them.
+Every row of the table is measured in a process of its own.  All weights are random, which changes neither memory nor
+time.  `make estimate` predicts the memory without running the steps.
 """
 
 import argparse
 import itertools
 import multiprocessing
-import platform
 import resource
-import shlex
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -21,6 +18,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
+from benchmarks.context import device_name, typed_command
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, names
 from commands.estimate import random_batch, untrained, without_trainer
@@ -32,7 +30,7 @@ STEPS = 3  # the first warms up: its time is not counted
 
 
 def main(args: list[str] | None = None) -> None:
-    """Measure the grid, print it as a table, write the JSON."""
+    """Measure every combination, print the table, write JSON where asked."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.training_memory", description=__doc__)
     p.add_argument("--exp", nargs="+", default=["clear2foggy", "edge2image"], choices=names(), metavar="EXP")
     p.add_argument("--base", default="sd-turbo", help="sd-turbo (default), pocket, or a folder")
@@ -55,19 +53,18 @@ def main(args: list[str] | None = None) -> None:
         figures = "out of memory | -" if row["peak_gb"] is None else f"{row['peak_gb']:.1f} | {row['seconds']:.2f}"
         print(f"| {row['exp']} | {row['memory']} | {row['size']} | {row['batch']} | {figures} |", flush=True)
     if options.out:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-        typed = shlex.join(["python", "-m", "benchmarks.training_memory", *(sys.argv[1:] if args is None else args)])
-        write_json(options.out, {"command": typed, "base": options.base, "device": device, "rows": rows})
+        report = {"command": typed_command(p, args), "base": options.base, "device": device_name(), "rows": rows}
+        write_json(options.out, report)
 
 
 def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str, Any]:
-    """One row: the process's peak on a CPU, the allocator's peak on a GPU; None where memory ran out.
+    """One row of the table: peak memory of the process (CPU) or the allocator (GPU); None where memory ran out.
 
     Args:
-        base: see `untrained`.
+        base: name or folder of the base model.
         exp: name of the experiment.
         memory: a memory profile, or "none".
-        size: side of the crops, pixels.
+        size: side of the crops in pixels.
         batch: images per step.
     """
     row: dict[str, Any] = {"exp": exp, "memory": memory, "size": size, "batch": batch}
@@ -85,8 +82,9 @@ def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str
 
 
 def _steps(cli: TrainCLI, batch: int, size: int) -> float:
+    """Median seconds of a training step; the first one is a warm-up, not counted."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module: Any = cli.model.to(device).train()
+    module = cli.model.to(device).train()
     bf16 = cli.trainer.precision == "bf16-mixed"
     seconds = []
     with without_trainer(module):

@@ -1,21 +1,21 @@
-"""``make bench``: seconds per batch of CycleGAN-Turbo's two update rules, fused against sequential, in one run.
+"""``make bench``: seconds per batch of CycleGAN-Turbo's two update rules, fused against sequential.
 
-The two take turns, a few batches each, so that a machine whose speed drifts slows both; the ratio is of the medians.
+The rules take turns, a few batches each, so that a drift in the machine's speed affects both; the ratio is of medians.
 """
 
 import argparse
 import functools
-import platform
 import statistics
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.context import device_name
 from datamodules.batches import UnpairedBatch
 from lightning_modules import CycleGANTurbo
 from lightning_modules.unpaired import UnpairedWeights
@@ -26,20 +26,20 @@ PROMPTS = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
 
 
 class Stopwatch(Callback):
-    """Seconds of each training step, data excluded."""
+    """Measures the seconds of each training step, without the data loading."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Start the clock."""
         self._synchronise()
         self.start = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Stop."""
+        """Append the seconds of the step."""
         self._synchronise()
         self.seconds.append(time.perf_counter() - self.start)
 
@@ -49,29 +49,33 @@ class Stopwatch(Callback):
             torch.cuda.synchronize()
 
 
-def build(update: str) -> CycleGANTurbo:
+def build(update: Literal["fused", "sequential"]) -> CycleGANTurbo:
     """The pocket recipe's model (experiments/base/pocket.yaml) with one update rule."""
     torch.manual_seed(0)
     adamw = functools.partial(torch.optim.AdamW, lr=1e-5)
-    judge = EnsembleDiscriminator([VisionAidedDiscriminator("lite1"), PatchDiscriminator(32)])
+    discriminator = EnsembleDiscriminator([VisionAidedDiscriminator("lite1"), PatchDiscriminator(32)])
     generator = OneStepGenerator("pocket", rank_unet=16, rank_vae=4)
-    return CycleGANTurbo(generator, judge, adamw, adamw, PROMPTS, UnpairedWeights(), "lite1", update)  # type: ignore[arg-type]
+    return CycleGANTurbo(generator, discriminator, adamw, adamw, PROMPTS, UnpairedWeights(), "lite1", update)
 
 
-def batches(count: int, batch_size: int, size: int) -> list[UnpairedBatch]:
-    """Noise of the right shape; the time does not depend on what is in the pictures."""
-    index = torch.arange(batch_size)
-    names = ["noise"] * batch_size
-    shape = (batch_size, 3, size, size)
-    return [
-        UnpairedBatch(torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1, index, index, names, names)
-        for _ in range(count)
-    ]
+class Noise(Dataset[UnpairedBatch]):
+    """Whole batches of noise; the time of a step does not depend on what the images show."""
+
+    def __init__(self, count: int, batch_size: int, size: int) -> None:
+        index, names = torch.arange(batch_size), ["noise"] * batch_size
+        noise = torch.rand(count, 2, batch_size, 3, size, size) * 2 - 1
+        self.batches = [UnpairedBatch(a, b, index, index, names, names) for a, b in noise]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> UnpairedBatch:
+        return self.batches[index]
 
 
 def measure(batch_size: int, size: int, rounds: int, per_round: int) -> dict[str, Any]:
-    """Median seconds per batch of both rules and their ratio; the first batch of every turn warms up and is dropped."""
-    models = {update: build(update) for update in ("fused", "sequential")}
+    """Median seconds per batch of both rules and their ratio; the first batch of each turn is not counted."""
+    models = {"fused": build("fused"), "sequential": build("sequential")}
     seconds: dict[str, list[float]] = {update: [] for update in models}
     ratios = []
     for _ in range(rounds):
@@ -82,7 +86,7 @@ def measure(batch_size: int, size: int, rounds: int, per_round: int) -> dict[str
                 max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, callbacks=[watch],
             )  # fmt: skip
-            trainer.fit(model, DataLoader(batches(per_round + 1, batch_size, size), batch_size=None))  # type: ignore[arg-type]
+            trainer.fit(model, DataLoader(Noise(per_round + 1, batch_size, size), batch_size=None))
             seconds[update] += watch.seconds[1:]
             turn[update] = statistics.median(watch.seconds[1:])
         ratios.append(turn["fused"] / turn["sequential"])
@@ -116,10 +120,9 @@ def main() -> None:
             f"({row['ratio_min']:.3f} to {row['ratio_max']:.3f})",
             flush=True,
         )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     report = {
         "size": own.size,
-        "device": device,
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rows": rows,

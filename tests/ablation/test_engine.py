@@ -162,7 +162,7 @@ def test_an_interruption_does_not_send_the_user_to_ray(tmp_path):
         next(line for line in grid.stdout if " runs, " in line)
         grid.send_signal(signal.SIGINT)
         rest = grid.communicate(timeout=120)[0]
-    assert rest.rstrip().endswith("KeytableInterrupt")
+    assert rest.rstrip().endswith("KeyboardInterrupt")
     assert "Tuner" not in rest
     assert "Failed to fetch" not in rest
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from ablation import trials
+from ablation.trials import Trial
 from benchmarks import base_models
-from benchmarks.base_models import Run, command, expectation, plan
+from benchmarks.base_models import Plan
 from benchmarks.base_table import build_report, markdown
+from benchmarks.trial_queue import TrialQueue
 
 WRITE = """
 import json, pathlib, sys
@@ -100,66 +103,84 @@ def test_placeholders_are_shouted():
     assert "PLACEHOLDER: base and data" in markdown(report(finished))
 
 
-def test_pocket_comes_before_the_rival_that_gets_its_time(tmp_path):
-    runs = plan(tmp_path, ["a", "b"], ["resnet", "pocket"], 2)
-    assert [(r.seed, r.task, r.model) for r in runs] == [
+def planned(root, tasks, models, seeds=1, images=None, overrides=()):
+    return Plan(root, images, list(overrides)).trials(tasks, models, seeds)
+
+
+def test_pocket_comes_before_the_model_that_gets_its_time(tmp_path):
+    found = planned(tmp_path, ["a", "b"], ["resnet", "pocket"], 2)
+    assert [(t.seed, *t.labels.values()) for t in found] == [
         (s, t, m) for s in (0, 1) for t in ("a", "b") for m in ("pocket", "resnet")
     ]
 
 
 def test_commands_differ_in_the_model_and_its_limit_only(tmp_path):
-    words = {r.model: command(r, 50, None, ["--x=1"]) for r in plan(tmp_path, ["clear2foggy"], ["pocket", "random"], 1)}
+    found = planned(tmp_path, ["clear2foggy"], ["pocket", "random"], images=50, overrides=["--x=1"])
+    words = {t.labels["model"]: t.command() for t in found}
     extra = set(words["random"]) - set(words["pocket"])
     assert extra == {
         "--model.init_args.generator.init_args.random_init=true",
         f"--run={tmp_path}/clear2foggy/random/seed0",
     }
-    assert "--model.init_args.max_images=50" in words["pocket"]
-    (resnet,) = plan(tmp_path, ["clear2foggy"], ["resnet"], 1)
-    timed = command(resnet, 50, 90061.4, [])
+    assert {"--model.init_args.max_images=50", "--seed_everything=0", "--x=1"} <= set(words["pocket"])
+    resnet = Plan(tmp_path, 50, []).trial("clear2foggy", "resnet", 0, 90061.4)
+    timed = resnet.command()
     assert {"--trainer.max_time=01:01:01:01", "--model.init_args.max_images=null", "--base=resnet"} <= set(timed)
-    (resnet.folder / "checkpoints").mkdir(parents=True)
-    (resnet.folder / "checkpoints" / "last.ckpt").touch()
-    assert command(resnet, 50, 10.0, [])[1:] == ["-m", "commands.resume", f"--run={resnet.folder}"]
+    folder = Path(resnet.folder)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    assert resnet.command()[1:] == ["-m", "commands.resume", f"--run={folder}"]
 
 
-def test_time_left_is_judged_by_the_nearest_run_before(tmp_path):
-    pocket, random, other = (Run(t, m, 0, tmp_path) for t, m in (("a", "pocket"), ("a", "random"), ("b", "pocket")))
-    assert expectation(pocket, {}) is None
-    assert expectation(random, {pocket: 10.0, other: 50.0}) == 10.0
-    assert expectation(other, {pocket: 10.0, random: 30.0}) == 20.0
+def test_what_is_changed_on_the_command_line_wins_over_the_models_own_settings(tmp_path):
+    (trial,) = planned(tmp_path, ["clear2foggy"], ["pocket"], images=50, overrides=["--model.init_args.max_images=9"])
+    limits = [word for word in trial.arguments if "max_images" in word]
+    assert limits == ["--model.init_args.max_images=50", "--model.init_args.max_images=9"]
 
 
-def test_what_was_interrupted_before_its_first_checkpoint_is_removed(tmp_path):
-    (run,) = plan(tmp_path, ["clear2foggy"], ["pocket"], 1)
-    (run.folder / "left").mkdir(parents=True)
-    begin = [sys.executable, "-c", WRITE, str(run.folder), json.dumps(metrics()), "commands.train"]
-    assert base_models.train(run, begin, None, None)
-    assert [path.name for path in run.folder.iterdir()] == ["metrics.json"]
+def test_the_expected_time_is_that_of_the_nearest_finished_trial(tmp_path):
+    queue = TrialQueue(planned(tmp_path, ["a", "b"], ["pocket", "random"]))
+    pocket, random, other, _ = queue.trials
+    assert queue.expected_seconds(pocket) is None
+    queue.seconds = {pocket.name: 10.0, other.name: 50.0}
+    assert queue.expected_seconds(pocket) == 10.0
+    assert queue.expected_seconds(random) == 10.0
+    queue.seconds = {pocket.name: 10.0, random.name: 30.0}
+    assert queue.expected_seconds(other) == 20.0
+
+
+def test_what_was_interrupted_before_its_first_checkpoint_is_removed(tmp_path, monkeypatch):
+    (trial,) = planned(tmp_path, ["clear2foggy"], ["pocket"])
+    (Path(trial.folder) / "left").mkdir(parents=True)
+    monkeypatch.setattr(
+        Trial, "command", lambda self: [sys.executable, "-c", WRITE, self.folder, json.dumps(metrics())]
+    )
+    assert TrialQueue([trial]).train(trial) == ""
+    assert [path.name for path in Path(trial.folder).iterdir()] == ["metrics.json"]
 
 
 @pytest.fixture
 def pretended(monkeypatch, tmp_path):
-    """Trainings that write their metrics at once; the random one fails.  Keeps which were started."""
+    """Trainings that write their metrics at once; the random one fails.  Lists the model and time of each."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base_models, "GLANCE", 0.1)
+    monkeypatch.setattr(trials, "POLL_SECONDS", 0.1)
     started = []
 
-    def pretend(run, images, seconds, overrides):
-        started.append((run.model, seconds))
-        if run.model == "random":
+    def command(trial):
+        limits = [word.partition("=")[2] for word in trial.arguments if word.startswith("--trainer.max_time=")]
+        started.append((trial.labels["model"], *limits))
+        if trial.labels["model"] == "random":
             return [sys.executable, "-c", "print('error: no room'); raise SystemExit(2)"]
-        wall = 60.0 if seconds is None else seconds
-        return [sys.executable, "-c", WRITE, str(run.folder), json.dumps(metrics(wall=wall, images=images))]
+        return [sys.executable, "-c", WRITE, trial.folder, json.dumps(metrics(wall=60.0, images=7))]
 
-    monkeypatch.setattr(base_models, "command", pretend)
+    monkeypatch.setattr(Trial, "command", command)
     return started
 
 
 def test_a_failure_is_shown_and_the_rest_goes_on(pretended, capsys, tmp_path):
     flags = ["--tasks", "clear2foggy", "--images", "7", "--out", "kept.json"]
     assert base_models.main(flags) == 1
-    assert pretended == [("pocket", None), ("random", None), ("resnet", 60.0)]
+    assert pretended == [("pocket",), ("random",), ("resnet", "00:00:01:00")]
     kept = json.loads((tmp_path / "kept.json").read_text())
     assert kept == json.loads((tmp_path / "runs/bench-base/table.json").read_text())
     assert kept["failures"] == {"runs/bench-base/clear2foggy/random/seed0": "error: no room"}
@@ -168,10 +189,10 @@ def test_a_failure_is_shown_and_the_rest_goes_on(pretended, capsys, tmp_path):
     assert "FAILED: error: no room" in capsys.readouterr().out
     # What is finished is not run again.
     assert base_models.main(flags) == 1
-    assert pretended[3:] == [("random", None)]
+    assert pretended[3:] == [("random",)]
 
 
-def test_the_rival_waits_for_pocket(pretended, capsys):
+def test_resnet_waits_for_pocket(pretended, capsys):
     assert base_models.main(["--tasks", "clear2foggy", "--models", "resnet"]) == 1
     assert pretended == []
     assert "skipped, pocket" in capsys.readouterr().out
@@ -179,7 +200,7 @@ def test_the_rival_waits_for_pocket(pretended, capsys):
 
 @pytest.mark.slow
 def test_three_real_runs_and_their_table(tmp_path, monkeypatch):
-    """The whole way at 64 px; the rival gets pocket's seconds and stops by them."""
+    """The whole way at 64 px; resnet gets pocket's seconds and stops by them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(base_models.__file__).parents[1]))
     small = [f"--data.init_args.{k}" for k in ("train_scenes=8", "val_scenes=4", "test_scenes=4", "num_workers=0")]

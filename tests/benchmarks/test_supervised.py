@@ -4,7 +4,9 @@ import sys
 import pytest
 import torch
 
-from benchmarks import base_models, supervised
+from ablation import trials
+from ablation.trials import Trial
+from benchmarks import supervised
 from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules import PairedImages
@@ -48,18 +50,18 @@ def test_pairs_are_the_tasks_own_scenes_and_their_counterparts(direction, tmp_pa
 
 @pytest.fixture
 def pretended(monkeypatch, tmp_path):
-    """Trainings that write their metrics at once; those to domain A fail.  Keeps what each was asked for."""
+    """Trainings that write their metrics at once; those to domain A fail.  Lists the arguments of each."""
     asked = []
 
-    def pretend(run, arguments):
-        asked.append(arguments)
-        if "b2a" in str(run.folder):
+    def command(trial):
+        asked.append(trial.arguments)
+        if "b2a" in trial.folder:
             return [sys.executable, "-c", "print('error: no room'); raise SystemExit(2)"]
-        return [sys.executable, "-c", WRITE, str(run.folder), json.dumps(METRICS)]
+        return [sys.executable, "-c", WRITE, trial.folder, json.dumps(METRICS)]
 
-    monkeypatch.setattr(supervised, "start_or_resume", pretend)
+    monkeypatch.setattr(Trial, "command", command)
     monkeypatch.setattr(supervised, "write_pairs", lambda *_: None)
-    monkeypatch.setattr(base_models, "GLANCE", 0.1)
+    monkeypatch.setattr(trials, "POLL_SECONDS", 0.1)
     return asked
 
 
@@ -67,7 +69,7 @@ def test_the_table_gives_shares_and_a_failure_does_not_stop_the_rest(pretended, 
     flags = ["--tasks", "day2night", "--directions", "b2a", "a2b", "--root", str(tmp_path), "--x=1"]
     flags += ["--out", str(tmp_path / "kept.json")]
     assert supervised.main(flags) == 1
-    common = ["--exp=edge2image", "--base=pocket"]
+    common = ["--seed_everything=0", "--exp=edge2image", "--base=pocket"]
     assert pretended == [
         [*common, f"--data={tmp_path}/day2night/{d}/pairs", f"--data.init_args.caption={prompt}", "--x=1"]
         for d, prompt in (("b2a", "driving in the day"), ("a2b", "driving in the night"))
@@ -79,8 +81,8 @@ def test_the_table_gives_shares_and_a_failure_does_not_stop_the_rest(pretended, 
     assert kept["failures"] == {f"{tmp_path}/day2night/b2a/seed0.log": "error: no room"}
     out = capsys.readouterr().out
     assert "| day2night a2b | 30 | 0.25 | 0.0400 | 0.80 | 20.0 | 1200 |" in out
-    assert "b2a: FAILED: error: no room" in out
+    assert "b2a seed 0: FAILED: error: no room" in out
     # What is finished is not run again.
     assert supervised.main(flags) == 1
     assert len(pretended) == 3
-    assert "a2b: training" not in capsys.readouterr().out
+    assert "a2b seed 0: training" not in capsys.readouterr().out
