@@ -6,6 +6,7 @@ Each training is an ordinary run folder below ``--root``: a finished one is not 
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from benchmarks.context import typed_command
 from benchmarks.trial_queue import TrialQueue
 from commands.cli.recipes import compose
 from commands.evaluate import build_data
+from datamodules.batches import DOMAINS, Direction
 from datamodules.files.layouts import FOLDER_NAMES
-from datamodules.scenes import render
-from datamodules.scenes.cached import KeptScenes
+from datamodules.scenes import SceneImages, render
 from datamodules.unpaired import UnpairedImages
 from images.writing import write_image
 from storage import write_json
@@ -26,7 +27,7 @@ DIRECTIONS = ("a2b", "b2a")
 SCORES = ("fid", "lpips_truth", "psnr_truth")
 
 
-def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
+def write_pairs(data: UnpairedImages, direction: Direction, root: Path) -> None:
     """Render the scenes of a direction's source domain in both domains, into the folders of `PairedImages`.
 
     Args:
@@ -35,9 +36,10 @@ def write_pairs(data: UnpairedImages, direction: str, root: Path) -> None:
         root: where to; images that are there already are not rendered again.
     """
     for stage, name in FOLDER_NAMES.items():
-        scenes = data.images[stage][direction[0]]
-        assert isinstance(scenes, KeptScenes)
-        for side, domain in zip("AB", (direction[0], direction[-1]), strict=True):
+        source, target = DOMAINS[direction]
+        scenes = data.images[stage][source]
+        assert isinstance(scenes, SceneImages)
+        for side, domain in zip("AB", (source, target), strict=True):
             for index in range(scenes.first, scenes.first + len(scenes)):
                 path = root / f"{name}_{side}" / f"{index:06d}.png"
                 if not path.is_file():
@@ -71,7 +73,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def train_all(
-    tasks: list[str], directions: list[str], root: Path, overrides: list[str]
+    tasks: list[str], directions: list[Direction], root: Path, overrides: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Train what has not finished; returns the rows of the table, and the error of each failure by log file."""
     recipes = {task: build_data(compose(task, "pocket").config, None) for task in tasks}
@@ -85,8 +87,7 @@ def train_all(
             trials.append(Trial(f"{task}/{direction}", labels, data.seed, str(folder / f"seed{data.seed}"), words))
     queue = TrialQueue(trials)
     rows, failures = [], {}
-    for trial in trials:
-        task, direction = trial.labels.values()
+    for trial, (task, direction) in zip(trials, itertools.product(recipes, directions), strict=True):
         if trial.metrics() is None:
             data = recipes[task]
             assert isinstance(data, UnpairedImages)

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
-from images.contours import CONTOURS
+from images.line_drawings import LINE_DRAWINGS
 from inference.device import pick_device
 from inference.folder import check_pictures, plan, translate_folder
 from inference.processing import Preprocessing
@@ -95,8 +95,8 @@ def check_options(options: argparse.Namespace, adapter: Adapter) -> str:
         raise ValueError(f"Unknown direction {options.direction!r}: {options.ckpt} translates {' and '.join(known)}.")
     if not 0 <= options.strength <= 1:
         raise ValueError(f"STRENGTH must lie in [0, 1], got {options.strength:g}.")
-    if options.preprocess != "none" and options.preprocess not in CONTOURS:
-        raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}: known are none, {', '.join(CONTOURS)}.")
+    if options.preprocess != "none" and options.preprocess not in LINE_DRAWINGS:
+        raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}: known are none, {', '.join(LINE_DRAWINGS)}.")
     for name in ("size", "batch"):
         value = getattr(options, name)
         if value is not None and value < 1:

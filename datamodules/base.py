@@ -1,32 +1,41 @@
-"""Lightning's data side: loaders, sharding over ranks, and the position in the epoch that a checkpoint keeps."""
+"""Base class of the Lightning data modules: loaders, sharding over ranks, and the epoch position in checkpoints."""
 
+import dataclasses
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader
 
-from datamodules.files.layouts import STAGES, existing_root
-from datamodules.samples import EvaluationCollate, EvaluationImages, FileImages
+from datamodules.batches import Direction, DomainLetter
+from datamodules.files.layouts import STAGES, Stage, existing_root
+from datamodules.samples import EvaluationImages, TrainingSet, collate_evaluation
 from datamodules.sampling import EpochSampler, ShapeBatches
-from datamodules.scenes import RENDERER_VERSION
+from datamodules.scenes import RENDERER_VERSION, SceneImages
 from datamodules.transforms import TrainTransform
-from images.headers import check_headers
-from storage import digest
 
-NO_PICTURES = "Where DATA is not given the data is rendered, but {} needs a folder of pictures: DATA=folder."
+EvaluationStage = Literal["validate", "test"]
+T = TypeVar("T")
 
 
-class TranslationData(LightningDataModule):
-    """Two domains of images, in training, validation and test splits.
+class TranslationData(LightningDataModule, ABC):
+    """Images of two domains, in training, validation and test splits.
 
-    Subclasses fill in `prepare_folder` or `prepare_scenes`, `training_set`, `evaluation_set` and `reference_set`.  All
-    attributes below are known after construction, which lists files and reads headers but decodes no JPEG or PNG.
+    Data of your own, in a module outside of this project (``data.class_path: my_module.MyData``), is one of:
 
-    The trainer must not add samplers (``use_distributed_sampler=False``): ranks share out the images here.
+    - a subclass of `UnpairedImages` or `PairedImages` that overrides the class method `list_files`, and perhaps
+      ``domain_names`` and ``default_prompts``, where only the folder's layout differs;
+    - a subclass of this class, where images are no files or samples are others.  Its constructor hands ``**settings``
+      to this one, then sets `prompts` and whatever the three abstract methods need: `training_set`, `evaluation_set`
+      and `reference_set`.  This constructor calls none of them.
+
+    Everything is known after construction, which lists files and reads headers but decodes no JPEG or PNG.
+
+    The trainer must not add samplers (``use_distributed_sampler=False``): images are divided among the ranks here.
 
     Args:
         root: folder of the data; None renders scenes of the twin world, where the class has some.
@@ -38,30 +47,30 @@ class TranslationData(LightningDataModule):
         batch_size: training images (of each domain) per step and rank.
         eval_batch_size: evaluated images per batch at most; a batch has images of one shape.
         num_workers: processes that read images, per loader and rank.
-        seed: of splits, order, partners, crops, flips and strengths.
+        seed: seed of splits, order, partners, crops, flips and strengths.
         train_scenes: rendered training images per domain, without ``root``.
         val_scenes: rendered validation images per domain, without ``root``.
         test_scenes: rendered test images per domain, without ``root``.
         train_limit: train on this many images (of each domain), drawn by the seed; validation and test stay.
-        scene_cache: folder that keeps rendered scenes, for runs that share them.
+        scene_cache: folder in which rendered scenes are cached, for runs that share them.
 
     Attributes:
-        directions: what can be evaluated: "a2b", and "b2a" where the task has it.
-        domain_names: of A and B.
-        prompts: the text that leads each direction, naming its target.
-        description: in one line, which data this is.
-        preprocessing: how pictures become inputs; plain values, kept with every adapter.
-        is_rendered: the data is the twin world.
-        has_truth: evaluation batches have true counterparts.
-        test_is_validation: there are no test images, so the validation images stand in.
+        directions: directions that can be evaluated: "a2b", and "b2a" where the task has it.
+        domain_names: names of A and B.
+        scenes: task of the twin world that is rendered without a folder; None where a folder is needed.
+        prompts: prompt of each direction, which describes its target domain.
+        has_truth: whether evaluation batches have ground truth.
+        test_is_validation: whether the validation images stand in for missing test images.
+        is_rendered: whether the images are rendered.
 
     Raises:
         ValueError: a setting or the content of the folder cannot be used; says what and where.
         FileNotFoundError: a folder is missing or empty.
     """
 
-    directions: tuple[str, ...] = ("a2b", "b2a")
+    directions: tuple[Direction, ...] = ("a2b", "b2a")
     domain_names: tuple[str, str] = ("A", "B")
+    scenes: str | None = None
     prompts: dict[str, str]
     has_truth = False
     test_is_validation = False
@@ -95,74 +104,49 @@ class TranslationData(LightningDataModule):
             raise ValueError(f"data: seed and num_workers must not be negative, got {seed} and {num_workers}.")
         if train_limit is not None and train_limit < 1:
             raise ValueError(f"data: train_limit must be at least 1 image, got {train_limit}.")
-        self.train_limit, self.scene_cache = train_limit, scene_cache
-        self.transform = TrainTransform(resize, crop, flip, random_crop)
-        self.eval_size = eval_size
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed = num_workers, seed
-        self.preprocessing: dict[str, Any] = {"resize": resize, "crop": crop, "eval_size": eval_size}
+        self.root, self.folder = root, None if root is None else existing_root(root)
         self.is_rendered = root is None
+        self.transform = TrainTransform(resize, crop, flip, random_crop)
+        self.eval_size, self.batch_size, self.eval_batch_size = eval_size, batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.train_limit, self.scene_cache = train_limit, scene_cache
+        self.scene_counts: dict[Stage, int] = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
         self._start = (0, 0)
-        if root is None:
-            self.scene_counts = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
-            self.prepare_scenes(resize)
-            counted = {**self.scene_counts, "train": self.limited(train_scenes)}
-            numbers = ", ".join(f"{stage} {count}" for stage, count in counted.items())
-            drawn = " and ".join(self.domain_names)
-            self.description = f"twin world: rendered scenes of {drawn}, not photographs ({numbers} per domain)"
-        else:
-            folder = existing_root(root)
-            self.prepare_folder(folder)
-            self.description = f"{root}: {self.describe_splits()}"
 
-    @classmethod
-    def list_files(cls, root: Path, seed: int) -> Any:
-        """Find the files of each split in a folder, without opening one."""
-        raise NotImplementedError
+    @abstractmethod
+    def training_set(self) -> TrainingSet[Any, Any]:
+        """The training samples, by the key ``(epoch, index)``."""
 
-    def prepare_folder(self, root: Path) -> None:
-        """Find the files of a folder and check their headers; set `prompts`."""
-        raise NotImplementedError
+    @abstractmethod
+    def evaluation_set(self, direction: Direction, stage: EvaluationStage) -> EvaluationImages:
+        """The images that are translated in a direction."""
 
-    def prepare_scenes(self, size: int) -> None:
-        """Set up rendered images, of ``size`` pixels for training and of `eval_size` for the rest; set `prompts`.
+    @abstractmethod
+    def reference_set(self, direction: Direction, stage: EvaluationStage) -> EvaluationImages:
+        """Real images of the direction's target domain."""
 
-        Raises:
-            ValueError: this class has no scenes.
-        """
-        raise ValueError(NO_PICTURES.format(type(self).__name__))
+    @property
+    def description(self) -> str:
+        """One line that says which data this is."""
+        if self.root is not None:
+            return f"{self.root}: {self.describe_splits()}"
+        counts: dict[Stage, int] = {**self.scene_counts, "train": self.limited(self.scene_counts["train"])}
+        numbers = ", ".join(f"{stage} {count}" for stage, count in counts.items())
+        domains = " and ".join(self.domain_names)
+        return f"twin world: rendered scenes of {domains}, not photographs ({numbers} per domain)"
 
     def describe_splits(self) -> str:
-        """Numbers of images by split, in a few words."""
-        raise NotImplementedError
+        """Numbers of images by stage, in a few words."""
+        counts = [len(self.evaluation_set(self.directions[0], stage)) for stage in ("validate", "test")]
+        return f"train {len(self.training_set())}, validate {counts[0]}, test {counts[1]}"
 
-    def training_set(self) -> Dataset[Any]:
-        """The training samples, asked with ``(epoch, index)``."""
-        raise NotImplementedError
-
-    @staticmethod
-    def collate(samples: list[dict[str, Any]]) -> Any:
-        """Training samples => batch; of no object, which spawned workers would have to be sent with its trainer."""
-        raise NotImplementedError
-
-    def evaluation_set(self, direction: str, stage: str) -> EvaluationImages:
-        """What is translated in a direction; ``stage`` is "validate" or "test"."""
-        raise NotImplementedError
-
-    def reference_set(self, direction: str, stage: str) -> EvaluationImages:
-        """Real images of the direction's target domain; ``stage`` is "validate" or "test"."""
-        raise NotImplementedError
-
-    def checked(self, files: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-        """Check the headers of files; returns height and width of each.
-
-        Raises:
-            ValueError: some cannot be used.
-        """
-        return check_headers(files)
+    @property
+    def preprocessing(self) -> dict[str, int | str]:
+        """How images become inputs; written to every adapter."""
+        return {"resize": self.transform.resize, "crop": self.transform.crop, "eval_size": self.eval_size}
 
     def limited(self, count: int) -> int:
-        """Training images in use, of so many.
+        """How many of `count` training images are used.
 
         Raises:
             ValueError: there are fewer than the limit: a run named after it would be another.
@@ -171,10 +155,31 @@ class TranslationData(LightningDataModule):
             raise ValueError(f"data: train_limit is {self.train_limit}, but there are {count} training images.")
         return count if self.train_limit is None else self.train_limit
 
-    def chosen(self, stage: str, count: int) -> list[int]:
-        """Places of the images in use among the ``count`` of a stage, in order: all but of a limited training split."""
-        kept = self.limited(count) if stage == "train" else count
-        return sorted(torch.randperm(count, generator=self._generator())[:kept].tolist())
+    def in_use(self, stage: Stage, items: Sequence[T]) -> list[T]:
+        """The items of a stage that are used, in order: all, or as many training items as the limit says.
+
+        Lists of equal length keep the same places, so pairs stay pairs.
+        """
+        count = self.limited(len(items)) if stage == "train" else len(items)
+        return [items[k] for k in sorted(torch.randperm(len(items), generator=self._generator())[:count].tolist())]
+
+    def rendered(self, domain: DomainLetter, stage: Stage, first: int) -> SceneImages:
+        """Scenes of a domain for a stage: at ``resize`` pixels for training, at ``eval_size`` for the rest.
+
+        Args:
+            domain: "a" or "b".
+            stage: decides size and number.
+            first: index of the first scene.
+
+        Raises:
+            ValueError: this class has no scenes.
+        """
+        if self.scenes is None:
+            raise ValueError(f"{type(self).__name__} renders no scenes: it needs a folder of images (root).")
+        count, size = self.scene_counts[stage], self.eval_size
+        if stage == "train":
+            count, size = self.limited(count), self.transform.resize
+        return SceneImages(self.scenes, domain, self.seed, first, count, size, self.scene_cache)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -191,25 +196,24 @@ class TranslationData(LightningDataModule):
         if self.trainer is not None and start == (0, 0):
             start = (self.trainer.current_epoch, 0)
         self._start = (0, 0)
-        length = len(samples)  # type: ignore[arg-type]
         # Lightning stops the shuffling of its own samplers only.
         repeat = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        sampler = EpochSampler(length, self.batch_size, self.seed, rank, world_size, start, repeat)
+        sampler = EpochSampler(len(samples), self.batch_size, self.seed, rank, world_size, start, repeat)
         return DataLoader(
             samples,
-            batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]
+            batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]  # our keys
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=samples.collate,
             generator=self._generator(),
             persistent_workers=self.num_workers > 0,
         )
 
-    def _evaluation_loader(self, images: EvaluationImages, direction: str) -> DataLoader[Any]:
+    def _evaluation_loader(self, images: EvaluationImages, direction: Direction) -> DataLoader[Any]:
         return DataLoader(
             images,
             batch_sampler=ShapeBatches(images.shapes(), self.eval_batch_size, *self._rank()),
             num_workers=self.num_workers,
-            collate_fn=EvaluationCollate(direction),
+            collate_fn=partial(collate_evaluation, direction),
             generator=self._generator(),
         )
 
@@ -221,7 +225,7 @@ class TranslationData(LightningDataModule):
         """One loader of `EvaluationBatch` per direction."""
         return [self._evaluation_loader(self.evaluation_set(d, "test"), d) for d in self.directions]
 
-    def reference_dataloader(self, direction: str, stage: str) -> DataLoader[Any]:
+    def reference_dataloader(self, direction: Direction, stage: EvaluationStage) -> DataLoader[Any]:
         """Every real image of a direction's target domain, whatever the trainer's limits; this rank's share.
 
         Args:
@@ -230,10 +234,10 @@ class TranslationData(LightningDataModule):
         """
         return self._evaluation_loader(self.reference_set(direction, stage), direction)
 
-    def protocol(self, direction: str, stage: str) -> dict[str, Any]:
-        """What scores of a direction depend on, as far as the data decides: equal, or the scores cannot be compared.
+    def protocol(self, direction: Direction, stage: EvaluationStage) -> dict[str, str | int | None]:
+        """What the scores of a direction depend on, as far as the data decides; scores of two protocols do not compare.
 
-        Folder and seed are told beside it: the digests of names and sizes decide.
+        Two data modules of equal images have equal digests of names and sizes, wherever the folders lie.
 
         Args:
             direction: "a2b" or "b2a".
@@ -247,51 +251,41 @@ class TranslationData(LightningDataModule):
             "reference": f"{len(reference)} images, names and sizes {reference.fingerprint()}",
             "rendered_with_seed": self.seed if self.is_rendered else None,
             "renderer": RENDERER_VERSION if self.is_rendered else None,
-            "reference_folder": self.reference_folder(direction, stage),
+            "reference_folder": None if (folder := reference.images.folder) is None else str(folder),
             "seed": self.seed,
         }
 
-    def reference_stamp(self, direction: str, stage: str) -> str:
-        """Changes when a real picture of the target domain does: its file's length or time, or the renderer."""
-        images = self.reference_set(direction, stage).images
-        if not isinstance(images, FileImages):
-            return f"renderer {RENDERER_VERSION}"
-        known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images.files]
-        return digest(repr(known))
+    def reference_stamp(self, direction: Direction, stage: EvaluationStage) -> str:
+        """A text that changes when the content of any real image of the target domain does."""
+        return self.reference_set(direction, stage).images.stamp()
 
-    def reference_folder(self, direction: str, stage: str) -> str | None:
-        """Where the real pictures of a direction's target domain lie; None where they are rendered."""
-        images = self.reference_set(direction, stage).images
-        return str(images.folder) if isinstance(images, FileImages) else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The next training position: epoch, and batches of it already trained on, and how large these were."""
+    def state_dict(self) -> dict[str, int]:
+        """The next training position: epoch, batches of it already trained on, and images per batch on all ranks."""
         size = self.batch_size * self._rank()[1]
         if self.trainer is None:
             return {"epoch": self._start[0], "batches": self._start[1], "images_per_batch": size}
-        epochs: Any = self.trainer.fit_loop.epoch_progress.current
-        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        epochs = dataclasses.asdict(self.trainer.fit_loop.epoch_progress.current)
+        batches = dataclasses.asdict(self.trainer.fit_loop.epoch_loop.batch_progress.current)
         # `processed`, not `completed`: a checkpoint at a batch's end is written before that batch counts as completed.
-        epoch, done = epochs.processed, batches.processed
-        if epochs.started == epochs.processed:  # between epochs; the counters of batches are the past epoch's
+        epoch, done = epochs["processed"], batches["processed"]
+        if epochs["started"] == epochs["processed"]:  # between epochs; the counters of batches are the past epoch's
             done = 0
         elif done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
         return {"epoch": epoch, "batches": done, "images_per_batch": size}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Start the next `train_dataloader` at a saved position.
 
         Raises:
             ValueError: batches are of another size now, so that the rest of the epoch would skip or repeat images.
         """
-        size = self.batch_size * self._rank()[1]
-        before = state_dict.get("images_per_batch", size)  # older checkpoints hold none
+        size, before = self.batch_size * self._rank()[1], state_dict["images_per_batch"]
         if before != size:
             raise ValueError(
-                f"The run took {before} images per batch, over all devices; now they are {size}. Resume with the "
-                "batch_size and the devices that it had, or start a new run from its adapter (INIT=)."
+                f"The run took {before} images per batch, over all devices; now they are {size}. Resume with the same "
+                "batch_size and number of devices, or start a new run from its adapter."
             )
         self._start = (state_dict["epoch"], state_dict["batches"])
-        # Lightning looks for state in the loader; it is here.
+        # Lightning looks for a position in the loader; ours is here.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")

@@ -1,11 +1,21 @@
-"""The typed messages between data, training steps, callbacks and commands.
+"""Batches of images: what data modules hand to training steps, callbacks and commands.
 
 Every image is float32, ``(B, 3, H, W)``, in [-1, 1].  Lightning moves dataclasses to the device field by field.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
+
+Direction = Literal["a2b", "b2a"]
+"""Which way an image is translated: from domain A to domain B, or back."""
+
+DomainLetter = Literal["a", "b"]
+"""One of the two domains of a task."""
+
+DOMAINS: dict[Direction, tuple[DomainLetter, DomainLetter]] = {"a2b": ("a", "b"), "b2a": ("b", "a")}
+"""Source and target domain of each direction."""
 
 
 @dataclass
@@ -63,16 +73,16 @@ class EvaluationBatch:
     """Real images of one domain, to be translated in one direction (or, as reference, to be compared with).
 
     Attributes:
-        real: ``(B, 3, H, W)`` in [-1, 1]; all images of a batch have one size, batches may differ.
+        real: the images, ``(B, 3, H, W)`` in [-1, 1]; all images of a batch have one size, batches may differ.
         direction: "a2b" or "b2a".
         index: position of each image in its split, ``(B,)`` int64, unique over all ranks.
-        names: path of each file below its domain's folder, or a rendered scene's name.
+        names: path of each file relative to its domain's folder, or name of a rendered scene.
         captions: one per image where the task has captions; None uses the fixed prompt of the direction.
-        truth: true counterpart in the other domain, same size, where the data has it.
+        truth: ground truth: the true counterpart in the other domain, same size, where the data has it.
     """
 
     real: Tensor
-    direction: str
+    direction: Direction
     index: Tensor
     names: list[str]
     captions: list[str] | None = None
@@ -81,7 +91,7 @@ class EvaluationBatch:
 
 @dataclass
 class Translation:
-    """What a validation, test or predict step returns: the only thing that callbacks read.
+    """Translated images: what a validation, test or predict step returns to the callbacks.
 
     Attributes:
         direction: "a2b" or "b2a".
@@ -91,10 +101,10 @@ class Translation:
         names: as in `EvaluationBatch`.
         truth: as in `EvaluationBatch`.
         captions: as in `EvaluationBatch`.
-        extra: further pictures for the grid by name ("rec", "idt"), same shape and range.
+        extra: further images for the grid by name ("rec", "idt"), same shape and range.
     """
 
-    direction: str
+    direction: Direction
     real: Tensor
     fake: Tensor
     index: Tensor

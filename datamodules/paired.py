@@ -1,27 +1,26 @@
-"""Inputs with their targets: two folders of equal names, and what the tasks on photographs share."""
+"""Paired data: inputs with their targets, from two folders of equal names or computed from photographs."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
-from datamodules.base import TranslationData
-from datamodules.batches import PairedBatch
-from datamodules.files.layouts import STAGES, Pairs, find_pairs, find_photographs, has_domains
-from datamodules.samples import EvaluationImages, FileImages, Images, PairedFolder, collate_paired
-from datamodules.scenes.cached import KeptScenes
-from images.contours import CONTOURS
+from datamodules.base import EvaluationStage, TranslationData
+from datamodules.batches import Direction
+from datamodules.files.images import FileImages, Images
+from datamodules.files.layouts import STAGES, Domain, Pairs, Stage, find_pairs, find_photographs, has_domains
+from datamodules.samples import EvaluationImages, PairedTraining
+from images.headers import check_headers
+from images.line_drawings import LINE_DRAWINGS
 from images.resizing import resized_shape
 
 
 def different_shapes(pairs: Pairs, sizes: Mapping[Path, tuple[int, int]], resized: Iterable[int]) -> str | None:
-    """What is wrong with pairs whose input and target would differ in shape; None where all will do.
+    """A message that names pairs whose input and target would differ in shape; None where all fit.
 
     Args:
         pairs: with inputs.
-        sizes: height and width of each file; pairs of others are left out.
-        resized: short sides, pixels, at which the pictures are used.
+        sizes: height and width of each file; pairs of other files are left out.
+        resized: short sides, pixels, at which the images are used.
     """
     assert pairs.inputs is not None
     known = [
@@ -40,7 +39,7 @@ def different_shapes(pairs: Pairs, sizes: Mapping[Path, tuple[int, int]], resize
 
 
 class PairedImages(TranslationData):
-    """Two folders whose pictures belong together by name.
+    """Two folders whose images belong together by name.
 
     .. code-block:: text
 
@@ -50,100 +49,103 @@ class PairedImages(TranslationData):
         root/train_prompts.json ...       optional captions, also .jsonl and .csv
 
     Args:
-        caption: of every pair that has none of its own.
+        caption: caption of every pair that has none of its own.
         stochastic: draw a strength from [0, 1] for each training sample.
         **settings: as in `TranslationData`.
+
+    Attributes:
+        targets: target images by stage.
+        inputs: input images by stage; None where inputs are line drawings of the targets.
+        captions: one caption per target, by stage.
+        line_drawing: a name of `LINE_DRAWINGS` by which inputs are computed from photographs; None needs pairs.
     """
 
     directions = ("a2b",)
     domain_names = ("input", "target")
     has_truth = True
-    scenes: str | None = None
-    contour: str | None = None
-    """How inputs are computed from photographs, a name in `CONTOURS`; None needs pairs."""
+    line_drawing: str | None = None
 
     def __init__(self, *, caption: str = "a photograph", stochastic: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
         self.caption, self.stochastic = caption, stochastic
         self.prompts = {"a2b": caption}
-        super().__init__(**settings)
-        # Pairs of the user's own are used as they are.
-        self.preprocessing["preprocess"] = "none" if self.computed is None else self.computed
+        self.targets: dict[Stage, Images] = {}
+        self.inputs: dict[Stage, Images] | None = None
+        self.captions: dict[Stage, list[str]] = {}
+        if self.folder is None:
+            self._render()
+        else:
+            self._read(self.list_files(self.folder, self.seed))
 
     @classmethod
     def list_files(cls, root: Path, seed: int) -> Pairs:
-        """Files by split: pairs, or photographs where inputs can be computed.
+        """Files by stage: pairs, or photographs where inputs can be computed; override it for another layout.
+
+        Args:
+            root: the folder.
+            seed: of images held out from training, where a stage has none of its own.
 
         Raises:
             FileNotFoundError: a folder is missing or empty.
             ValueError: names of inputs and targets differ.
         """
-        return find_pairs(root, seed) if cls.contour is None or has_domains(root) else find_photographs(root, seed)
+        return find_pairs(root, seed) if cls.line_drawing is None or has_domains(root) else find_photographs(root, seed)
 
-    def prepare_folder(self, root: Path) -> None:
-        """List pairs or photographs and check every header."""
-        pairs = self.list_files(root, self.seed)
+    def _read(self, pairs: Pairs) -> None:
         domains = [pairs.targets, *([pairs.inputs] if pairs.inputs else [])]
-        sizes = self.checked([path for domain in domains for files in domain.files.values() for path in files])
+        sizes = check_headers(path for domain in domains for files in domain.files.values() for path in files)
         if pairs.inputs and (differ := different_shapes(pairs, sizes, (self.transform.resize, self.eval_size))):
             raise ValueError(differ)
-        self.computed = None if pairs.inputs else self.contour
-        used = {stage: self.chosen(stage, len(pairs.targets.files[stage])) for stage in STAGES}
-        images: list[dict[str, Images]] = [
-            {
-                stage: FileImages([domain.files[stage][k] for k in used[stage]], domain.folders[stage], sizes)
-                for stage in STAGES
-            }
-            for domain in domains
-        ]
-        self.targets = images[0]
-        self.inputs: dict[str, Images] | None = images[1] if pairs.inputs else None
-        self.captions = {stage: [pairs.captions[stage][k] or self.caption for k in used[stage]] for stage in STAGES}
+
+        def images(domain: Domain) -> dict[Stage, Images]:
+            used = {stage: self.in_use(stage, domain.files[stage]) for stage in STAGES}
+            return {stage: FileImages(used[stage], domain.folders[stage], sizes) for stage in STAGES}
+
+        self.targets = images(pairs.targets)
+        self.inputs = images(pairs.inputs) if pairs.inputs else None
+        own = {stage: self.in_use(stage, pairs.captions[stage]) for stage in STAGES}
+        self.captions = {stage: [caption or self.caption for caption in own[stage]] for stage in STAGES}
         self.test_is_validation = pairs.targets.test_is_validation
 
-    def prepare_scenes(self, size: int) -> None:
-        """Render photographs to compute inputs from.
-
-        Raises:
-            ValueError: this class needs pairs.
-        """
-        if self.scenes is None:
-            super().prepare_scenes(size)
-        self.computed, self.inputs, self.targets, self.captions = self.contour, None, {}, {}
+    def _render(self) -> None:
         first = 0
         for stage, count in self.scene_counts.items():
-            side, used = (size, self.limited(count)) if stage == "train" else (self.eval_size, count)
-            scenes = KeptScenes(self.scene_cache, "day_night", "a", self.seed, first, used, side)
+            scenes = self.rendered("a", stage, first)
             self.targets[stage] = scenes
-            self.captions[stage] = [scenes.caption(k) for k in range(used)]
+            self.captions[stage] = [scenes.caption(k) for k in range(len(scenes))]
             first += count
 
+    @property
+    def computed(self) -> str | None:
+        """The name of the line drawing that inputs are computed by; None for pairs, which are used as they are."""
+        return self.line_drawing if self.inputs is None else None
+
+    @property
+    def preprocessing(self) -> dict[str, int | str]:
+        """How images become inputs; written to every adapter."""
+        return {**super().preprocessing, "preprocess": self.computed or "none"}
+
     def describe_splits(self) -> str:
-        """Numbers of pairs by split."""
+        """Numbers of pairs by stage."""
         what = "pairs" if self.computed is None else f"photographs with {self.computed} lines"
         note = " (test is validation)" if self.test_is_validation else ""
         return f"{what}, {', '.join(f'{stage} {len(images)}' for stage, images in self.targets.items())}{note}"
 
-    def training_set(self) -> Dataset[Any]:
+    def training_set(self) -> PairedTraining:
         """Samples of inputs with targets."""
-        contour = CONTOURS[self.computed] if self.computed else None
-        inputs = self.inputs["train"] if self.inputs else None
-        captions = self.captions["train"]
-        return PairedFolder(
-            self.targets["train"], inputs, contour, captions, self.transform, self.seed, self.stochastic
+        inputs = LINE_DRAWINGS[str(self.computed)] if self.inputs is None else self.inputs["train"]
+        return PairedTraining(
+            self.targets["train"], inputs, self.captions["train"], self.transform, self.seed, self.stochastic
         )
 
-    @staticmethod
-    def collate(samples: list[dict[str, Any]]) -> PairedBatch:
-        """Training samples => batch."""
-        return collate_paired(samples)
-
-    def evaluation_set(self, direction: str, stage: str) -> EvaluationImages:
-        """Inputs, with their targets as truth."""
+    def evaluation_set(self, direction: Direction, stage: EvaluationStage) -> EvaluationImages:
+        """Inputs, with their targets as ground truth."""
         targets, captions = self.targets[stage], self.captions[stage]
         if self.inputs is None:
-            return EvaluationImages(targets, self.eval_size, contour=CONTOURS[str(self.computed)], captions=captions)
+            drawing = LINE_DRAWINGS[str(self.computed)]
+            return EvaluationImages(targets, self.eval_size, line_drawing=drawing, captions=captions)
         return EvaluationImages(self.inputs[stage], self.eval_size, truths=targets, captions=captions)
 
-    def reference_set(self, direction: str, stage: str) -> EvaluationImages:
+    def reference_set(self, direction: Direction, stage: EvaluationStage) -> EvaluationImages:
         """Targets."""
         return EvaluationImages(self.targets[stage], self.eval_size)

@@ -1,76 +1,62 @@
-"""From index to sample, and from samples to batch; nothing of Lightning here.
+"""Data sets: samples of images, and how samples become batches; plain torch, nothing of Lightning.
 
-A training set is asked with the key ``(epoch, index)``; what it returns depends on nothing else, whichever worker is
-asked.
+A training set is indexed by the key ``(epoch, index)``; the sample depends on nothing else, whichever worker reads it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.batches import EvaluationBatch, PairedBatch, UnpairedBatch
+from datamodules.batches import Direction, EvaluationBatch, PairedBatch, UnpairedBatch
+from datamodules.files.images import Images
 from datamodules.sampling import draws, sample_seed
 from datamodules.transforms import TrainTransform
-from images.reading import read_image
 from images.resizing import resize_short_side, resized_shape
 from storage import digest
 
 PARTNER, CROP_A, CROP_B, STRENGTH = 1, 2, 3, 4  # purposes of `draws`
 
-
-class Images(Protocol):
-    """A list of images, read when asked for: files, or rendered scenes."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """File name or scene name."""
-        ...
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels, without reading the image."""
-        ...
-
-    def read(self, index: int) -> Tensor:
-        """The image, ``(3, H, W)`` in [-1, 1]."""
-        ...
+LineDrawing = Callable[[Tensor], Tensor]
+"""Photograph to line drawing, both ``(3, H, W)`` in [-1, 1]; see `images.line_drawings`."""
 
 
-class FileImages:
-    """Pictures on disk.
+SampleT = TypeVar("SampleT")
+BatchT = TypeVar("BatchT")
 
-    Args:
-        files: in a fixed order.
-        folder: what names are relative to.
-        sizes: height and width of each, from the headers.
-    """
 
-    def __init__(self, files: Sequence[Path], folder: Path, sizes: dict[Path, tuple[int, int]]) -> None:
-        self.files = list(files)
-        self.folder = folder
-        self.sizes = [sizes[path] for path in files]
+class TrainingSet(Dataset[SampleT], ABC, Generic[SampleT, BatchT]):
+    """Training samples, each a function of its key ``(epoch, index)`` alone, and how they become a batch."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.files)
+        """Samples of an epoch."""
 
-    def name(self, index: int) -> str:
-        """Path below the folder."""
-        return self.files[index].relative_to(self.folder).as_posix()
+    @abstractmethod
+    def __getitem__(self, key: tuple[int, int]) -> SampleT:
+        """The sample of ``(epoch, index)``."""
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.sizes[index]
-
-    def read(self, index: int) -> Tensor:
-        """The picture, ``(3, H, W)`` in [-1, 1]."""
-        return read_image(self.files[index])
+    @staticmethod
+    @abstractmethod
+    def collate(samples: list[SampleT]) -> BatchT:
+        """Samples => batch.  Static, because worker processes are sent whatever it belongs to."""
 
 
-class UnpairedFolder(Dataset[dict[str, Any]]):
+class UnpairedSample(TypedDict):
+    """One image of each domain; tensors are ``(3, H, W)`` in [-1, 1], the other fields as in `UnpairedBatch`."""
+
+    real_a: Tensor
+    real_b: Tensor
+    index: int
+    seed: int
+    name_a: str
+    name_b: str
+
+
+class UnpairedTraining(TrainingSet[UnpairedSample, UnpairedBatch]):
     """Training samples of two unrelated domains; an epoch is as long as the larger one.
 
     Args:
@@ -86,29 +72,52 @@ class UnpairedFolder(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int]) -> UnpairedSample:
         """The sample of ``(epoch, index)``."""
         epoch, index = key
-        here = index % len(self.a)
-        there = int(draws(self.seed, epoch, index, PARTNER).integers(len(self.b)))
+        index_a = index % len(self.a)
+        index_b = int(draws(self.seed, epoch, index, PARTNER).integers(len(self.b)))
         return {
-            "real_a": self.transform([self.a.read(here)], draws(self.seed, epoch, index, CROP_A))[0],
-            "real_b": self.transform([self.b.read(there)], draws(self.seed, epoch, index, CROP_B))[0],
+            "real_a": self.transform([self.a.read(index_a)], draws(self.seed, epoch, index, CROP_A))[0],
+            "real_b": self.transform([self.b.read(index_b)], draws(self.seed, epoch, index, CROP_B))[0],
             "index": index,
             "seed": sample_seed(self.seed, epoch, index),
-            "name_a": self.a.name(here),
-            "name_b": self.b.name(there),
+            "name_a": self.a.name(index_a),
+            "name_b": self.b.name(index_b),
         }
 
+    @staticmethod
+    def collate(samples: list[UnpairedSample]) -> UnpairedBatch:
+        """Samples => batch."""
+        return UnpairedBatch(
+            real_a=torch.stack([sample["real_a"] for sample in samples]),
+            real_b=torch.stack([sample["real_b"] for sample in samples]),
+            index=_int64([sample["index"] for sample in samples]),
+            seed=_int64([sample["seed"] for sample in samples]),
+            names_a=[sample["name_a"] for sample in samples],
+            names_b=[sample["name_b"] for sample in samples],
+        )
 
-class PairedFolder(Dataset[dict[str, Any]]):
+
+class PairedSample(TypedDict):
+    """An input with its target, ``(3, H, W)`` in [-1, 1]; the other fields as in `PairedBatch`."""
+
+    real_a: Tensor
+    real_b: Tensor
+    caption: str
+    index: int
+    seed: int
+    name: str
+    strength: float | None
+
+
+class PairedTraining(TrainingSet[PairedSample, PairedBatch]):
     """Training samples of inputs with their targets.
 
     Args:
         targets: photographs.
-        inputs: one per target; None computes each from its target, after resizing and cropping, so that lines are as
-            thick as in translation.
-        contour: computes an input from a target, where ``inputs`` is None.
+        inputs: one image per target; or a line drawing that is computed from each target after resizing and cropping,
+            so that lines are as thick as in translation.
         captions: one per target.
         transform: one draw of it for both images of a pair.
         seed: of every draw.
@@ -118,52 +127,71 @@ class PairedFolder(Dataset[dict[str, Any]]):
     def __init__(
         self,
         targets: Images,
-        inputs: Images | None,
-        contour: Callable[[Tensor], Tensor] | None,
+        inputs: Images | LineDrawing,
         captions: Sequence[str],
         transform: TrainTransform,
         seed: int,
         stochastic: bool = False,
     ) -> None:
-        assert (inputs is None) != (contour is None)
-        self.targets, self.inputs, self.contour, self.captions = targets, inputs, contour, captions
+        self.targets, self.inputs, self.captions = targets, inputs, captions
         self.transform, self.seed, self.stochastic = transform, seed, stochastic
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int]) -> PairedSample:
         """The sample of ``(epoch, index)``."""
         epoch, index = key
         draw = draws(self.seed, epoch, index, CROP_A)
         target = self.targets.read(index)
-        if self.inputs is not None:
-            real_a, real_b = self.transform([self.inputs.read(index), target], draw)
-        else:
-            assert self.contour is not None
+        if callable(self.inputs):
             real_b = self.transform([target], draw)[0]
-            real_a = self.contour(real_b)
-        sample = {
+            real_a = self.inputs(real_b)
+        else:
+            real_a, real_b = self.transform([self.inputs.read(index), target], draw)
+        return {
             "real_a": real_a,
             "real_b": real_b,
             "caption": self.captions[index],
             "index": index,
             "seed": sample_seed(self.seed, epoch, index),
             "name": self.targets.name(index),
+            "strength": draws(self.seed, epoch, index, STRENGTH).random() if self.stochastic else None,
         }
-        if self.stochastic:
-            sample["strength"] = draws(self.seed, epoch, index, STRENGTH).random()
-        return sample
+
+    @staticmethod
+    def collate(samples: list[PairedSample]) -> PairedBatch:
+        """Samples => batch."""
+        strengths = [sample["strength"] for sample in samples if sample["strength"] is not None]
+        return PairedBatch(
+            real_a=torch.stack([sample["real_a"] for sample in samples]),
+            real_b=torch.stack([sample["real_b"] for sample in samples]),
+            captions=[sample["caption"] for sample in samples],
+            index=_int64([sample["index"] for sample in samples]),
+            seed=_int64([sample["seed"] for sample in samples]),
+            names=[sample["name"] for sample in samples],
+            strength=torch.tensor(strengths, dtype=torch.float32) if strengths else None,
+        )
 
 
-class EvaluationImages(Dataset[dict[str, Any]]):
+class EvaluationSample(TypedDict):
+    """One whole image, ``(3, H, W)`` in [-1, 1], and its ground truth and caption where the data has them."""
+
+    real: Tensor
+    index: int
+    name: str
+    truth: Tensor | None
+    caption: str | None
+
+
+class EvaluationImages(Dataset[EvaluationSample]):
     """Whole images of one split, resized by their short side, never cropped.
 
     Args:
         images: what is translated, or compared with.
         size: short side, pixels.
-        truths: true counterparts, where they exist.
-        contour: computes the input from the image, which then is the truth.
+        truths: ground truth of each image, where it exists.
+        line_drawing: computes what is translated from the image, which then is the ground truth.
         captions: one per image, or None.
     """
 
@@ -172,10 +200,11 @@ class EvaluationImages(Dataset[dict[str, Any]]):
         images: Images,
         size: int,
         truths: Images | None = None,
-        contour: Callable[[Tensor], Tensor] | None = None,
+        line_drawing: LineDrawing | None = None,
         captions: Sequence[str] | None = None,
     ) -> None:
-        self.images, self.eval_size, self.truths, self.contour, self.captions = images, size, truths, contour, captions
+        self.images, self.eval_size, self.captions = images, size, captions
+        self.truths, self.line_drawing = truths, line_drawing
 
     def __len__(self) -> int:
         return len(self.images)
@@ -185,70 +214,34 @@ class EvaluationImages(Dataset[dict[str, Any]]):
         return [resized_shape(*self.images.size(index), self.eval_size) for index in range(len(self))]
 
     def fingerprint(self) -> str:
-        """Twelve hex digits over names and sizes, in order: which images these are, wherever their folder lies."""
+        """Twelve hex digits over names and sizes, in order; the same wherever the folder lies."""
         lines = [f"{self.images.name(index)} {shape}\n" for index, shape in enumerate(self.shapes())]
         return digest("".join(lines), digits=12)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> EvaluationSample:
         """One image of the split."""
-        real = resize_short_side(self.images.read(index), self.eval_size)
-        sample: dict[str, Any] = {"real": real, "index": index, "name": self.images.name(index)}
-        if self.contour is not None:
-            sample |= {"real": self.contour(real), "truth": real}
+        real, truth = resize_short_side(self.images.read(index), self.eval_size), None
+        if self.line_drawing is not None:
+            real, truth = self.line_drawing(real), real
         elif self.truths is not None:
-            sample["truth"] = resize_short_side(self.truths.read(index), self.eval_size)
-        if self.captions is not None:
-            sample["caption"] = self.captions[index]
-        return sample
+            truth = resize_short_side(self.truths.read(index), self.eval_size)
+        caption = None if self.captions is None else self.captions[index]
+        return {"real": real, "index": index, "name": self.images.name(index), "truth": truth, "caption": caption}
 
 
-def _stack(samples: list[dict[str, Any]], key: str) -> Tensor:
-    return torch.stack([sample[key] for sample in samples])
-
-
-def _integers(samples: list[dict[str, Any]], key: str) -> Tensor:
-    return torch.tensor([sample[key] for sample in samples], dtype=torch.int64)
-
-
-def collate_unpaired(samples: list[dict[str, Any]]) -> UnpairedBatch:
-    """Samples of `UnpairedFolder` => batch."""
-    return UnpairedBatch(
-        real_a=_stack(samples, "real_a"),
-        real_b=_stack(samples, "real_b"),
-        index=_integers(samples, "index"),
-        seed=_integers(samples, "seed"),
-        names_a=[sample["name_a"] for sample in samples],
-        names_b=[sample["name_b"] for sample in samples],
-    )
-
-
-def collate_paired(samples: list[dict[str, Any]]) -> PairedBatch:
-    """Samples of `PairedFolder` => batch."""
-    stochastic = "strength" in samples[0]
-    return PairedBatch(
-        real_a=_stack(samples, "real_a"),
-        real_b=_stack(samples, "real_b"),
-        captions=[sample["caption"] for sample in samples],
-        index=_integers(samples, "index"),
-        seed=_integers(samples, "seed"),
+def collate_evaluation(direction: Direction, samples: list[EvaluationSample]) -> EvaluationBatch:
+    """Samples of equal shape => batch of one direction."""
+    truths = [sample["truth"] for sample in samples if sample["truth"] is not None]
+    captions = [sample["caption"] for sample in samples if sample["caption"] is not None]
+    return EvaluationBatch(
+        real=torch.stack([sample["real"] for sample in samples]),
+        direction=direction,
+        index=_int64([sample["index"] for sample in samples]),
         names=[sample["name"] for sample in samples],
-        strength=torch.tensor([sample["strength"] for sample in samples]).float() if stochastic else None,
+        captions=captions or None,
+        truth=torch.stack(truths) if truths else None,
     )
 
 
-class EvaluationCollate:
-    """Samples of `EvaluationImages` => batch of one direction (a class, so that worker processes can be given it)."""
-
-    def __init__(self, direction: str) -> None:
-        self.direction = direction
-
-    def __call__(self, samples: list[dict[str, Any]]) -> EvaluationBatch:
-        """Put samples of equal shape together."""
-        return EvaluationBatch(
-            real=_stack(samples, "real"),
-            direction=self.direction,
-            index=_integers(samples, "index"),
-            names=[sample["name"] for sample in samples],
-            captions=[sample["caption"] for sample in samples] if "caption" in samples[0] else None,
-            truth=_stack(samples, "truth") if "truth" in samples[0] else None,
-        )
+def _int64(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)

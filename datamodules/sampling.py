@@ -1,4 +1,4 @@
-"""Who sees which image when: a function of seed, epoch and position, on any number of ranks."""
+"""Samplers and random draws: which image is in which batch, as a function of seed, epoch and rank."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,13 +13,13 @@ def draws(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Gene
         seed: of the run's data.
         epoch: counted from 0.
         index: of the sample.
-        purpose: keeps draws apart that must not depend on each other.
+        purpose: a number per kind of draw, so that draws of one sample are independent.
     """
     return np.random.default_rng([seed, epoch, index, purpose])
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """An integer from which the training step makes its own draws for one sample."""
+    """Seed of the draws that the training step makes for one sample."""
     return int(draws(seed, epoch, index, purpose=99).integers(2**62))
 
 
@@ -74,8 +74,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class ShapeBatches(Sampler[list[int]]):
     """Batches of images of equal shape; every image is in one batch of one rank.
 
-    Only a rank beyond the number of images repeats one, which metrics count once by its index: Lightning skips the
-    evaluation of a rank without batches, and the others would wait for it for ever.
+    With more ranks than images, the ranks left over repeat one, which metrics count once by its index: Lightning skips
+    the evaluation of a rank without batches, and the others would wait for it for ever.
 
     Args:
         shapes: of each image.

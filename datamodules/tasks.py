@@ -101,7 +101,7 @@ class EdgeToImage(PairedImages):
     """
 
     domain_names = ("edges", "photograph")
-    contour = "canny"
+    line_drawing = "canny"
     scenes = "day_night"
 
 
@@ -114,7 +114,7 @@ class SketchToImage(PairedImages):
     """
 
     domain_names = ("sketch", "photograph")
-    contour = "sketch"
+    line_drawing = "sketch"
     scenes = "day_night"
 
     def __init__(self, *, stochastic: bool = True, **settings: Any) -> None:

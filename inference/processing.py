@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from images.contours import CONTOURS
+from images.line_drawings import LINE_DRAWINGS
 from images.reading import read_image_with_alpha
 from images.resizing import resize_short_side
 
@@ -28,8 +28,8 @@ class Preprocessing:
 
     @classmethod
     def named(cls, size: int | None, name: str) -> "Preprocessing":
-        """With the line drawing of that name in `CONTOURS`; "none" draws no lines."""
-        return cls(size, CONTOURS[name] if name != "none" else None)
+        """With the line drawing of that name in `LINE_DRAWINGS`; "none" draws no lines."""
+        return cls(size, LINE_DRAWINGS[name] if name != "none" else None)
 
     def read(self, path: Path) -> tuple[Tensor, Tensor | None]:
         """Read one input.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from images.contours import CONTOURS
+from images.line_drawings import LINE_DRAWINGS
 from pretraining.captioned_scenes import CaptionedScenes
 
 
@@ -82,7 +82,7 @@ class PictureBatches(StepBatches):
         for index in self.indices(len(self.pictures), step, self.batch_size):
             image = self.pictures.image(index)
             if draw.random() < self.contour_share:
-                image = CONTOURS[sorted(CONTOURS)[draw.integers(len(CONTOURS))]](image)
+                image = LINE_DRAWINGS[sorted(LINE_DRAWINGS)[draw.integers(len(LINE_DRAWINGS))]](image)
             top, left = (int(draw.integers(side - self.crop + 1)) for side in image.shape[1:])
             images.append(image if whole else image[:, top : top + self.crop, left : left + self.crop])
             area = image.shape[1] * image.shape[2] if whole else self.crop**2

@@ -1,1 +1,1 @@
-"""Which files of a user's folder train, validate and test, and their captions."""
+"""Folders of image files: their layout, splits, captions and inspection."""

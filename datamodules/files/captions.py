@@ -50,6 +50,6 @@ def _parse_captions(path: Path) -> dict[str, str]:
 
 
 def caption_of(name: Path, captions: Mapping[str, str]) -> str | None:
-    """The caption of a picture: under its path below its folder, its file name, or its name without ending."""
+    """The caption of an image by its path relative to its folder, its file name, or its name without ending."""
     keys = (name.as_posix(), name.name, name.stem)
     return next((captions[key] for key in keys if key in captions), None)

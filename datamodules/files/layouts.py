@@ -1,50 +1,53 @@
-"""Which files of a folder train, validate and test, and what they are called."""
+"""Layouts of image folders: which files train, validate and test."""
 
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from datamodules.files.captions import caption_of, read_captions
 from images.listing import list_images
 
-STAGES = ("train", "validate", "test")
-FOLDER_NAMES = {"train": "train", "validate": "val", "test": "test"}
+Stage = Literal["train", "validate", "test"]
+"""What images are used for."""
+
+STAGES: tuple[Stage, ...] = ("train", "validate", "test")
+FOLDER_NAMES: dict[Stage, str] = {"train": "train", "validate": "val", "test": "test"}
 T = TypeVar("T")
 
 
 @dataclass
 class Domain:
-    """The pictures of one domain.
+    """The image files of one domain.
 
     Attributes:
-        folders: what the names of each stage are relative to.
-        files: of each stage.
-        test_is_validation: there is no test split of its own.
+        folders: folder of each stage, which the names of its files are relative to.
+        files: files of each stage.
+        test_is_validation: whether validation's files stand in for a missing test split.
     """
 
-    folders: dict[str, Path]
-    files: dict[str, list[Path]]
+    folders: dict[Stage, Path]
+    files: dict[Stage, list[Path]]
     test_is_validation: bool = False
 
 
 @dataclass
 class Pairs:
-    """Targets, the inputs that belong to them, and captions.
+    """Targets, their inputs, and captions.
 
     Attributes:
         targets: the photographs.
         inputs: same order and number, or None where inputs are computed from the targets.
-        captions: by stage, None where a pair has none of its own.
+        captions: one per target by stage; None where a target has none of its own.
     """
 
     targets: Domain
     inputs: Domain | None = None
-    captions: dict[str, list[str | None]] = field(default_factory=dict)
+    captions: dict[Stage, list[str | None]] = field(default_factory=dict)
 
 
 def existing_root(root: str | Path) -> Path:
@@ -56,14 +59,14 @@ def existing_root(root: str | Path) -> Path:
     """
     path = Path(root).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"No data folder {root} (looked for {path.absolute()}). Check the path given as DATA=.")
+        raise FileNotFoundError(f"No data folder {root} (looked for {path.absolute()}). Check the path.")
     if not path.is_dir():
-        raise ValueError(f"DATA {root} is a file, a folder of pictures is needed.")
+        raise ValueError(f"{root} is a file, a folder of images is needed.")
     return path
 
 
 def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]]:
-    """Keep a part of the training items back: 10 %, at least 4, at most 200.
+    """Split off a part of the training items: 10 %, at least 4, at most 200.
 
     Args:
         items: in an order that is the same on every machine.
@@ -79,15 +82,15 @@ def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]
     count = min(max(round(0.1 * len(items)), 4), 200)
     if len(items) <= count:
         raise ValueError(
-            f"{what} holds {len(items)} pictures: too few to hold out {count} for validation. "
-            "Add pictures, or give validation a folder of its own beside it (val_A, val_B; for photographs val)."
+            f"{what} holds {len(items)} images: too few to hold out {count} for validation. "
+            "Add images, or give validation a folder of its own beside it (val_A, val_B; for photographs val)."
         )
     chosen = set(np.random.default_rng([seed, len(items)]).permutation(len(items))[:count].tolist())
     kept = [item for i, item in enumerate(items) if i not in chosen]
     return kept, [item for i, item in enumerate(items) if i in chosen]
 
 
-def complete(found: Mapping[str, list[T]], seed: int, what: str) -> tuple[dict[str, list[T]], bool]:
+def complete(found: Mapping[Stage, list[T]], seed: int, what: str) -> tuple[dict[Stage, list[T]], bool]:
     """Fill in the stages that a data set does not name.
 
     Args:
@@ -104,12 +107,12 @@ def complete(found: Mapping[str, list[T]], seed: int, what: str) -> tuple[dict[s
     test = list(found.get("test", []))
     if not test:
         warnings.warn(
-            f"{what} has no test pictures beside it: the final report uses the validation pictures.", stacklevel=2
+            f"{what} has no test images beside it: the final report uses the validation images.", stacklevel=2
         )
     return {"train": train, "validate": validate, "test": test or validate}, not test
 
 
-def split_folder(root: Path, stage: str, letter: str) -> Path | None:
+def split_folder(root: Path, stage: Stage, letter: str) -> Path | None:
     """``train_A`` or ``trainA`` and the like; None if neither is there."""
     names = (f"{FOLDER_NAMES[stage]}_{letter}", f"{FOLDER_NAMES[stage]}{letter}")
     return next((root / name for name in names if (root / name).is_dir()), None)
@@ -120,32 +123,31 @@ def has_domains(root: Path) -> bool:
     return any(split_folder(root, stage, letter) for stage in STAGES for letter in "AB")
 
 
-def stage_folders(root: Path, letter: str) -> dict[str, Path]:
-    """Folder of each stage; a stage without one takes its pictures from another's."""
+def stage_folders(root: Path, letter: str) -> dict[Stage, Path]:
+    """Folder of each stage; a stage without one takes its files from another's."""
     train = split_folder(root, "train", letter) or root
     validate = split_folder(root, "validate", letter) or train
     return {"train": train, "validate": validate, "test": split_folder(root, "test", letter) or validate}
 
 
-def find_domain(root: Path, letter: str) -> dict[str, list[Path]]:
-    """Pictures of one domain by stage; only "train" has to be there.
+def find_domain(root: Path, letter: str) -> dict[Stage, list[Path]]:
+    """Files of one domain by stage; only "train" has to be there.
 
     Raises:
-        FileNotFoundError: no folder of training pictures, or it has none.
+        FileNotFoundError: there is no folder of training images, or a folder is empty.
     """
     if split_folder(root, "train", letter) is None:
         raise FileNotFoundError(
-            f"{root} has no folder train_{letter} (or train{letter}): put the training "
-            f"pictures of domain {letter} there."
+            f"{root} has no folder train_{letter} (or train{letter}): put the training images of domain {letter} there."
         )
-    found = {}
+    found: dict[Stage, list[Path]] = {}
     for stage in STAGES:
         folder = split_folder(root, stage, letter)
         if folder is None:
             continue
         found[stage] = list_images(folder)
         if not found[stage]:
-            raise FileNotFoundError(f"No pictures in {folder}: put those of domain {letter} there.")
+            raise FileNotFoundError(f"No images in {folder}: put those of domain {letter} there.")
     return found
 
 
@@ -157,8 +159,8 @@ def find_unpaired(root: Path, seed: int) -> tuple[Domain, Domain]:
     """
     domains = []
     for letter in "AB":
-        files, fallback = complete(find_domain(root, letter), seed, f"{split_folder(root, 'train', letter)}")
-        domains.append(Domain(stage_folders(root, letter), files, fallback))
+        files, test_is_validation = complete(find_domain(root, letter), seed, f"{split_folder(root, 'train', letter)}")
+        domains.append(Domain(stage_folders(root, letter), files, test_is_validation))
     return domains[0], domains[1]
 
 
@@ -174,7 +176,7 @@ def find_pairs(root: Path, seed: int) -> Pairs:
         stage = next(stage for stage in STAGES if (stage in a) != (stage in b))
         name = FOLDER_NAMES[stage]
         raise ValueError(f"{root} has only one of {name}_A and {name}_B: pairs need both.")
-    found: dict[str, list[tuple[Path, Path, str | None]]] = {}
+    found: dict[Stage, list[tuple[Path, Path, str | None]]] = {}
     for stage in a:
         name, folder = FOLDER_NAMES[stage], stage_folders(root, "B")[stage]
         captions = read_captions(root, name)
@@ -182,19 +184,19 @@ def find_pairs(root: Path, seed: int) -> Pairs:
         found[stage] = [(i, t, caption_of(t.relative_to(folder), captions)) for i, t in matched]
         if captions and not any(caption for *_, caption in found[stage]):
             raise ValueError(
-                f"No name in {root}/{name}_prompts.* is a picture of {name}_B; the first is {next(iter(captions))!r}."
+                f"No name in {root}/{name}_prompts.* is an image of {name}_B; the first is {next(iter(captions))!r}."
             )
-    pairs, fallback = complete(found, seed, f"{split_folder(root, 'train', 'B')}")
+    pairs, test_is_validation = complete(found, seed, f"{split_folder(root, 'train', 'B')}")
+    inputs = {stage: [path for path, _, _ in pairs[stage]] for stage in STAGES}
+    targets = {stage: [path for _, path, _ in pairs[stage]] for stage in STAGES}
     return Pairs(
-        targets=Domain(
-            stage_folders(root, "B"), {stage: [t for _, t, _ in pairs[stage]] for stage in STAGES}, fallback
-        ),
-        inputs=Domain(stage_folders(root, "A"), {stage: [i for i, _, _ in pairs[stage]] for stage in STAGES}, fallback),
-        captions={stage: [c for *_, c in pairs[stage]] for stage in STAGES},
+        targets=Domain(stage_folders(root, "B"), targets, test_is_validation),
+        inputs=Domain(stage_folders(root, "A"), inputs, test_is_validation),
+        captions={stage: [caption for *_, caption in pairs[stage]] for stage in STAGES},
     )
 
 
-def _matched(root: Path, stage: str, inputs: list[Path], targets: list[Path]) -> list[tuple[Path, Path]]:
+def _matched(root: Path, stage: Stage, inputs: list[Path], targets: list[Path]) -> list[tuple[Path, Path]]:
     names = [f"{FOLDER_NAMES[stage]}_{letter}" for letter in "AB"]
     by_stem: list[dict[str, Path]] = []
     for letter, files in zip("AB", (inputs, targets), strict=True):
@@ -212,7 +214,7 @@ def _matched(root: Path, stage: str, inputs: list[Path], targets: list[Path]) ->
     if alone:
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         raise ValueError(
-            f"{len(alone)} pictures of {root} have no partner of the same name: {', '.join(alone[:5])}{more}."
+            f"{len(alone)} images of {root} have no partner of the same name: {', '.join(alone[:5])}{more}."
         )
     return [(left[stem], right[stem]) for stem in sorted(left)]
 
@@ -221,36 +223,38 @@ def find_photographs(root: Path, seed: int) -> Pairs:
     """Photographs in ``train/`` (``val/``, ``test/``), or anywhere below the folder, to compute inputs from.
 
     Without ``train/``, what lies in neither ``val/`` nor ``test/`` trains; without any of the three, a seeded tenth is
-    kept back for testing, and another for validation.
+    held out for testing, and another for validation.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: captions are given, and none belongs to a picture.
+        ValueError: captions are given, and none belongs to an image.
     """
     folder = root / "train"
     found = {stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()}
     if not folder.is_dir():
         folder = root
-        # Whatever links they are reached by.
-        apart = {os.path.realpath(path) for files in found.values() for path in files}
-        found["train"] = [path for path in list_images(root) if os.path.realpath(path) not in apart]
-        if found["train"] and not apart:
+        # By real path: links may lead into val/ and test/.
+        evaluated = {os.path.realpath(path) for files in found.values() for path in files}
+        found["train"] = [path for path in list_images(root) if os.path.realpath(path) not in evaluated]
+        if found["train"] and not evaluated:
             found["train"], found["test"] = hold_out(found["train"], seed + 1, f"{root}")
     if not found["train"]:
         raise FileNotFoundError(
-            f"No pictures to train on in {folder}: looked for train_A and train_B (pairs), train/ and test/ "
-            "(photographs), or pictures anywhere below it."
+            f"No images to train on in {folder}: looked for train_A and train_B (pairs), train/ and test/ "
+            "(photographs), or images anywhere below it."
             if folder == root
-            else f"No pictures in {folder}: put the training photographs there."
+            else f"No images in {folder}: put the training photographs there."
         )
-    files, fallback = complete(found, seed, f"{folder}")
-    return Pairs(Domain(dict.fromkeys(STAGES, root), files, fallback), captions=_captions_of_photographs(root, files))
+    files, test_is_validation = complete(found, seed, f"{folder}")
+    return Pairs(
+        Domain(dict.fromkeys(STAGES, root), files, test_is_validation), captions=_captions_of_photographs(root, files)
+    )
 
 
-def _captions_of_photographs(root: Path, files: Mapping[str, list[Path]]) -> dict[str, list[str | None]]:
-    """By stage.  A bare name means the picture in the file's own folder: splits often number theirs alike.
+def _captions_of_photographs(root: Path, files: Mapping[Stage, list[Path]]) -> dict[Stage, list[str | None]]:
+    """Captions by stage.  A file's bare names stand for images in its own split's folder: splits often number alike.
 
-    Pictures in none of the folders are training's; where there is no such folder, every file may name them.
+    Images in none of these folders belong to training; where there is no such folder, every caption file may name them.
     """
     given = {name: read_captions(root, name) for name in FOLDER_NAMES.values()}
     every = given["test"] | given["val"] | given["train"]
@@ -265,7 +269,7 @@ def _captions_of_photographs(root: Path, files: Mapping[str, list[Path]]) -> dic
     for name, captions in given.items():
         if captions and used.isdisjoint(captions.values()):
             raise ValueError(
-                f"No name in {root}/{name}_prompts.* is a picture of {root}; the first is {next(iter(captions))!r}."
+                f"No name in {root}/{name}_prompts.* is an image of {root}; the first is {next(iter(captions))!r}."
             )
     return found
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from datamodules.files.layouts import STAGES, Domain, complete
+from datamodules.files.layouts import STAGES, Domain, Stage, complete
 from datamodules.public.dataset import PublicDataset
 from images.listing import list_images
 from storage import digest, read_cache, size_and_mtime, write_cache
@@ -109,7 +109,7 @@ def find_labelled(folder: Path, seed: int, what: str, wanted: Callable[[Attribut
     Raises:
         FileNotFoundError: the labels are missing, or no image has the label.
     """
-    found = {"train": select_images(folder, "train", what, wanted)}
+    found: dict[Stage, list[Path]] = {"train": select_images(folder, "train", what, wanted)}
     if (folder / "images" / "100k" / "val").is_dir():
         found["test"] = select_images(folder, "val", what, wanted)
     images = folder / "images" / "100k"

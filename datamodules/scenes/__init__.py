@@ -1,14 +1,7 @@
-"""Rendered scenes with their true counterpart, for runs without photographs and for measuring against the truth."""
+"""Rendered scenes with their true counterparts, for runs without photographs and for scores against ground truth."""
 
-from datamodules.scenes.world import (
-    PROMPTS,
-    RENDERER_VERSION,
-    TASKS,
-    WORDS,
-    SceneImages,
-    caption,
-    render,
-    render_pixels,
-)
+from datamodules.scenes.captions import WORDS, caption
+from datamodules.scenes.images import SceneImages
+from datamodules.scenes.world import PROMPTS, RENDERER_VERSION, TASKS, render, render_pixels
 
 __all__ = ["PROMPTS", "RENDERER_VERSION", "TASKS", "WORDS", "SceneImages", "caption", "render", "render_pixels"]

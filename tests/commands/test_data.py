@@ -307,8 +307,12 @@ def test_missing_partners_are_a_problem_and_missing_folders_an_error(tmp_path, c
     assert "clear2foggy" in capsys.readouterr().err
 
 
-def test_a_mistyped_name_costs_no_import_of_torch():
-    code = "import sys; from commands import data; data.main(['--name=x']); assert 'torch' not in sys.modules"
+@pytest.mark.parametrize(
+    ("command", "words"), [("data", ["--name=x"]), ("check_data", ["--exp=clear2foggy", "--data=/nowhere"])]
+)
+def test_a_mistake_costs_no_import_of_torch(command, words):
+    code = f"import sys; from commands import {command} as c; assert c.main({words}) == 2; "
+    code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from commands.translate import main
-from images.contours import canny_edges
+from images.line_drawings import canny_edges
 from images.ranges import to_pixels
 from images.reading import read_image
 from images.resizing import resize_short_side

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from datamodules import ClearFoggy, EdgeToImage, HorseZebra, PairedImages, SketchToImage, UnpairedImages
-from datamodules.samples import EvaluationImages, FileImages
+from datamodules.files.images import FileImages
+from datamodules.samples import EvaluationImages
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import TASKS, render
-from images.contours import canny_edges, sketch_lines
+from images.line_drawings import canny_edges, sketch_lines
 from images.reading import read_image
 from tests.datamodules.miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
 SCENES = {**SMALL, "train_scenes": 6, "val_scenes": 3, "test_scenes": 2}
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no test images")
 
 
 def as_rank(data, rank, world_size, overfit_batches=0):
@@ -178,7 +179,7 @@ def test_held_out_images_do_not_train(tmp_path):
 
 def test_without_test_images_validation_stands_in_and_says_so(tmp_path):
     domains(tmp_path, train_A=9, train_B=9)
-    with pytest.warns(UserWarning, match="train_A has no test pictures"):
+    with pytest.warns(UserWarning, match="train_A has no test images"):
         data = UnpairedImages(root=str(tmp_path), **SMALL)
     assert data.test_is_validation
     assert "test is validation" in data.description
@@ -301,7 +302,7 @@ def test_strength_is_drawn_per_sample_and_epoch():
     strengths = torch.cat([batch.strength for number in range(4) for batch in epoch(data.train_dataloader(), number)])
     assert strengths.unique().numel() == 24
     assert 0 <= strengths.min() < 0.3 < 0.7 < strengths.max() <= 1
-    assert SketchToImage(stochastic=False, **SCENES).training_set()[0, 0].keys().isdisjoint({"strength"})
+    assert SketchToImage(stochastic=False, **SCENES).training_set()[0, 0]["strength"] is None
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -353,7 +354,7 @@ def test_truth_is_the_same_scene_in_the_other_domain(resize):
 
 @pytest.mark.parametrize("kind", [UnpairedImages, PairedImages])
 def test_a_folder_is_needed_where_nothing_can_be_drawn(kind):
-    with pytest.raises(ValueError, match="DATA=folder"):
+    with pytest.raises(ValueError, match="needs a folder of images"):
         kind()
 
 
@@ -368,9 +369,9 @@ BAD = {
     "empty root": (lambda root: [(root / "x").mkdir(), root / "x"][1], "no folder train_A"),
     "a file": (lambda root: root / "train_A" / "000.png", "is a file"),
     "no domain folder": (lambda root: [remove(root / "train_B").rmdir(), root][1], r"no folder train_B \(or trainB\)"),
-    "empty domain folder": (lambda root: [remove(root / "train_B"), root][1], "No pictures in .*train_B"),
-    "empty test folder": (lambda root: [(root / "test_A").mkdir(), root][1], "No pictures in .*test_A"),
-    "too few": (lambda root: [(root / "train_A" / f"00{k}.png").unlink() for k in range(5)] and root, "3 pictures"),
+    "empty domain folder": (lambda root: [remove(root / "train_B"), root][1], "No images in .*train_B"),
+    "empty test folder": (lambda root: [(root / "test_A").mkdir(), root][1], "No images in .*test_A"),
+    "too few": (lambda root: [(root / "train_A" / f"00{k}.png").unlink() for k in range(5)] and root, "3 images"),
     "cut off": (
         lambda root: [
             (root / "train_A" / "003.png").write_bytes((root / "train_B" / "003.png").read_bytes()[:99]),
@@ -401,7 +402,7 @@ def test_settings_that_cannot_work_are_named(setting, says):
 
 def test_pairs_without_partner_are_named(tmp_path):
     domains(tmp_path, train_A=8, train_B=9)
-    with pytest.raises(ValueError, match=r"1 pictures of .*: train_B/008"):
+    with pytest.raises(ValueError, match=r"1 images of .*: train_B/008"):
         PairedImages(root=str(tmp_path), **SMALL)
     save(tmp_path / "train_A" / "008.jpg", size=(24, 24))
     with pytest.raises(ValueError, match=r"one shape.*008\.jpg \(24 x 24\) and .*008\.png \(24 x 16\)"):

@@ -7,11 +7,10 @@ import torch
 
 from datamodules import ClearFoggy, EdgeToImage, PairedImages, UnpairedImages
 from datamodules.scenes import SceneImages
-from datamodules.scenes.cached import KeptScenes
 from tests.datamodules.miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no test images")
 
 
 def listed(images):
@@ -67,20 +66,20 @@ def test_a_stamp_changes_with_the_pictures(tmp_path):
     assert UnpairedImages(root=str(tmp_path), **SMALL).reference_stamp("a2b", "test") != before
 
 
-def test_kept_scenes_are_drawn_once_and_are_the_same_bytes(tmp_path, monkeypatch):
+def test_cached_scenes_are_rendered_once_and_are_the_same_bytes(tmp_path, monkeypatch):
     drawn = SceneImages("day_night", "b", 3, 5, 2, 32)
-    kept = KeptScenes(str(tmp_path), "day_night", "b", 3, 5, 2, 32)
+    kept = SceneImages("day_night", "b", 3, 5, 2, 32, str(tmp_path))
     fresh = [drawn.read(k) for k in range(2)]
     assert all(torch.equal(kept.read(k), fresh[k]) for k in range(2))
-    monkeypatch.setattr(SceneImages, "read", lambda self, index: pytest.fail("drawn again"))
-    again = KeptScenes(str(tmp_path), "day_night", "b", 3, 6, 1, 32)
+    monkeypatch.setattr(SceneImages, "_render", lambda self, index: pytest.fail("rendered again"))
+    again = SceneImages("day_night", "b", 3, 6, 1, 32, str(tmp_path))
     assert torch.equal(again.read(0), fresh[1])
     assert len(list(tmp_path.rglob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("changes", [{"seed": 4}, {"size": 16}, {"domain": "a"}])
-def test_kept_scenes_of_another_world_are_others(tmp_path, changes):
+def test_cached_scenes_of_another_world_are_others(tmp_path, changes):
     words = {"task": "day_night", "domain": "b", "seed": 3, "first": 5, "count": 1, "size": 32}
-    KeptScenes(str(tmp_path), **words).read(0)
+    SceneImages(cache=str(tmp_path), **words).read(0)
     other = {**words, **changes}
-    assert torch.equal(KeptScenes(str(tmp_path), **other).read(0), SceneImages(**other).read(0))
+    assert torch.equal(SceneImages(cache=str(tmp_path), **other).read(0), SceneImages(**other).read(0))

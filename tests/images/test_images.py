@@ -7,8 +7,8 @@ from PIL import Image
 
 from datamodules.sampling import draws
 from datamodules.transforms import TrainTransform
-from images.contours import canny_edges, sketch_lines
 from images.headers import read_header
+from images.line_drawings import canny_edges, sketch_lines
 from images.listing import list_images
 from images.ranges import from_pixels, from_uint8, to_pixels, to_uint8
 from images.reading import read_image, read_image_with_alpha

@@ -8,7 +8,7 @@ from datamodules import ClearFoggy, DayNight, HorseZebra
 from tests.datamodules.miniature import domains, save
 
 SMALL = {"resize": 16, "crop": 12, "eval_size": 16, "num_workers": 0}
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no test pictures")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no test images")
 
 
 def files(data, stage, letter):

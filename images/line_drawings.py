@@ -1,4 +1,4 @@
-"""Edges and sketches of a photograph: the inputs of the two paired tasks (paper Sec. 4.3), and of translation.
+"""Line drawings of a photograph, edges and sketches: inputs of the two paired tasks (paper Sec. 4.3).
 
 Both return white lines on black, ``(3, H, W)``, of -1 and 1 only.
 """
@@ -48,5 +48,5 @@ def sketch_lines(image: Tensor) -> Tensor:
     return _lines(1 - drawing > 0.5)
 
 
-CONTOURS: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny_edges, "sketch": sketch_lines}
-"""By the name that adapters and `translate` know them under."""
+LINE_DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny_edges, "sketch": sketch_lines}
+"""Each kind of line drawing by its name in settings, adapters and `translate`."""

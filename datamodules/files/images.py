@@ -1,0 +1,71 @@
+"""Lists of images that are read when asked for: the protocol, and image files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from images.reading import read_image
+from storage import digest, size_and_mtime
+
+
+class Images(Protocol):
+    """A list of images that are read when asked for: `FileImages`, `SceneImages`, or your own."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that names are relative to; None for images that are not files."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """File name or scene name, unique in the list."""
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels, without reading the image."""
+        ...
+
+    def read(self, index: int) -> Tensor:
+        """The image, ``(3, H, W)`` in [-1, 1]."""
+        ...
+
+    def stamp(self) -> str:
+        """A short text that changes when the content of any image does."""
+        ...
+
+
+class FileImages:
+    """Image files on disk.
+
+    Args:
+        files: in a fixed order.
+        folder: the folder that names are relative to.
+        sizes: height and width of each file, as `images.headers.check_headers` returns them.
+    """
+
+    def __init__(self, files: Sequence[Path], folder: Path, sizes: Mapping[Path, tuple[int, int]]) -> None:
+        self.files = list(files)
+        self.folder = folder
+        self.sizes = [sizes[path] for path in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """Path relative to the folder."""
+        return self.files[index].relative_to(self.folder).as_posix()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.sizes[index]
+
+    def read(self, index: int) -> Tensor:
+        """The image, ``(3, H, W)`` in [-1, 1]."""
+        return read_image(self.files[index])
+
+    def stamp(self) -> str:
+        """Changes with any file's length or time of change."""
+        return digest(repr([(str(path), *size_and_mtime(path)) for path in self.files]))
