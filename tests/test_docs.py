@@ -27,6 +27,7 @@ NOT_RUN = {
     "make data NAME=horse2zebra": "downloads",
     "make tensorboard": "serves until it is stopped",
     "make ablate": "trains for an hour; tests/commands/test_ablate.py runs a small grid",
+    "make train EXP=mine/": "registers a score: test_parts_of_your_own_train runs it in a process of its own",
 }
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|#)|BASE=sd-turbo|--trainer\.devices")
 # Two batches of small pictures on a base of a few thousand weights: the same code in seconds.
@@ -40,6 +41,16 @@ def blocks(language):
     for page in PAGES:
         for text in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             yield page, text
+
+
+def files():
+    """The files that a page shows: blocks of one name, in its first line, are parts of one file."""
+    found = {}
+    for text in [text for language in ("python", "yaml") for _, text in blocks(language)]:
+        named = re.match(r"# (mine/\S+)\n", text)
+        if named:
+            found[named[1]] = found.get(named[1], "") + text.removeprefix(named[0])
+    return found
 
 
 def commands():
@@ -226,7 +237,7 @@ def test_the_run_left_what_the_pages_name(desk):
     assert scores - {"psnr_truth", "lpips_truth", "caption_similarity", "kid_images"} <= set(metrics["a2b"])
 
 
-@pytest.mark.parametrize("code", [text for _, text in blocks("python")])
+@pytest.mark.parametrize("code", [text for _, text in blocks("python") if not text.startswith("# mine/")])
 def test_python_runs(code, desk, monkeypatch):
     monkeypatch.chdir(desk)
     exec(compile(code, "README.md", "exec"), {})
