@@ -24,6 +24,7 @@ from inference.device import pick_device
 from lightning_modules.callbacks import Evaluation
 from networks import ImageTranslator, load_generator
 from networks.checkpoints.adapter import read_adapter
+from networks.checkpoints.card import RunFacts
 from networks.features.resizing import RESIZERS
 from storage import write_json
 
@@ -61,19 +62,14 @@ def main(args: list[str] | None = None) -> int:
     if adapter is not None:
         generator = load_generator(adapter, base_source(own.base)).to(device)
         generator.prompts = generator.prompts or dict(data.prompts)  # a released .pkl holds none
-        card = {
-            **adapter.card,
-            "data": data.description,
-            "data_is_rendered": data.is_rendered,
-            "preprocessing": data.preprocessing,
-        }
+        run = RunFacts(data=data.description, data_is_rendered=data.is_rendered, preprocessing=data.preprocessing)
         report = {
-            "images_seen": adapter.card.get("images_seen"),
+            "images_seen": adapter.card.run.images_seen,
             "trainable_parameters": sum(t.numel() for t in adapter.tensors.values()),
-            **describe(generator, card),
+            **describe(generator, run),
         }
         print(f"base: {generator.base_description}")
-        seen = adapter.card.get("training_features", [])
+        seen = list(adapter.card.run.training_features or ())
     else:
         generator, seen = None, []
         report = {"pictures": str(path), "data": data.description, "preprocessing": data.preprocessing}

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -11,9 +10,10 @@ from safetensors.torch import save_file
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
 from networks import OneStepGenerator, load_generator
-from networks.checkpoints.adapter import CARD, adapter_card, read_adapter
+from networks.checkpoints.adapter import CARD, read_adapter
+from networks.checkpoints.card import AdapterCard
 from networks.checkpoints.diffusers import to_diffusers
-from networks.checkpoints.released_writing import to_released
+from networks.checkpoints.released import to_released
 from storage import write_json
 
 FORMATS = ("released", "released-stochastic", "diffusers")
@@ -49,9 +49,9 @@ def main(args: list[str] | None = None) -> int:
     if out.is_file():
         raise ValueError(f"OUT {out} is a file: give a folder.")
     lost = _write(generator, own.format, out)
-    held = {k: v for k, v in adapter.card.items() if k not in ("format", "versions")}
-    exported: dict[str, Any] = {"format": own.format, "cannot_hold": lost}
-    write_json(out / CARD, {**adapter_card(generator, held), "exported": exported})
+    exported = {"format": own.format, "cannot_hold": lost}
+    card = adapter.card
+    write_json(out / CARD, AdapterCard.of(generator, card.run, card.metrics, card.best, exported).to_json())
     for path in sorted(p for p in out.iterdir() if p.suffix in (".pkl", ".safetensors")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     for phrase in lost:

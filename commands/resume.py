@@ -1,6 +1,7 @@
 """``make resume``: go on exactly where a run stopped, in the same folder."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,7 @@ from commands.cli.errors import user_errors
 from commands.cli.recipes import merged, read_settings
 from commands.train import run
 from networks.checkpoints.adapter import read_checkpoint
+from networks.checkpoints.card import AdapterCard
 
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
@@ -38,15 +40,15 @@ def main(args: list[str] | None = None) -> int:
         raise FileNotFoundError(
             f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew."
         )
-    card = read_checkpoint(last)["adapter"]
+    card = AdapterCard.from_json(read_checkpoint(last)["adapter"], str(last))
     with TemporaryDirectory() as scratch:
         started = Path(scratch) / "started.yaml"
-        started.write_text(yaml.safe_dump(_without_init(merged([read_settings(config)]), card["settings"])))
+        started.write_text(yaml.safe_dump(_without_init(merged([read_settings(config)]), card.settings.to_json())))
         arguments = [f"--config={config}", f"--config={started}", *overrides]
-        return run(folder, arguments, {"experiment": card.get("experiment", "")}, last)
+        return run(folder, arguments, card.run.experiment or "", last)
 
 
-def _without_init(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _without_init(config: dict[str, Any], settings: Mapping[str, object]) -> dict[str, Any]:
     """What a run that started from an adapter took from it, out of the checkpoint: the adapter may be gone."""
     if not config["model"]["init_args"]["generator"]["init_args"].get("init"):
         return {}

@@ -4,8 +4,8 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
 from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks import Throughput
+from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
+from networks.checkpoints.card import AdapterCard, RunFacts
 from storage import lock_folder, write_json
 
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"  # tells DDP's child processes, which run this command line again, the folder
@@ -54,7 +56,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, recipe, arguments = configuration(args)
     folder = _run_folder(own.run, Path("runs") / recipe.exp / recipe.base)
-    return run(folder, arguments, {"experiment": recipe.exp})
+    return run(folder, arguments, recipe.exp)
 
 
 def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, list[str]]:
@@ -79,12 +81,11 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
     return own, recipe, [*arguments, *overrides]
 
 
-def run(folder: Path, arguments: list[str], card: Mapping[str, Any], checkpoint: Path | None = None) -> int:
+def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | None = None) -> int:
     """Fit (from a checkpoint, if given), test the last and the best state, and write metrics.json there."""
     os.environ[RUN_FOLDER] = str(folder)
     try:
-        cli = TrainCLI(folder, arguments)
-        cli.model.card |= card  # type: ignore[operator]
+        cli = TrainCLI(folder, arguments, experiment)
         with lock_folder(folder) if cli.trainer.is_global_zero else nullcontext():
             _report(folder, cli, _train(cli, checkpoint))
     except MisconfigurationException as error:
@@ -149,7 +150,7 @@ def _figures(cli: TrainCLI) -> dict[str, Any]:
         "seconds_per_batch": throughput.seconds_per_batch,
         "peak_memory_mb": throughput.peak_memory_mb,
         "trainable_parameters": sum(p.numel() for p in model.generator.parameters() if p.requires_grad),
-        **describe(model.generator, model.card),
+        **describe(model.generator, model.run),
         **cli.scoring.results,
     }
 
@@ -177,28 +178,31 @@ def _test_best(cli: TrainCLI) -> dict[str, Any] | None:
 def _report(folder: Path, cli: TrainCLI, metrics: dict[str, Any]) -> None:
     write_json(folder / "metrics.json", metrics)
     model: Any = cli.model
-    results = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
+    results: dict[str, Any] = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
     flat = {f"final/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
     logger: Any = cli.trainer.logger
-    settings = {"experiment": model.card.get("experiment", ""), **model.generator.settings}
-    settings |= {"lr": model._full_lrs[0][0], **model.card.get("ablation", {})}
+    settings = {"experiment": model.run.experiment or "", **model.generator.settings.to_json()}
+    settings |= {"lr": model._full_lrs[0][0], **(model.run.ablation or {})}
     logger.log_hyperparams(settings, flat)
     logger.save()
     print(summary(metrics))
     if (folder / "adapter" / CARD).is_file():
-        print(finish_adapter(folder / "adapter", metrics))
+        # Of the final state, as its files: the module may hold the best state by now.
+        run = replace(model.run_facts, images_seen=metrics["images_seen"])
+        card = AdapterCard.of(model.generator, run, metrics=results, best=metrics.get("best"))
+        print(finish_adapter(folder / "adapter", card))
     print(f"run folder: {folder}")
 
 
-def describe(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a number depends on: base, data, placeholders, versions."""
+def describe(generator: ImageTranslator, run: RunFacts) -> dict[str, Any]:
+    """What a number depends on: base, data, versions."""
     return {
         "base": generator.base_description,
         "base_fingerprint": generator.base_fingerprint,
-        "data": card.get("data"),
-        "rendered_data": bool(card.get("data_is_rendered")),
-        "placeholders": ["base"] if generator.base_is_placeholder else [],
-        "preprocessing": card.get("preprocessing"),
+        "data": run.data,
+        "rendered_data": bool(run.data_is_rendered),
+        "placeholders": [],  # nothing stands in for a pretrained base any more; the key stays for readers of the file
+        "preprocessing": run.preprocessing,
         "versions": {
             "python": platform.python_version(),
             **{p: version(p) for p in ("torch", "lightning", "torchmetrics")},

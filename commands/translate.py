@@ -12,7 +12,8 @@ from inference.device import pick_device
 from inference.folder import check_pictures, plan, translate_folder
 from inference.processing import Preprocessing
 from networks import load_generator
-from networks.checkpoints.adapter import Adapter, read_adapter
+from networks.checkpoints.adapter import read_adapter
+from networks.checkpoints.card import Adapter
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,9 +60,10 @@ def main(args: list[str] | None = None) -> int:
     else:
         print(f"Strength {options.strength:g}, noise from seed {options.seed}.")
     print(f"Base: {generator.base_description}")
-    if "data" in adapter.card:
-        print(f"Trained on: {adapter.card['data']}")
-    lines = adapter.card.get("preprocessing", {}).get("preprocess", "none")
+    run = adapter.card.run
+    if run.data is not None:
+        print(f"Trained on: {run.data}")
+    lines = (run.preprocessing or {}).get("preprocess", "none")
     if options.preprocess == "none" != lines:
         print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
     pictures = "1 picture" if len(jobs) == 1 else f"{len(jobs)} pictures"
@@ -90,7 +92,7 @@ def check_options(options: argparse.Namespace, adapter: Adapter) -> str:
     Raises:
         ValueError: names the value as typed and what would do.
     """
-    known = adapter.settings["directions"]
+    known = adapter.card.settings.directions
     if options.direction not in known:
         raise ValueError(f"Unknown direction {options.direction!r}: {options.ckpt} translates {' and '.join(known)}.")
     if not 0 <= options.strength <= 1:
@@ -101,7 +103,7 @@ def check_options(options: argparse.Namespace, adapter: Adapter) -> str:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"{name.upper()} must be at least 1, got {value}.")
-    prompt = adapter.card.get("prompts", {}).get(options.direction) if options.prompt is None else options.prompt
+    prompt = adapter.card.prompts.get(options.direction) if options.prompt is None else options.prompt
     if prompt is None:
         raise ValueError(
             f"{options.ckpt} names no prompt for {options.direction}: say what the result shows with PROMPT=."

@@ -1,55 +1,51 @@
 """What the end of training adds to ``adapter/``: the test split's figures in adapter.json, and a card to read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metrics.scores import Score, formatted, markdown_table, network_of, shown_in
 from networks.checkpoints.adapter import CARD, WEIGHTS
+from networks.checkpoints.card import AdapterCard
 from storage import write_json
 
 
-def finish_adapter(folder: Path, metrics: Mapping[str, Any]) -> str:
-    """Complete an adapter with what was measured.
+def finish_adapter(folder: Path, card: AdapterCard) -> str:
+    """Complete an adapter: adapter.json with the scores, and README.md.
 
     Args:
         folder: holds adapter.json and adapter.safetensors.
-        metrics: content of metrics.json.
+        card: of the same state as the tensors, with `metrics` and `best`.
 
     Returns:
         A line for the screen: where it is and its size.
     """
-    card = json.loads((folder / CARD).read_text())
-    card["metrics"] = {direction: metrics[direction] for direction in ("a2b", "b2a") if direction in metrics}
-    card.pop("best", None)
-    if "best" in metrics:
-        card["best"] = metrics["best"]
-    write_json(folder / CARD, card)
+    write_json(folder / CARD, card.to_json())
     size = (folder / WEIGHTS).stat().st_size / 2**20
     (folder / "README.md").write_text(readme(card, size))
     return f"adapter: {folder}, {size:.1f} MiB"
 
 
-def readme(card: Mapping[str, Any], size: float) -> str:
+def readme(card: AdapterCard, size: float) -> str:
     """The card in Markdown.
 
     Args:
-        card: content of adapter.json, metrics included.
+        card: with scores.
         size: of the weights, MiB.
     """
-    sizes = card.get("preprocessing") or {}
+    run, best = card.run, card.best or {}
+    sizes = run.preprocessing or {}
     lines = [
-        f"# {card.get('experiment', 'adapter')} on {card['base_description']}",
+        f"# {run.experiment or 'adapter'} on {card.base_description}",
         "",
-        f"What {card['task']} training changed of the base ({size:.1f} MiB); the base itself is not in here.",
+        f"What {run.task} training changed of the base ({size:.1f} MiB); the base itself is not in here.",
         "",
-        f"- base: {card['base']}, fingerprint {card['base_fingerprint']}",
-        f"- data: {card.get('data')}",
-        f"- images seen: {card['images_seen']}; preprocessing: {', '.join(f'{k} {v}' for k, v in sizes.items())}",
-        f"- training looked at: {', '.join(card['training_features']) or 'no feature network'}",
-        *(f"- prompt {direction}: {prompt}" for direction, prompt in card["prompts"].items()),
-        f"- {', '.join(f'{name} {number}' for name, number in card['versions'].items())}",
+        f"- base: {card.base}, fingerprint {card.base_fingerprint}",
+        f"- data: {run.data}",
+        f"- images seen: {run.images_seen}; preprocessing: {', '.join(f'{k} {v}' for k, v in sizes.items())}",
+        f"- training looked at: {', '.join(run.training_features or ()) or 'no feature network'}",
+        *(f"- prompt {direction}: {prompt}" for direction, prompt in card.prompts.items()),
+        f"- {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
         "",
         "```bash",
         "make translate CKPT=THIS_FOLDER IN=photos OUT=translated",
@@ -57,11 +53,11 @@ def readme(card: Mapping[str, Any], size: float) -> str:
         "",
         "## On the test split",
         "",
-        f"In brackets what returning the input unchanged scores. {_better()} {_which(card.get('best'))}",
+        f"In brackets what returning the input unchanged scores. {_better()} {_which(card.best)}",
         "",
         markdown_table(
             ["direction", "images", *(score.name for score in shown_in("card"))],
-            [*_rows(card["metrics"], ""), *_rows(card.get("best", {}), ", best state")],
+            [*_rows(card.metrics or {}, ""), *_rows(best, ", best state")],
         ),
         "",
         "The adapter may be used within the licence of the base that it was trained on.",

@@ -6,6 +6,7 @@ Lightning's `global_step` counts every optimiser step, so nothing here reads it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch.optim import Optimizer
 
 from lightning_modules.random_states import random_states, set_random_states
 from networks import ImageTranslator
-from networks.checkpoints.adapter import adapter_card, load_trained, trained_state
+from networks.checkpoints.adapter import load_trained, trained_state
+from networks.checkpoints.card import AdapterCard, RunFacts
 from networks.features import FeatureNetwork
 from networks.one_step.diffusion import noise_map
 
@@ -42,7 +44,7 @@ class TranslationModule(LightningModule):
         cooldown: last share of `max_images`, in [0, 1], over which the learning rate falls linearly towards 0; without
             `max_images` there is no end to count back from, and the rate stays.
         prompts: target prompt by direction, from the data.
-        card: what the adapter should remember beside the generator (task, preprocessing ...), plain JSON types.
+        run: what the adapter's card says of the run beside the generator: task, experiment, data ...
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class TranslationModule(LightningModule):
         skip_lr_factor: float,
         cooldown: float,
         prompts: dict[str, str],
-        card: dict[str, Any],
+        run: RunFacts,
     ) -> None:
         super().__init__()
         if accumulate < 1:
@@ -80,7 +82,7 @@ class TranslationModule(LightningModule):
             max_images,
         )
         self.skip_lr_factor, self.cooldown = skip_lr_factor, cooldown
-        self.card = card
+        self.run = run
         self.images_seen = 0
         self.batches_seen = 0
         self._rng: list[dict[str, Any]] | None = None
@@ -88,9 +90,10 @@ class TranslationModule(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Generator's optimiser, its skip convolutions in a group of their own; then the discriminators'."""
-        trained = [(name, p) for name, p in self.generator.named_parameters() if p.requires_grad]
-        skips = [p for name, p in trained if "skip_convs" in name]
-        groups = [{"params": [p for name, p in trained if "skip_convs" not in name]}]
+        skips = self.generator.skip_parameters()
+        apart = {id(p) for p in skips}
+        trained = [p for p in self.generator.parameters() if p.requires_grad]
+        groups = [{"params": [p for p in trained if id(p) not in apart]}]
         optimizers = [
             self.optimizer_g([*groups, {"params": skips}] if skips else groups),
             self.optimizer_d(p for p in self.discriminators.parameters() if p.requires_grad),
@@ -243,7 +246,7 @@ class TranslationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
         checkpoint["state_dict"] = trained_state(self)
-        checkpoint["adapter"] = adapter_card(self.generator, self.full_card)
+        checkpoint["adapter"] = AdapterCard.of(self.generator, self.run_facts).to_json()
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
         checkpoint["rng"] = random_states()
         # Between two steps of `accumulate` batches: what the next step already has.
@@ -255,10 +258,10 @@ class TranslationModule(LightningModule):
         Raises:
             ValueError: they are not, or the base is another one.
         """
-        card = checkpoint["adapter"]
-        if card["base_fingerprint"] != self.generator.base_fingerprint:
+        card = AdapterCard.from_json(checkpoint["adapter"], "The checkpoint")
+        if card.base_fingerprint != self.generator.base_fingerprint:
             raise ValueError(
-                f"The checkpoint was trained on the base {card['base_description']} ({card['base_fingerprint']}), "
+                f"The checkpoint was trained on the base {card.base_description} ({card.base_fingerprint}), "
                 f"this run uses {self.generator.base_description} ({self.generator.base_fingerprint})."
             )
         load_trained(self, checkpoint["state_dict"], "The checkpoint")
@@ -273,6 +276,6 @@ class TranslationModule(LightningModule):
         return sorted({m.name for m in self.modules() if isinstance(m, FeatureNetwork)})
 
     @property
-    def full_card(self) -> dict[str, Any]:
-        """What `adapter.json` remembers of this run beside the generator itself."""
-        return {**self.card, "training_features": self.training_features, "images_seen": self.images_seen}
+    def run_facts(self) -> RunFacts:
+        """What an adapter written now says of this run."""
+        return replace(self.run, training_features=tuple(self.training_features), images_seen=self.images_seen)

@@ -13,6 +13,7 @@ from losses.adversarial import discriminator_loss, generator_loss
 from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, l2
 from losses.terms import weighted_total
 from networks import ImageTranslator
+from networks.checkpoints.card import RunFacts
 from networks.features import FeatureNetwork, load_features
 from networks.one_step.prompts import CACHE
 
@@ -62,7 +63,7 @@ class Pix2PixTurbo(TranslationModule):
         max_images: see `TranslationModule`.
         skip_lr_factor: see `TranslationModule`.
         cooldown: see `TranslationModule`.
-        card: see `TranslationModule`.
+        card: further entries of adapter.json, such as the labels of a trial in an ablation.
 
     Raises:
         ValueError: the generator has another direction than a2b, which would never train.
@@ -104,7 +105,7 @@ class Pix2PixTurbo(TranslationModule):
             skip_lr_factor,
             cooldown,
             prompts,
-            {"task": "paired", **(card or {})},
+            RunFacts.from_json({"task": "paired", **(card or {})}),
         )
         self.weights = {name: w for name, w in asdict(weights).items() if w}
         self.perceptual: Any = PerceptualDistance(load_features(lpips_features)) if "lpips" in self.weights else None

@@ -15,6 +15,7 @@ from losses.adversarial import fake_half, generator_loss, real_half
 from losses.reconstruction import PerceptualDistance, l1
 from losses.terms import weighted_total
 from networks import ImageTranslator
+from networks.checkpoints.card import RunFacts
 from networks.features import FeatureNetwork, load_features
 
 Pictures = dict[str, Tensor]
@@ -62,7 +63,7 @@ class CycleGANTurbo(TranslationModule):
         max_images: see `TranslationModule`.
         skip_lr_factor: see `TranslationModule`.
         cooldown: see `TranslationModule`.
-        card: see `TranslationModule`.
+        card: further entries of adapter.json, such as the labels of a trial in an ablation.
 
     Raises:
         ValueError: the generator has only one direction, or sequential steps should accumulate.
@@ -104,7 +105,7 @@ class CycleGANTurbo(TranslationModule):
             skip_lr_factor,
             cooldown,
             prompts,
-            {"task": "unpaired", **(card or {})},
+            RunFacts.from_json({"task": "unpaired", **(card or {})}),
         )
         self.update = update
         self.weights = {f"{term}_{d}": w for term, w in asdict(weights).items() for d in ("a2b", "b2a") if w}

@@ -2,16 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from networks.checkpoints.adapter import Adapter, load_trained
+from networks.checkpoints.adapter import load_trained
+from networks.checkpoints.card import Adapter
+from networks.checkpoints.settings import Direction as Direction
+from networks.checkpoints.settings import Settings
 from networks.one_step.diffusion import noise_map
-
-Direction = Literal["a2b", "b2a"]
-"""Which way an image is translated: from domain A to domain B, or back."""
 
 
 class Discriminator(Protocol):
@@ -52,26 +52,24 @@ class ImageTranslator(nn.Module, ABC):
     `trained_names = trainable_names(self)`.  `networks/resnet.py` is a short example.
 
     Attributes:
-        settings: constructor arguments that rebuild it, plain values, written to adapter.json.
+        settings: constructor arguments that rebuild it, written to adapter.json; a dataclass derived from `Settings`.
         prompts: target prompt by direction.
         encode_prompts: embeds prompts; kept out of the module tree.
-        base_name: what the weights start from, as given to ``BASE=``.
+        base_name: what the weights start from, as `load_base` takes it.
         base_description: one line for logs, cards and metrics.json.
         base_fingerprint: short hash of the frozen part; a checkpoint fits only the same one.
         base_random_init: the base's architecture at random weights was asked for.
-        base_is_placeholder: the base stands in for a pretrained one.
         trained_names: of the tensors that training changes: what an adapter holds.
         merged: LoRA was folded into the base.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     prompts: dict[str, str]
     encode_prompts: Prompts
     base_name: str
     base_description: str
     base_fingerprint: str
     base_random_init = False
-    base_is_placeholder = False
     trained_names: list[str]
     merged = False
 
@@ -92,9 +90,12 @@ class ImageTranslator(nn.Module, ABC):
         embeddings: Mapping[str, Tensor],
         strength: Tensor | None = None,
         noise: Tensor | None = None,
-        gamma: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Translate in several directions at once; see `forward`, every argument by direction or for all images."""
+
+    def skip_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters of skip connections, which may have a learning rate of their own; none by default."""
+        return []
 
     @abstractmethod
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
@@ -107,7 +108,6 @@ class ImageTranslator(nn.Module, ABC):
         direction: str = "a2b",
         strength: Tensor | None = None,
         noise: Tensor | None = None,
-        gamma: Tensor | None = None,
     ) -> Tensor:
         """Translate a batch in one direction.
 
@@ -118,12 +118,11 @@ class ImageTranslator(nn.Module, ABC):
             strength: ``(B,)`` in [0, 1]; None is the deterministic model (``r = 1``).
             noise: ``(B, C, h, w)`` or ``(1, C, h, w)`` for the padded size / 8; needed with strength, and read by a
                 generator that `reads_noise`.
-            gamma: weight of the skips, ``(B,)``; None follows the strength.
 
         Returns:
             ``(B, 3, H, W)`` float32 in [-1, 1].
         """
-        return self.translate_together({direction: image}, {direction: embedding}, strength, noise, gamma)[direction]
+        return self.translate_together({direction: image}, {direction: embedding}, strength, noise)[direction]
 
     @torch.no_grad()
     def translate(
@@ -153,7 +152,7 @@ class ImageTranslator(nn.Module, ABC):
         if prompt is None:
             if direction not in self.prompts:
                 raise ValueError(
-                    f"No prompt for direction {direction!r}: the adapter holds none, so give one (PROMPT=)."
+                    f"No prompt for direction {direction!r}: the adapter holds none, so give one (prompt=)."
                 )
             prompt = self.prompts[direction]
         if not 0 <= strength <= 1:
@@ -175,20 +174,32 @@ class ImageTranslator(nn.Module, ABC):
         """Fuse what can be fused for faster inference; in place."""
         return self
 
+    def check_unmerged(self) -> None:
+        """Refuse to save or export after `merge`: the trained tensors are gone.
+
+        Raises:
+            ValueError: LoRA is merged.
+        """
+        if self.merged:
+            raise ValueError(
+                "This generator's LoRA is merged into its base, so it can no longer be saved or exported: load it "
+                "again and leave it unmerged."
+            )
+
     def load_adapter(self, adapter: Adapter) -> None:
         """Copy an adapter's tensors and prompts in.
 
         Raises:
             ValueError: it was trained on another base, or its tensors do not fit.
         """
-        trained_on = adapter.card.get("base_fingerprint")  # released files do not name their base
+        trained_on = adapter.card.base_fingerprint  # None in released files
         if trained_on not in (None, self.base_fingerprint):
             raise ValueError(
-                f"{adapter.path} was trained on the base {adapter.card['base_description']} ({trained_on}), this is "
-                f"{self.base_description} ({self.base_fingerprint}). Give the base that it was trained on with BASE=."
+                f"{adapter.path} was trained on the base {adapter.card.base_description} ({trained_on}), this is "
+                f"{self.base_description} ({self.base_fingerprint}). Give the base that it was trained on (base=)."
             )
         load_trained(self, self.adapter_tensors(adapter), adapter.path)
-        self.prompts = dict(adapter.card.get("prompts", {}))
+        self.prompts = dict(adapter.card.prompts)
 
     def adapter_tensors(self, adapter: Adapter) -> dict[str, Tensor]:
         """The adapter's tensors under this generator's names."""
@@ -205,14 +216,3 @@ class ImageTranslator(nn.Module, ABC):
             raise ValueError(
                 f"Unknown direction {unknown[0]!r}: this generator translates {' and '.join(self.directions)}."
             )
-
-
-def known_directions(directions: Sequence[str]) -> list[str]:
-    """The directions as a list.
-
-    Raises:
-        ValueError: there are none, or others than a2b and b2a.
-    """
-    if not directions or set(directions) - {"a2b", "b2a"}:
-        raise ValueError(f"directions must name a2b, b2a or both, got {list(directions)}.")
-    return list(directions)

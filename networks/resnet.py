@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.checkpoints.adapter import read_adapter
-from networks.contract import ImageTranslator, known_directions
+from networks.checkpoints.settings import Direction, ResnetSettings
+from networks.contract import ImageTranslator
 from networks.one_step.lora import trainable_names
 
 FACTOR = 4  # two layers of stride 2
@@ -44,17 +45,20 @@ class ResnetGenerator(ImageTranslator):
         FileNotFoundError: `init` is not there.
     """
 
+    settings: ResnetSettings
     base_name = "resnet"
     base_fingerprint = "resnet"
     base_description = "resnet (plain, from scratch: nothing pretrained, prompts are not read)"
 
     def __init__(
-        self, directions: Sequence[str] = ("a2b", "b2a"), width: int = 64, blocks: int = 6, init: str | None = None
+        self,
+        directions: Sequence[Direction] = ("a2b", "b2a"),
+        width: int = 64,
+        blocks: int = 6,
+        init: str | None = None,
     ) -> None:
         super().__init__()
-        if width < 1 or blocks < 0:
-            raise ValueError(f"A ResNet needs a width of at least 1 and no negative blocks, got {width} and {blocks}.")
-        self.settings = {"directions": known_directions(directions), "width": width, "blocks": blocks}
+        self.settings = ResnetSettings(directions=tuple(directions), width=width, blocks=blocks)
         self.prompts: dict[str, str] = {}
         self.encode_prompts = NoWords()
         self.networks = nn.ModuleDict({direction: _network(width, blocks) for direction in directions})
@@ -93,7 +97,7 @@ class ResnetGenerator(ImageTranslator):
         self.check_direction(images)
         if strength is not None:
             raise ValueError(
-                "A ResNet takes no noise: leave STRENGTH at 1, and train with data.init_args.stochastic=false."
+                "A ResNet takes no noise: leave strength at 1, and train with data.init_args.stochastic=false."
             )
         return {direction: self._translate(image, direction) for direction, image in images.items()}
 

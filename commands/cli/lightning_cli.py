@@ -4,6 +4,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ class TrainCLI(LightningCLI):
     Args:
         run_folder: ``runs/EXP/BASE/version_N``.
         args: arguments of LightningCLI: ``--config FILE`` and overrides.
+        experiment: its name, for the adapter's card.
     """
 
-    def __init__(self, run_folder: Path, args: list[str]) -> None:
-        self.run_folder = run_folder
+    def __init__(self, run_folder: Path, args: list[str], experiment: str = "") -> None:
+        self.run_folder, self.experiment = run_folder, experiment
         silence_libraries()
         try:
             super().__init__(
@@ -116,11 +118,13 @@ class TrainCLI(LightningCLI):
             raise _from_the_class(error) from error
         # Not a link: the parser would read a description with a colon as YAML.
         data: TranslationData = self.datamodule
-        self.model.card |= {
-            "data": data.description,
-            "data_is_rendered": data.is_rendered,
-            "preprocessing": data.preprocessing,
-        }
+        self.model.run = replace(
+            self.model.run,
+            experiment=self.experiment,
+            data=data.description,
+            data_is_rendered=data.is_rendered,
+            preprocessing=data.preprocessing,
+        )
 
     def before_instantiate_classes(self) -> None:
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""

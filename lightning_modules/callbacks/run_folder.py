@@ -36,7 +36,7 @@ class RunFolder(Callback):
                 config = (self.folder / "config.yaml").read_text()
                 add_text("config", "```yaml\n" + config + "\n```")
                 add_text("prompts", "  \n".join(f"{d}: {prompt}" for d, prompt in generator.prompts.items()))
-                add_text("base and data", f"{generator.base_description}  \n{pl_module.card.get('data')}")  # type: ignore[operator,union-attr]
+                add_text("base and data", f"{generator.base_description}  \n{pl_module.run.data}")  # type: ignore[operator,union-attr]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the metrics: what best-*.ckpt is chosen by is in this state too."""
@@ -91,7 +91,7 @@ class RunFolder(Callback):
             with atomic_write(last) if trainer.is_global_zero else nullcontext(last) as part:
                 trainer.save_checkpoint(part, weights_only=False)
             if trainer.is_global_zero:
-                save_adapter(pl_module.generator, self.folder / "adapter", pl_module.full_card)  # type: ignore[arg-type]
+                save_adapter(pl_module.generator, self.folder / "adapter", pl_module.run_facts)  # type: ignore[arg-type]
                 # The card of an earlier end tells an earlier state.
                 (self.folder / "adapter" / "README.md").unlink(missing_ok=True)
         except OSError as error:

@@ -1,46 +1,26 @@
-"""Adapters on disk: what was trained (safetensors) and what rebuilds it (a small JSON)."""
+"""Adapters on disk: the trained tensors (safetensors) and the card that rebuilds their generator (adapter.json)."""
 
 import json
-import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from networks.checkpoints.released import read_pickle, read_released
+from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
+from networks.checkpoints.pickles import read_pickle
+from networks.checkpoints.released import read_released
 from networks.one_step.lora import trainable_names
 from storage import atomic_write
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from networks.contract import ImageTranslator
+
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
-
-
-@dataclass
-class Adapter:
-    """A trained generator without its base.
-
-    Attributes:
-        tensors: every trained tensor by its name in the generator.
-        card: base and its fingerprint, settings, prompts, preprocessing, versions: see `save_adapter`.
-        path: where it was read.
-    """
-
-    tensors: dict[str, Tensor]
-    card: dict[str, Any]
-    path: str
-    # Released unpaired files hold conv_in as a LoRA, which needs the base's own weight to become a full one.
-    conv_in_delta: Tensor | None = field(default=None)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Constructor arguments of the generator that fits."""
-        return self.card["settings"]
+NO_FACTS = RunFacts()
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -81,13 +61,13 @@ def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
             state[name].copy_(tensor)
 
 
-def save_adapter(generator: nn.Module, folder: str | Path, card: Mapping[str, Any]) -> Path:
+def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts = NO_FACTS) -> Path:
     """Write ``adapter.safetensors`` and ``adapter.json``; each appears whole or not at all.
 
     Args:
-        generator: an `ImageTranslator`.
+        generator: trained, its LoRA not merged.
         folder: made if missing.
-        card: what only the caller knows: task, experiment, preprocessing, images_seen ...
+        run: what only the training run knows.
 
     Returns:
         The folder.
@@ -95,30 +75,13 @@ def save_adapter(generator: nn.Module, folder: str | Path, card: Mapping[str, An
     Raises:
         ValueError: its LoRA is merged, so that there is no adapter any more.
     """
-    if getattr(generator, "merged", False):
-        raise ValueError("This generator's LoRA is merged into its base and cannot be saved: load it again, unmerged.")
+    generator.check_unmerged()
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}
     with atomic_write(folder / CARD) as card_part, atomic_write(folder / WEIGHTS) as weights_part:
         save_file(tensors, weights_part)
-        card_part.write_text(json.dumps(adapter_card(generator, card), indent=2) + "\n")
+        card_part.write_text(json.dumps(AdapterCard.of(generator, run).to_json(), indent=2) + "\n")
     return folder
-
-
-def adapter_card(generator: Any, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``adapter.json`` holds; plain JSON types only."""
-    packages = ("torch", "diffusers", "peft", "transformers", "safetensors")
-    return {
-        "format": FORMAT,
-        "base": generator.base_name,
-        "base_random_init": generator.base_random_init,
-        "base_fingerprint": generator.base_fingerprint,
-        "base_description": generator.base_description,
-        "settings": generator.settings,
-        "prompts": dict(generator.prompts),
-        **card,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-    }
 
 
 def read_adapter(path: str | Path) -> Adapter:
@@ -145,11 +108,11 @@ def read_adapter(path: str | Path) -> Adapter:
             f"No checkpoint at {path}: give a run folder, an adapter folder, a .ckpt or a released .pkl."
         )
     if path.suffix == ".pkl":
-        return Adapter(path=str(path), **read_released(path))
+        return read_released(path)
     content = read_checkpoint(path)
     prefix = "generator."
     tensors = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    return Adapter(tensors, content["adapter"], str(path))
+    return Adapter(tensors, AdapterCard.from_json(content["adapter"], str(path)), str(path))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -175,13 +138,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read_folder(folder: Path) -> Adapter:
     try:
-        card = json.loads((folder / CARD).read_text())
+        content = json.loads((folder / CARD).read_text())
         tensors = load_file(folder / WEIGHTS)
     except (json.JSONDecodeError, SafetensorError, OSError) as error:
         raise ValueError(f"The adapter in {folder} is damaged: {str(error).splitlines()[0][:160]}.") from error
-    if card.get("format") != FORMAT:
-        raise ValueError(f"{folder / CARD} has format {card.get('format')!r}; this version reads format {FORMAT}.")
-    return Adapter(tensors, card, str(folder))
+    return Adapter(tensors, AdapterCard.from_json(content, str(folder / CARD)), str(folder))
 
 
 def _first(names: list[str]) -> str:

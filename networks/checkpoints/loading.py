@@ -1,10 +1,13 @@
 """Trained generators from disk."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from networks.checkpoints.adapter import Adapter, read_adapter
+from networks.checkpoints.adapter import read_adapter
+from networks.checkpoints.card import Adapter
+from networks.checkpoints.settings import ResnetSettings
 from networks.contract import ImageTranslator
 from networks.one_step.generator import OneStepGenerator
 from networks.resnet import ResnetGenerator
@@ -22,16 +25,17 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
         ValueError: they do not fit each other.
     """
     adapter = path if isinstance(path, Adapter) else read_adapter(path)
-    name = base or adapter.card.get("base")
+    name = base or adapter.card.base
     if name is None:
-        raise ValueError(f"{adapter.path} does not name its base: give the folder or hub id of SD-Turbo with BASE=.")
+        raise ValueError(f"{adapter.path} does not name its base: give the folder or hub id of SD-Turbo (base=).")
+    arguments: dict[str, Any] = adapter.card.settings.to_json()  # validated: values of the constructor's types
     generator: ImageTranslator
-    if adapter.card.get("base") == ResnetGenerator.base_name:
+    if isinstance(adapter.card.settings, ResnetSettings):
         if base not in (None, ResnetGenerator.base_name):
-            raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out BASE={base}.")
-        generator = ResnetGenerator(**adapter.settings)
+            raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out base={base}.")
+        generator = ResnetGenerator(**arguments)
     else:
         with torch.random.fork_rng(devices=[]):  # what it draws is overwritten: the caller's draws stay theirs
-            generator = OneStepGenerator(name, adapter.card.get("base_random_init", False), **adapter.settings)
+            generator = OneStepGenerator(name, adapter.card.base_random_init, **arguments)
     generator.load_adapter(adapter)
     return generator.requires_grad_(False)

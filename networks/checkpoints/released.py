@@ -1,17 +1,25 @@
-"""The authors' released checkpoints (.pkl), paired and unpaired, under the names of this project.
+"""Read and write the authors' released checkpoints (.pkl), paired and unpaired.
 
 Their trainers (arXiv 2403.12036, code of the authors) write a pickled dict of tensors, integers and lists of str; alpha
 is not in it: 8 everywhere, except for the unpaired UNet, where it equals the rank.
 """
 
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
+from networks.checkpoints.pickles import read_pickle
+from networks.checkpoints.settings import Direction, OneStepSettings, Range
+from networks.one_step.lora import float_copy, lora_tensors
+
+if TYPE_CHECKING:
+    from networks.one_step.autoencoder import SkipAutoencoder
+    from networks.one_step.generator import OneStepGenerator
 
 PAIRED = (
     *("state_dict_unet", "state_dict_vae", "unet_lora_target_modules", "vae_lora_target_modules"),
@@ -23,39 +31,20 @@ UNPAIRED = (
     *("rank_unet", "rank_vae"),
 )
 ALPHA = 8.0
+BOTH: tuple[tuple[str, Direction], ...] = (("vae", "a2b"), ("vae_b2a", "b2a"))  # prefix of each direction's tensors
 # The adapter's name stands between lora_A and weight, or was dropped.
 _LORA = re.compile(r"(?P<module>.+)\.(?P<half>lora_[AB])(\.\w+)?\.weight")
 _SKIP = re.compile(r"decoder\.skip_conv_(?P<number>\d+)")
 
 
-def read_pickle(path: Path) -> Any:
-    """Read a file of ``torch.save`` that holds tensors, numbers, strings, lists and dicts; nothing in it is run.
-
-    Raises:
-        ValueError: it holds anything else, or is damaged.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the pickle's protocol; what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted or read
-        # torch's own text advises to load it unsafely; only the name of what it would run is of use.
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it would run {found[1]}" if found else "it is damaged, or no file of torch.save"
-        raise ValueError(
-            f"{path} was not read: {reason}. Of a pickle only tensors, numbers, strings, lists and dicts are accepted."
-        ) from error
-
-
-def read_released(path: Path) -> dict[str, Any]:
+def read_released(path: Path) -> Adapter:
     """Read a released file, paired (also the stochastic one) or unpaired.
 
     Skip convolutions keep their LoRA apart, because strength scales it.  An unpaired file trains `conv_in` by a LoRA
     only; it becomes a change of the base's weight, which is not in the file.
 
     Returns:
-        The fields of `Adapter`: ``tensors`` (float32, named as in `OneStepGenerator`), ``card`` and ``conv_in_delta``
-        (None, or what to add to the base's ``conv_in.weight``).
+        The adapter: tensors float32 and named as in `OneStepGenerator`, and a card that names no base and no prompts.
 
     Raises:
         ValueError: the file is an unsafe pickle, is damaged, or has neither format.
@@ -75,7 +64,7 @@ def read_released(path: Path) -> dict[str, Any]:
     )
 
 
-def _read_paired(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _read_paired(content: Mapping[str, Any], path: Path) -> Adapter:
     tensors = {}
     for key, tensor in content["state_dict_unet"].items():
         # The stochastic file holds the pretrained twin too; the base has it.
@@ -87,16 +76,18 @@ def _read_paired(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise ValueError(f"{path} holds a tensor that no released trainer writes: {key} in state_dict_unet.")
         tensors[f"unet.{name}"] = tensor.float()
     tensors.update(_vae_tensors(content["state_dict_vae"], "a2b"))
-    settings = {
-        "directions": ["a2b"],
-        "alpha_unet": ALPHA,
-        "input_range": "[0, 1]",
-        "unet_targets": _without(content["unet_lora_target_modules"], r"conv_in"),
-    }
-    return {"tensors": tensors, "card": _card("paired", settings, content), "conv_in_delta": None}
+    card = _card(
+        content,
+        task="paired",
+        directions=("a2b",),
+        alpha_unet=ALPHA,
+        input_range="[0, 1]",
+        targets=content["unet_lora_target_modules"],
+    )
+    return Adapter(tensors, card, str(path))
 
 
-def _read_unpaired(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _read_unpaired(content: Mapping[str, Any], path: Path) -> Adapter:
     tensors, conv_in = {}, {}
     for part in ("sd_encoder", "sd_decoder", "sd_other"):
         for key, tensor in content[part].items():
@@ -113,14 +104,15 @@ def _read_unpaired(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
             own = {k.removeprefix(prefix): t for k, t in content[part].items() if k.startswith(prefix + half)}
             tensors.update(_vae_tensors(own, direction))
     targets = [*content["l_target_modules_encoder"], *content["l_target_modules_decoder"], *content["l_modules_others"]]
-    settings = {
-        "directions": ["a2b", "b2a"],
-        "alpha_unet": float(content["rank_unet"]),
-        "input_range": "[-1, 1]",
-        "unet_targets": _without(dict.fromkeys(targets), r"conv_in"),
-    }
-    card = _card("unpaired", settings, content)
-    return {"tensors": tensors, "card": card, "conv_in_delta": _conv_delta(conv_in, path)}
+    card = _card(
+        content,
+        task="unpaired",
+        directions=("a2b", "b2a"),
+        alpha_unet=float(content["rank_unet"]),
+        input_range="[-1, 1]",
+        targets=list(dict.fromkeys(targets)),
+    )
+    return Adapter(tensors, card, str(path), _conv_delta(conv_in, path))
 
 
 def _conv_delta(lora: Mapping[str, Tensor], path: Path) -> Tensor:
@@ -150,21 +142,32 @@ def _lora_name(key: str) -> str | None:
     return f"{lora['module']}.{lora['half']}.default.weight" if lora else None
 
 
-def _without(targets: Iterable[str], last_part: str) -> list[str]:
-    return [t for t in targets if not re.fullmatch(last_part, t.rpartition(".")[2])]
+def _without(targets: Iterable[str], last_part: str) -> tuple[str, ...]:
+    return tuple(t for t in targets if not re.fullmatch(last_part, t.rpartition(".")[2]))
 
 
-def _card(task: str, settings: dict[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    common = {
-        "rank_unet": content["rank_unet"],
-        "rank_vae": content["rank_vae"],
-        "alpha_vae": ALPHA,
-        "skips": True,
-        "skip_init": 1e-5,
-        "vae_targets": _without(content["vae_lora_target_modules"], r"skip_conv_\d+"),
-        "skip_lora": True,
-    }
-    return {"task": task, "source": "released", "settings": {**common, **settings}, "prompts": {}}
+def _card(
+    content: Mapping[str, Any],
+    task: str,
+    directions: tuple[Direction, ...],
+    alpha_unet: float,
+    input_range: Range,
+    targets: Sequence[str],
+) -> AdapterCard:
+    settings = OneStepSettings(
+        directions=directions,
+        rank_unet=content["rank_unet"],
+        rank_vae=content["rank_vae"],
+        alpha_unet=alpha_unet,
+        alpha_vae=ALPHA,
+        skips=True,
+        skip_init=1e-5,
+        input_range=input_range,
+        unet_targets=_without(targets, r"conv_in"),
+        vae_targets=_without(content["vae_lora_target_modules"], r"skip_conv_\d+"),
+        skip_lora=True,
+    )
+    return AdapterCard(settings=settings, prompts={}, run=RunFacts(task=task, source="released"))
 
 
 def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:
@@ -179,3 +182,145 @@ def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) ->
             wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
         if not fits:
             raise ValueError(f"{path} is not a released checkpoint: {key} should be {wanted}.")
+
+
+def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """The content of a released file: paired where the generator has one direction, unpaired where it has two.
+
+    LoRA scales that the format fixes (8 / rank; 1 in the unpaired UNet) are folded into `lora_B`.  The unpaired format
+    holds `conv_in` as a LoRA only: its change is factored at the UNet's rank, exactly from rank 36 on for a 4-channel
+    latent, as the best approximation below.
+
+    Args:
+        generator: trained, not merged.
+        stochastic: write the paired file with `conv_in`'s pretrained twin, for use with a strength below 1.
+
+    Returns:
+        What to `torch.save`, and what of this generator the format cannot hold, a phrase each.
+
+    Raises:
+        ValueError: the format fixes another input range, has no such directions, or no place for a branch; or LoRA is
+            merged.
+    """
+    generator.check_unmerged()
+    settings = generator.settings
+    paired = len(generator.directions) == 1
+    wanted = "[0, 1]" if paired else "[-1, 1]"
+    if generator.directions[0] != "a2b":
+        raise ValueError(f"A released file of one direction holds a2b; this generator has {generator.directions}.")
+    if settings.input_range != wanted:
+        raise ValueError(
+            f"A released {'paired' if paired else 'unpaired'} file is fed with images in {wanted}; this generator was "
+            f"trained with input_range {settings.input_range}."
+        )
+    if settings.conditioning != "direct":
+        raise ValueError(f"No released format holds a branch: this generator has {settings.conditioning}.")
+    if stochastic and not paired:
+        raise ValueError("Only the paired format has a stochastic kind; this generator has two directions.")
+    lost = [f"the prompts ({'; '.join(generator.prompts.values())})"] if generator.prompts else []
+    if settings.frozen_dtype != "float32":
+        lost.append(f"that the base's weights were rounded to {settings.frozen_dtype} in training")
+    autoencoder = generator.autoencoder("a2b")
+    skips = [f"skip_conv_{k}" for k in range(1, len(autoencoder.vae.decoder.up_blocks) + 1)]
+    common = {
+        "rank_unet": settings.rank_unet,
+        "rank_vae": settings.rank_vae,
+        "vae_lora_target_modules": [*settings.vae_targets, *skips],
+    }
+    if paired:
+        return {**common, **_paired(generator, stochastic)}, lost
+    return {**common, **_unpaired(generator, lost)}, lost
+
+
+def _paired(generator: "OneStepGenerator", stochastic: bool) -> dict[str, Any]:
+    conv_in = generator.unet.conv_in
+    kinds = {"conv_in_pretrained.": conv_in.pretrained, "conv_in_curr.": conv_in.trained}
+    if not stochastic:
+        kinds = {"": conv_in.trained}
+    unet = {f"conv_in.{kind}{k}": float_copy(t) for kind, conv in kinds.items() for k, t in conv.state_dict().items()}
+    settings = generator.settings
+    for module, half, tensor in lora_tensors(generator.unet, settings.alpha_unet / ALPHA):
+        unet[f"{module}.{half}.default.weight"] = tensor
+    vae = {k: t for k, t in _vae(generator, "a2b").items() if "lora" in k or "skip" in k}
+    return {
+        "unet_lora_target_modules": list(settings.unet_targets),
+        "state_dict_unet": unet,
+        "state_dict_vae": vae,
+    }
+
+
+def _unpaired(generator: "OneStepGenerator", lost: list[str]) -> dict[str, Any]:
+    settings = generator.settings
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}, "other": {}}
+    conv_in = [("conv_in", half, tensor) for half, tensor in _conv_in_lora(generator, lost).items()]
+    for module, half, tensor in [*conv_in, *lora_tensors(generator.unet, settings.alpha_unet / settings.rank_unet)]:
+        first = module.partition(".")[0]
+        part = {"down_blocks": "encoder", "conv_in": "encoder", "up_blocks": "decoder"}.get(first, "other")
+        parts[part][f"{module}.{half}.weight"] = tensor
+    modules = {part: list(dict.fromkeys(k.partition(".lora_")[0] for k in held)) for part, held in parts.items()}
+    both = {
+        f"{prefix}.{name}": tensor for prefix, direction in BOTH for name, tensor in _vae(generator, direction).items()
+    }
+    return {
+        "l_target_modules_encoder": modules["encoder"],
+        "l_target_modules_decoder": modules["decoder"],
+        "l_modules_others": modules["other"],
+        **{f"sd_{part}": held for part, held in parts.items()},
+        # Both wrappers hold both whole VAEs; torch.save writes a tensor once however often it is named.
+        "sd_vae_enc": both,
+        "sd_vae_dec": dict(both),
+    }
+
+
+def _conv_in_lora(generator: "OneStepGenerator", lost: list[str]) -> dict[str, Tensor]:
+    """The change of `conv_in`'s weight as ``B A`` of the UNet's rank."""
+    conv, rank = generator.unet.conv_in, generator.settings.rank_unet
+    change = float_copy(conv.trained.weight) - float_copy(conv.pretrained.weight)
+    u, s, v = torch.linalg.svd(change.flatten(1).double(), full_matrices=False)
+    keep = min(rank, len(s))
+    down, up = change.new_zeros(rank, change[0].numel()), change.new_zeros(len(change), rank)
+    down[:keep], up[:, :keep] = (s[:keep].sqrt()[:, None] * v[:keep]).float(), (u[:, :keep] * s[:keep].sqrt()).float()
+    rest = float(s[keep:].norm() / s.norm()) if s.norm() else 0.0
+    if rest > 1e-6:
+        lost.append(f"{rest:.1%} of the change of conv_in's weight (rank {rank} is too low for it)")
+    bias = float((float_copy(conv.trained.bias) - float_copy(conv.pretrained.bias)).abs().max())
+    if bias:
+        lost.append(f"the change of conv_in's bias (up to {bias:.2g})")
+    return {"lora_A": down.view(rank, *change.shape[1:]), "lora_B": up.view(len(change), rank, 1, 1)}
+
+
+def _vae(generator: "OneStepGenerator", direction: Direction) -> dict[str, Tensor]:
+    """A direction's whole VAE under the released names, its skip convolutions with a LoRA, idle if there was none."""
+    settings = generator.settings
+    autoencoder = generator.autoencoder(direction)
+    factor = settings.alpha_vae / ALPHA
+
+    def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+        return name.replace(".default.", ".vae_skip."), float_copy(tensor) * (factor if ".lora_B." in f".{name}" else 1)
+
+    held = dict(renamed(name, tensor) for name, tensor in autoencoder.vae.state_dict().items())
+    for k, (weight, down, up) in enumerate(_skips(autoencoder, settings.rank_vae, renamed), start=1):
+        held[f"decoder.skip_conv_{k}.base_layer.weight"] = weight
+        held[f"decoder.skip_conv_{k}.lora_A.vae_skip.weight"] = down
+        held[f"decoder.skip_conv_{k}.lora_B.vae_skip.weight"] = up
+    return held
+
+
+def _skips(
+    autoencoder: "SkipAutoencoder", rank: int, renamed: Callable[[str, Tensor], tuple[str, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(weight, lora_A, lora_B) of every skip convolution, coarsest first; weights of zero where there are no skips."""
+    draw = torch.Generator().manual_seed(0)
+    sources = [block.resnets[0].in_channels for block in reversed(autoencoder.vae.encoder.down_blocks)]
+    targets = [block.resnets[0].in_channels for block in autoencoder.vae.decoder.up_blocks]
+    for k, (c_in, c_out) in enumerate(zip(sources, targets, strict=True)):
+        conv = autoencoder.skip_convs[k].state_dict() if len(autoencoder.skip_convs) else {}
+        own = dict(renamed(name, tensor) for name, tensor in conv.items())
+        weight = own.get("base_layer.weight", own.get("weight"))
+        # B = 0 says nothing; A at zero too would never learn again.
+        idle = torch.randn(rank, c_in, 1, 1, generator=draw) / rank, torch.zeros(c_out, rank, 1, 1)
+        yield (
+            torch.zeros(c_out, c_in, 1, 1) if weight is None else weight,
+            own.get("lora_A.vae_skip.weight", idle[0]),
+            own.get("lora_B.vae_skip.weight", idle[1]),
+        )

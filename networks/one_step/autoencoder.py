@@ -1,14 +1,13 @@
 """The VAE with skips from encoder to decoder (arXiv 2403.12036, Sec. 3 "Preserving input details")."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from networks.checkpoints.settings import SkipInit
 from networks.one_step.diffusion import per_sample
 from networks.one_step.lora import checkpoint
-
-SkipInit = float | Literal["gaussian"]
 
 
 class SkipAutoencoder(nn.Module):

@@ -51,15 +51,8 @@ class Base:
     fingerprint: str
 
     @property
-    def placeholder(self) -> bool:
-        """Whether this is the pocket base before its pretrained weights exist."""
-        return self.name == "pocket" and not any((POCKET / "unet").glob("*.safetensors"))
-
-    @property
     def description(self) -> str:
         """One line for logs, cards and metrics.json."""
-        if self.placeholder:
-            return "pocket (PLACEHOLDER: its architecture at seeded random weights, not a pretrained model)"
         return f"{self.name} at random weights" if self.random_init else self.name
 
     def load_text(self) -> Parts:
@@ -93,7 +86,6 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
     revision: str | None = None
     if name == "pocket":
         source = str(POCKET)
-        random_init = random_init or not any((POCKET / "unet").glob("*.safetensors"))
     elif Path(name).is_dir():
         source = name
     elif "/" in name and not name.startswith((".", "/", "~")):
@@ -193,7 +185,7 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
         raise FileNotFoundError(
             f"Base {name!r}: {part} could not be read from the hub ({reason}). "
             "Without a connection give a local folder in "
-            "Hugging Face layout (BASE=/path/to/sd-turbo), or train on the packaged base with BASE=pocket."
+            "Hugging Face layout (base=/path/to/sd-turbo), or use the packaged base (base=pocket)."
         ) from error
 
 

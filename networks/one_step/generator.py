@@ -1,19 +1,28 @@
 """The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.checkpoints.adapter import Adapter, read_adapter
-from networks.contract import ImageTranslator, known_directions
-from networks.one_step.autoencoder import SkipAutoencoder, SkipInit
+from networks.checkpoints.adapter import read_adapter
+from networks.checkpoints.card import Adapter
+from networks.checkpoints.settings import (
+    ConditioningName,
+    Direction,
+    FrozenDtype,
+    OneStepSettings,
+    Range,
+    SkipInit,
+)
+from networks.contract import ImageTranslator
+from networks.one_step.autoencoder import SkipAutoencoder
 from networks.one_step.bases import load_base
 from networks.one_step.diffusion import blend, noise_map, predict_x0
 from networks.one_step.frozen import store_in_bfloat16
-from networks.one_step.image_branches import ConditioningName, build_branch
+from networks.one_step.image_branches import build_branch
 from networks.one_step.lora import (
     UNET_TARGETS,
     VAE_TARGETS,
@@ -26,10 +35,6 @@ from networks.one_step.lora import (
     trainable_names,
 )
 from networks.one_step.prompts import PromptEncoder
-from networks.resnet import ResnetGenerator
-
-Range = Literal["[-1, 1]", "[0, 1]"]
-FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class OneStepGenerator(ImageTranslator):
@@ -65,11 +70,13 @@ class OneStepGenerator(ImageTranslator):
         FileNotFoundError: base or `init` is not there.
     """
 
+    settings: OneStepSettings
+
     def __init__(
         self,
         base: str = "pocket",
         random_init: bool = False,
-        directions: Sequence[str] = ("a2b", "b2a"),
+        directions: Sequence[Direction] = ("a2b", "b2a"),
         rank_unet: int = 128,
         rank_vae: int = 4,
         alpha_unet: float | None = None,
@@ -88,45 +95,37 @@ class OneStepGenerator(ImageTranslator):
         super().__init__()
         adapter = read_adapter(init) if init else None
         if adapter is not None:
-            _check_fit(
+            saved = _settings_to_start_from(
                 adapter,
                 {
                     "rank_unet": rank_unet,
                     "rank_vae": rank_vae,
-                    "directions": list(directions),
+                    "directions": tuple(directions),
                     "skips": skips,
                     "conditioning": conditioning,
                 },
             )
-            alpha_unet, alpha_vae = adapter.settings["alpha_unet"], adapter.settings["alpha_vae"]
-            unet_targets, vae_targets = adapter.settings["unet_targets"], adapter.settings["vae_targets"]
-            skip_lora, input_range = adapter.settings["skip_lora"], adapter.settings["input_range"]
-        if frozen_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"frozen_dtype must be 'float32' or 'bfloat16', got {frozen_dtype!r}.")
-        if input_range not in ("[-1, 1]", "[0, 1]"):
-            raise ValueError(f"input_range must be '[-1, 1]' or '[0, 1]', got {input_range!r}.")
-        unet_targets = list(unet_targets or UNET_TARGETS)
-        vae_targets = list(vae_targets or VAE_TARGETS)
-        # What rebuilds this generator from the same base: written to adapter.json.
-        self.settings: dict[str, Any] = {
-            "directions": known_directions(directions),
-            "rank_unet": rank_unet,
-            "rank_vae": rank_vae,
-            "alpha_unet": rank_unet if alpha_unet is None else alpha_unet,
-            "alpha_vae": alpha_vae,
-            "skips": skips,
-            "skip_init": skip_init,
-            "input_range": input_range,
-            "conditioning": conditioning,
-            "unet_targets": unet_targets,
-            "vae_targets": vae_targets,
-            "skip_lora": skip_lora,
-            "frozen_dtype": frozen_dtype,
-        }
+            alpha_unet, alpha_vae = saved.alpha_unet, saved.alpha_vae
+            unet_targets, vae_targets = saved.unet_targets, saved.vae_targets
+            skip_lora, input_range = saved.skip_lora, saved.input_range
+        self.settings = settings = OneStepSettings(
+            directions=tuple(directions),
+            rank_unet=rank_unet,
+            rank_vae=rank_vae,
+            alpha_unet=rank_unet if alpha_unet is None else alpha_unet,
+            alpha_vae=alpha_vae,
+            skips=skips,
+            skip_init=skip_init,
+            input_range=input_range,
+            conditioning=conditioning,
+            unet_targets=tuple(unet_targets or UNET_TARGETS),
+            vae_targets=tuple(vae_targets or VAE_TARGETS),
+            skip_lora=skip_lora,
+            frozen_dtype=frozen_dtype,
+        )
         loaded = load_base(base, random_init)
         self.base_name = loaded.name
         self.base_description = loaded.description
-        self.base_is_placeholder = loaded.placeholder
         self.base_random_init = loaded.random_init
         self.base_fingerprint = loaded.fingerprint
         self.encode_prompts = PromptEncoder(loaded)
@@ -137,7 +136,7 @@ class OneStepGenerator(ImageTranslator):
 
         self.branch = build_branch(conditioning, loaded, checkpointing)
         # diffusers' models are nn.Modules whose attributes type checkers cannot see.
-        self.unet: Any = inject_lora(loaded.unet, unet_targets, rank_unet, self.settings["alpha_unet"])
+        self.unet: Any = inject_lora(loaded.unet, settings.unet_targets, rank_unet, settings.alpha_unet)
         self.unet.conv_in = TrainedConv(self.unet.conv_in)
         if checkpointing:
             self.unet.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint)
@@ -146,7 +145,7 @@ class OneStepGenerator(ImageTranslator):
             autoencoder: Any = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
             # Behind a branch the latent goes unread: a LoRA on what only makes the latent would never train.
             unread = autoencoder.latent_only if self.branch else ()
-            inject_lora(autoencoder.vae, vae_targets, rank_vae, alpha_vae, leave_out=unread)
+            inject_lora(autoencoder.vae, settings.vae_targets, rank_vae, alpha_vae, leave_out=unread)
             if skip_lora and skips:
                 inject_lora(
                     autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae
@@ -177,6 +176,12 @@ class OneStepGenerator(ImageTranslator):
             tensors["unet.conv_in.trained.bias"] = pretrained.bias.detach().float().cpu()
         return tensors
 
+    def autoencoder(self, direction: Direction) -> SkipAutoencoder:
+        """The autoencoder of a direction."""
+        autoencoder = self.autoencoders[direction]
+        assert isinstance(autoencoder, SkipAutoencoder)
+        return autoencoder
+
     @property
     def directions(self) -> list[str]:
         """The directions that this generator translates in."""
@@ -204,7 +209,6 @@ class OneStepGenerator(ImageTranslator):
         embeddings: Mapping[str, Tensor],
         strength: Tensor | None = None,
         noise: Tensor | None = None,
-        gamma: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Translate in several directions with a single pass of the UNet.
 
@@ -213,7 +217,6 @@ class OneStepGenerator(ImageTranslator):
             embeddings: by direction, ``(B_d, L, D)`` or ``(1, L, D)``.
             strength: ``(sum of B_d,)`` in the order of ``images``; see `forward`.
             noise: see `forward`; a branch reads it whatever the strength, and the map of seed 0 where it is None.
-            gamma: see `forward`.
 
         Returns:
             By direction, ``(B_d, 3, H, W)`` float32 in [-1, 1].
@@ -222,11 +225,8 @@ class OneStepGenerator(ImageTranslator):
             ValueError: an unknown direction, or strength without noise, on a merged generator, or beside a branch.
         """
         self._check(images, strength, noise)
-        if gamma is None:
-            gamma = strength
         counts = [image.shape[0] for image in images.values()]
         strengths = _split(strength, counts)
-        gammas = _split(gamma, counts)
         height, width = next(iter(images.values())).shape[-2:]
         fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
@@ -254,9 +254,14 @@ class OneStepGenerator(ImageTranslator):
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
             with strength_scope(strengths[k]):
-                image = autoencoders[direction].decode(part, skips[direction], gammas[k])
+                image = autoencoders[direction].decode(part, skips[direction], strengths[k])
             outputs[direction] = image[..., :height, :width]
         return outputs
+
+    def skip_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters of the skip convolutions, direction after direction."""
+        autoencoders: Any = self.autoencoders.values()
+        return [p for autoencoder in autoencoders for p in autoencoder.skip_convs.parameters() if p.requires_grad]
 
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
         """Shape of the noise map of one image: ``(1, C, padded H / factor, padded W / factor)``."""
@@ -276,7 +281,7 @@ class OneStepGenerator(ImageTranslator):
         if strength is not None and self.branch is not None:
             raise ValueError(
                 f"strength blends the picture into the noise at the UNet's input; with conditioning="
-                f"{self.settings['conditioning']} the UNet reads noise alone. Use conditioning=direct."
+                f"{self.settings.conditioning} the UNet reads noise alone. Use conditioning=direct."
             )
         if strength is not None and self.merged:
             raise ValueError("This generator's LoRA is merged, so strength can no longer scale it: load it unmerged.")
@@ -292,16 +297,26 @@ class OneStepGenerator(ImageTranslator):
         return image if self.input_range == "[-1, 1]" else (image + 1) / 2
 
 
-def _check_fit(adapter: Adapter, given: dict[str, Any]) -> None:
-    if adapter.card.get("base") == ResnetGenerator.base_name:
-        raise ValueError(f"INIT {adapter.path} is a plain ResNet and cannot start another base: use BASE=resnet.")
+def _settings_to_start_from(adapter: Adapter, given: Mapping[str, object]) -> OneStepSettings:
+    """Settings of an adapter that training starts from.
+
+    Raises:
+        ValueError: the adapter is a ResNet's, or was trained with other settings than those given.
+    """
+    saved = adapter.card.settings
+    if not isinstance(saved, OneStepSettings):
+        raise ValueError(
+            f"init={adapter.path} is a plain ResNet and cannot start another base. Leave init out, or "
+            "train the resnet base."
+        )
     for name, value in given.items():
-        saved = adapter.settings.get(name, "direct") if name == "conditioning" else adapter.settings[name]
-        if saved != value:
+        if getattr(saved, name) != value:
+            was, asked = (list(v) if isinstance(v, tuple) else v for v in (getattr(saved, name), value))
             raise ValueError(
-                f"INIT {adapter.path} was trained with {name}={saved}, the experiment asks for {value}. "
-                f"Set --model.init_args.generator.init_args.{name}={saved}, or start without INIT."
+                f"init={adapter.path} was trained with {name}={was}, the experiment asks for {asked}. "
+                f"Set --model.init_args.generator.init_args.{name}={was}, or leave init out."
             )
+    return saved
 
 
 def _split(values: Tensor | None, counts: list[int]) -> Sequence[Tensor | None]:

@@ -6,14 +6,14 @@ was trained to, and a network beside it looks at the picture and adds to the UNe
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any
 
 from diffusers import ControlNetModel, T2IAdapter
 from torch import Tensor, nn
 
+from networks.checkpoints.settings import ConditioningName
 from networks.one_step.bases import Base
 
-ConditioningName = Literal["direct", "controlnet", "t2i_adapter"]
 EMBEDDING_CHANNELS = (16, 32, 96, 256)  # of ControlNet's picture embedding, each level after the first halves the sides
 ADAPTER_RESNETS = 2  # per level, as published
 
@@ -88,14 +88,12 @@ class T2IAdapterBranch(Branch):
         return {"down_intrablock_additional_residuals": self.adapter(image)}
 
 
-def build_branch(name: str, base: Base, checkpointing: bool) -> Branch | None:
+def build_branch(name: ConditioningName, base: Base, checkpointing: bool) -> Branch | None:
     """The branch of that name, beside a base whose UNet has no LoRA yet; None for "direct".
 
     Raises:
         ValueError: there is none of that name, or it does not fit the base.
     """
-    if name not in get_args(ConditioningName):
-        raise ValueError(f"conditioning must be one of {', '.join(get_args(ConditioningName))}, got {name!r}.")
     if name == "direct":
         return None
     vae: Any = base.vae

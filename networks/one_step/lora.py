@@ -165,3 +165,16 @@ def share_parameters(module: Any) -> Any:
 def trainable_names(module: nn.Module) -> list[str]:
     """Sorted names of all tensors that train: what is optimised, saved and loaded."""
     return sorted(name for name, p in module.named_parameters() if p.requires_grad)
+
+
+def lora_tensors(module: nn.Module, factor: float) -> Iterator[tuple[str, str, Tensor]]:
+    """LoRA of a module as (layer's name, "lora_A" or "lora_B", float32 copy), `lora_B` times a factor."""
+    for name, tensor in module.state_dict().items():
+        layer, found, half = name.removesuffix(f".{ADAPTER}.weight").rpartition(".lora_")
+        if found:
+            yield layer, f"lora_{half}", float_copy(tensor) * (factor if half == "B" else 1)
+
+
+def float_copy(tensor: Tensor) -> Tensor:
+    """A detached, contiguous float32 copy on the CPU."""
+    return tensor.detach().float().cpu().contiguous()

@@ -6,6 +6,7 @@ import torch
 from commands.export import main
 from networks import OneStepGenerator, ResnetGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
+from networks.checkpoints.card import RunFacts
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def adapter(tiny_base, tmp_path):
         for p in generator.parameters():
             if p.requires_grad:
                 p.add_(torch.randn_like(p) * 0.02)
-    return save_adapter(generator, tmp_path / "adapter", {"task": "unpaired", "images_seen": 7})
+    return save_adapter(generator, tmp_path / "adapter", RunFacts(task="unpaired", images_seen=7))
 
 
 def test_released(adapter, tiny_base, tmp_path, capsys):
@@ -43,7 +44,7 @@ def test_diffusers(adapter, tmp_path, capsys):
 def test_bad_input_gets_a_line(adapter, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     resnet = ResnetGenerator(["a2b"], width=4, blocks=1)
-    save_adapter(resnet, tmp_path / "resnet", {})
+    save_adapter(resnet, tmp_path / "resnet")
     for arguments, words in (
         ([f"--ckpt={adapter}", "--format=released-stochastic", f"--out={tmp_path / 'o'}"], "stochastic"),
         ([f"--ckpt={adapter}", "--format=released", f"--out={tmp_path / 'file'}"], "give a folder"),

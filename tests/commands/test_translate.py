@@ -19,6 +19,7 @@ from images.resizing import resize_short_side
 from inference.folder import batches
 from networks import OneStepGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
+from networks.checkpoints.card import RunFacts
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def adapter(tiny_base, tmp_path_factory):
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.1)
     generator.prompts = {"a2b": "driving in the night", "b2a": "driving in the day"}
-    return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter", {"task": "unpaired"})
+    return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter", RunFacts(task="unpaired"))
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +262,7 @@ def test_misspelt_options_get_two_lines(adapter, folder, tmp_path, capsys):
 
 def test_adapters_without_a_prompt_ask_for_one(adapter, folder, tmp_path, tiny_base, capsys):
     bare = OneStepGenerator(str(tiny_base), directions=["a2b"], rank_unet=1, rank_vae=1)
-    save_adapter(bare, tmp_path / "bare", {})
+    save_adapter(bare, tmp_path / "bare")
     refuses(capsys, ["PROMPT="], tmp_path / "bare", folder, tmp_path / "out")
 
 

@@ -15,9 +15,9 @@ def noises(module, batch, steps=1):
     given = []
     translate = module.generator.translate_together
 
-    def spy(images, embeddings, strength=None, noise=None, gamma=None):
+    def spy(images, embeddings, strength=None, noise=None):
         given.append((sum(len(image) for image in images.values()), noise))
-        return translate(images, embeddings, strength, noise, gamma)
+        return translate(images, embeddings, strength, noise)
 
     module.generator.translate_together = spy
     fit(module, [batch] * steps)

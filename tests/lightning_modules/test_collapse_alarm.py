@@ -47,7 +47,7 @@ class Recolour(ImageTranslator):
     def noise_shape(self, image):
         return 1, 0, 0, 0
 
-    def translate_together(self, images, embeddings, strength=None, noise=None, gamma=None):
+    def translate_together(self, images, embeddings, strength=None, noise=None):
         seen = {d: torch.zeros_like(image) if self.blind else image for d, image in images.items()}
         return {d: (image + self.maps[d](image)).clamp(-1, 1) for d, image in seen.items()}
 

@@ -5,6 +5,7 @@ import torch
 
 from networks import OneStepGenerator, ResnetGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
+from networks.checkpoints.card import RunFacts
 
 
 def images(n, height, width, seed=0):
@@ -55,7 +56,7 @@ def test_words_are_not_read(small):
 def test_an_adapter_holds_the_whole_network(small, tmp_path):
     generator, image = small(directions=["a2b"]), images(1, 16, 16)
     generator.prompts = {"a2b": "a photograph"}
-    save_adapter(generator, tmp_path, {"task": "paired"})
+    save_adapter(generator, tmp_path, RunFacts(task="paired"))
     loaded = load_generator(tmp_path)
     assert isinstance(loaded, ResnetGenerator)
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -65,9 +66,9 @@ def test_an_adapter_holds_the_whole_network(small, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(small, tmp_path, two_level_base):
-    save_adapter(small(), tmp_path / "plain", {})
-    save_adapter(OneStepGenerator(str(two_level_base), rank_unet=4, rank_vae=2), tmp_path / "one step", {})
-    with pytest.raises(ValueError, match="leave out BASE=pocket"):
+    save_adapter(small(), tmp_path / "plain")
+    save_adapter(OneStepGenerator(str(two_level_base), rank_unet=4, rank_vae=2), tmp_path / "one step")
+    with pytest.raises(ValueError, match="leave out base=pocket"):
         load_generator(tmp_path / "plain", "pocket")
     with pytest.raises(ValueError, match="cannot start another base"):
         OneStepGenerator(str(two_level_base), init=str(tmp_path / "plain"))
@@ -75,7 +76,7 @@ def test_what_does_not_fit_is_refused(small, tmp_path, two_level_base):
         small(init=str(tmp_path / "one step"))
     with pytest.raises(ValueError, match="does not fit this model"):
         small(blocks=2, init=str(tmp_path / "plain"))
-    with pytest.raises(ValueError, match="leave STRENGTH at 1"):
+    with pytest.raises(ValueError, match="leave strength at 1"):
         small().translate(images(1, 16, 16), "", strength=0.5)
     with pytest.raises(ValueError, match="translates a2b"):
         small(directions=["a2b"]).translate(images(1, 16, 16), "", "b2a")

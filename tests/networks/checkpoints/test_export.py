@@ -6,8 +6,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from networks import load_generator
 from networks.checkpoints.diffusers import to_diffusers
-from networks.checkpoints.released import read_released
-from networks.checkpoints.released_writing import to_released
+from networks.checkpoints.released import read_released, to_released
 from tests.networks.one_step.test_generator import build, embed, wake
 
 from .test_released import Released
@@ -128,6 +127,6 @@ def test_a_plain_diffusers_unet_gives_the_same_epsilon(tiny_base, tmp_path):
 def test_reading_gives_the_settings_that_were_written(tiny_base, tmp_path):
     generator = build(tiny_base, **PAIRED, rank_unet=5, rank_vae=3)
     torch.save(to_released(generator)[0], tmp_path / "out.pkl")
-    settings = read_released(tmp_path / "out.pkl")["card"]["settings"]
+    settings = read_released(tmp_path / "out.pkl").card.settings
     for key in ("rank_unet", "rank_vae", "directions", "input_range", "unet_targets", "vae_targets"):
-        assert settings[key] == generator.settings[key], key
+        assert getattr(settings, key) == getattr(generator.settings, key), key

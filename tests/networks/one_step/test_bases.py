@@ -5,14 +5,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from networks.one_step.bases import POCKET, fingerprint, load_base
+from networks.one_step.bases import fingerprint, load_base
 
 
-def test_pocket_says_that_it_is_a_placeholder_until_it_has_weights():
+def test_pocket_comes_with_its_weights():
     base = load_base("pocket")
-    has_weights = any((POCKET / "unet").glob("*.safetensors"))
-    assert base.placeholder is not has_weights
-    assert ("PLACEHOLDER" in base.description) is not has_weights
+    assert base.description == "pocket" and not base.random_init
 
 
 def test_random_init_is_seeded_and_leaves_the_global_generator_alone(tiny_base):

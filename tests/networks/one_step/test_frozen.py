@@ -64,7 +64,7 @@ def test_large_layers_and_merging_too(tiny_base, image, monkeypatch):
 def test_an_adapter_remembers_what_it_was_trained_on(tiny_base, image, tmp_path):
     generator = wake(build(tiny_base, frozen_dtype="bfloat16"))
     generator.prompts = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
-    loaded = load_generator(save_adapter(generator, tmp_path, {}))
+    loaded = load_generator(save_adapter(generator, tmp_path))
     assert torch.equal(loaded.translate(image), generator.translate(image))
     plain = wake(build(tiny_base))
     plain.prompts = generator.prompts

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from networks import OneStepGenerator, load_generator
-from networks.checkpoints.adapter import Adapter, load_trained, read_adapter, save_adapter, trained_state
+from networks.checkpoints.adapter import load_trained, read_adapter, save_adapter, trained_state
+from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
 from networks.checkpoints.diffusers import to_diffusers
-from networks.checkpoints.released_writing import to_released
+from networks.checkpoints.released import to_released
 from networks.one_step import lora as adapters
 from networks.one_step.bases import load_base
 from networks.one_step.lora import lora_layers, trainable_names
@@ -223,7 +224,7 @@ def test_merge_keeps_the_output_and_the_other_direction(tiny_base, image):
 def test_adapter_round_trip(tiny_base, image, tmp_path):
     generator = wake(build(tiny_base))
     generator.prompts = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
-    save_adapter(generator, tmp_path / "adapter", {"task": "unpaired"})
+    save_adapter(generator, tmp_path / "adapter", RunFacts(task="unpaired"))
     before = torch.get_rng_state()
     again = load_generator(str(tmp_path))
     assert torch.equal(torch.get_rng_state(), before)
@@ -233,10 +234,10 @@ def test_adapter_round_trip(tiny_base, image, tmp_path):
     assert read_adapter(tmp_path).tensors.keys() == set(trainable_names(generator))
     assert not [p for p in again.parameters() if p.requires_grad]
     # What was loaded can be saved again, whole; what was merged is no adapter any more.
-    save_adapter(again, tmp_path / "copy", {"task": "unpaired"})
+    save_adapter(again, tmp_path / "copy", RunFacts(task="unpaired"))
     kept, copied = (read_adapter(folder).tensors for folder in (tmp_path / "adapter", tmp_path / "copy"))
     assert kept.keys() == copied.keys() and all(torch.equal(kept[k], copied[k]) for k in kept)
-    for refused in (lambda g: save_adapter(g, tmp_path / "merged", {}), to_released, to_diffusers):
+    for refused in (lambda g: save_adapter(g, tmp_path / "merged"), to_released, to_diffusers):
         with pytest.raises(ValueError, match="merged"):
             refused(again.merge())
 
@@ -257,7 +258,7 @@ def test_translate_says_what_it_wants(picture, prompt, words, tiny_base):
 
 def test_init_starts_from_an_adapter_and_refuses_another_rank(tiny_base, image, tmp_path):
     generator = wake(build(tiny_base))
-    save_adapter(generator, tmp_path, {"task": "unpaired"})
+    save_adapter(generator, tmp_path, RunFacts(task="unpaired"))
     again = build(tiny_base, init=str(tmp_path))
     assert torch.equal(again(image, embed(again)), generator(image, embed(generator)))
     assert trainable_names(again) == trainable_names(generator)
@@ -267,7 +268,7 @@ def test_init_starts_from_an_adapter_and_refuses_another_rank(tiny_base, image, 
 
 def test_another_base_is_refused(tiny_base, tmp_path):
     generator = build(tiny_base)
-    save_adapter(generator, tmp_path, {})
+    save_adapter(generator, tmp_path)
     with pytest.raises(ValueError, match="trained on the base"):
         load_generator(str(tmp_path), base="pocket")
 
@@ -281,7 +282,7 @@ def test_missing_and_misshapen_tensors_are_named(tiny_base):
     with pytest.raises(ValueError, match="another shape"):
         load_trained(generator, tensors | {name: torch.zeros(1)}, "x")
     with pytest.raises(ValueError, match=r"unknown .first extra"):
-        generator.load_adapter(Adapter(tensors | {"extra": torch.zeros(1)}, {}, "x"))
+        generator.load_adapter(Adapter(tensors | {"extra": torch.zeros(1)}, AdapterCard.of(generator, RunFacts()), "x"))
 
 
 def test_unknown_direction(tiny_base, image):

@@ -7,7 +7,7 @@ from diffusers import ControlNetModel, T2IAdapter
 from networks import OneStepGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
 from networks.checkpoints.diffusers import to_diffusers
-from networks.checkpoints.released_writing import to_released
+from networks.checkpoints.released import to_released
 from networks.one_step.bases import load_base
 from networks.one_step.diffusion import noise_map
 from networks.one_step.lora import trainable_names
@@ -109,7 +109,7 @@ def test_an_adapter_brings_its_branch_along(tiny_base, image, conditioning, tmp_
         for p in generator.branch.parameters():
             p.add_(torch.randn_like(p) * 0.2)
     generator.prompts = {"a2b": "a street"}
-    again = load_generator(save_adapter(generator, tmp_path / "adapter", {}))
+    again = load_generator(save_adapter(generator, tmp_path / "adapter"))
     torch.testing.assert_close(again.translate(image, seed=3), generator.translate(image, seed=3))
     assert torch.equal(again.translate(image, seed=3), again.translate(image, seed=3))
     assert (again.translate(image, seed=4) - generator.translate(image, seed=3)).abs().max() > 1e-3
@@ -136,12 +136,12 @@ def test_what_a_branch_cannot_do_is_said(tiny_base, sdxl_base, image, tmp_path):
     generator = build(tiny_base, "controlnet", directions=["a2b"], input_range="[0, 1]")
     with pytest.raises(ValueError, match="conditioning=controlnet the UNet reads noise alone"):
         generator.translate(image, "a street", strength=0.5)
-    with pytest.raises(ValueError, match="conditioning must be one of direct, controlnet, t2i_adapter, got 'lora'"):
+    with pytest.raises(ValueError, match="conditioning must be 'direct', 'controlnet' or 't2i_adapter', got 'lora'"):
         build(tiny_base, "lora")
     with pytest.raises(ValueError, match="No released format holds a branch"):
         to_released(generator)
     assert to_diffusers(generator)[2][-1] == "the controlnet branch"
-    save_adapter(generator, tmp_path, {})
+    save_adapter(generator, tmp_path)
     with pytest.raises(ValueError, match="trained with conditioning=controlnet, the experiment asks for direct"):
         build(tiny_base, "direct", directions=["a2b"], init=str(tmp_path))
 

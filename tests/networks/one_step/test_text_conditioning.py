@@ -62,7 +62,7 @@ def test_it_trains_is_saved_and_loaded_like_any_other(sdxl_base, image, tmp_path
     for name, p in generator.named_parameters():
         assert (p.grad is not None) is p.requires_grad, name
     wake(generator)
-    loaded = load_generator(save_adapter(generator, tmp_path, {}))
+    loaded = load_generator(save_adapter(generator, tmp_path))
     for direction in ("a2b", "b2a"):
         assert torch.equal(
             generator.eval().translate(image, direction=direction), loaded.translate(image, direction=direction)

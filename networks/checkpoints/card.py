@@ -1,0 +1,237 @@
+"""The card of an adapter (adapter.json): what rebuilds its generator, and what its training run was."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, get_args
+
+from torch import Tensor
+
+from networks.checkpoints.settings import Direction, Json, Settings, require, require_int
+
+if TYPE_CHECKING:
+    from networks.contract import ImageTranslator
+
+FORMAT = 1
+PACKAGES = ("torch", "diffusers", "peft", "transformers", "safetensors")
+
+JsonMap = Mapping[str, Json]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What only the training run knows of an adapter; None is not known and left out of adapter.json.
+
+    Attributes:
+        task: "paired" or "unpaired".
+        source: "released" for a file of the authors; None for adapters of this project.
+        ablation: labels of the trial in its grid, by axis.
+        data: one line on the training data.
+        data_is_rendered: whether its images are rendered scenes, not photographs.
+        preprocessing: how images became inputs, as the data module names it.
+        experiment: name of the experiment.
+        training_features: names of the feature networks that training used.
+        images_seen: training samples seen, all ranks together.
+        extra: further top-level entries of adapter.json, written back as they were read.
+
+    Raises:
+        ValueError: a value is of another type or out of range.
+    """
+
+    task: str | None = None
+    source: str | None = None
+    ablation: JsonMap | None = None
+    data: str | None = None
+    data_is_rendered: bool | None = None
+    preprocessing: JsonMap | None = None
+    experiment: str | None = None
+    training_features: tuple[str, ...] | None = None
+    images_seen: int | None = None
+    extra: JsonMap = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Turn lists into tuples and validate."""
+        if isinstance(self.training_features, list):
+            object.__setattr__(self, "training_features", tuple(self.training_features))
+        for name in ("task", "source", "data", "experiment"):
+            _require_type(getattr(self, name), name, str, "a text")
+        for name in ("ablation", "preprocessing", "extra"):
+            _require_type(getattr(self, name), name, Mapping, "an object")
+        _require_type(self.data_is_rendered, "data_is_rendered", bool, "true or false")
+        names = self.training_features
+        fits = names is None or (isinstance(names, tuple) and all(isinstance(name, str) for name in names))
+        require(fits, "training_features", "a list of names", names)
+        if self.images_seen is not None:
+            require_int(self.images_seen, "images_seen", 0)
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> "RunFacts":
+        """Build from top-level entries of adapter.json; what is not known becomes `extra`."""
+        names = {f.name for f in fields(cls)} - {"extra"}
+        known = {name: value for name, value in entries.items() if name in names}
+        extra = {name: value for name, value in entries.items() if name not in names}
+        return cls(**known, extra=extra)
+
+    def to_json(self) -> dict[str, Json]:
+        """Top-level entries of adapter.json."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: value for name, value in listed.items() if value is not None} | dict(self.extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterCard:
+    """What adapter.json and the `adapter` entry of a checkpoint hold.
+
+    Attributes:
+        settings: arguments of the generator's constructor.
+        prompts: target prompt by direction.
+        base: what the weights start from, as `load_base` takes it; None for released files, which do not name it.
+        base_random_init: whether the base's weights are seeded random numbers.
+        base_fingerprint: of the base's frozen weights, hexadecimal; None likewise.
+        base_description: one line on the base; None likewise.
+        run: what only the training run knows.
+        versions: of Python and of the packages that wrote the card.
+        metrics: scores of the final state on the test split, by direction.
+        best: the state that validation chose, with its scores if it is another than the final state.
+        exported: format and losses of an export.
+
+    Raises:
+        ValueError: a value is of another type or out of range.
+    """
+
+    settings: Settings
+    prompts: Mapping[str, str]
+    base: str | None = None
+    base_random_init: bool = False
+    base_fingerprint: str | None = None
+    base_description: str | None = None
+    run: RunFacts = field(default_factory=RunFacts)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    metrics: JsonMap | None = None
+    best: JsonMap | None = None
+    exported: JsonMap | None = None
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        for name in ("base", "base_fingerprint", "base_description"):
+            _require_type(getattr(self, name), name, str, "a text")
+        for name in ("metrics", "best", "exported"):
+            _require_type(getattr(self, name), name, Mapping, "an object")
+        require(isinstance(self.base_random_init, bool), "base_random_init", "true or false", self.base_random_init)
+        for name in ("prompts", "versions"):
+            texts = getattr(self, name)
+            fits = isinstance(texts, Mapping) and all(isinstance(v, str) for pair in texts.items() for v in pair)
+            require(fits, name, "an object of texts", texts)
+        unknown = set(self.prompts) - set(get_args(Direction))
+        require(not unknown, "prompts", "given by direction, a2b and b2a", sorted(self.prompts))
+
+    @classmethod
+    def of(
+        cls,
+        generator: "ImageTranslator",
+        run: RunFacts,
+        metrics: JsonMap | None = None,
+        best: JsonMap | None = None,
+        exported: JsonMap | None = None,
+    ) -> "AdapterCard":
+        """The card of a generator as it is now: the one place where cards are made before they are written.
+
+        Args:
+            generator: trained.
+            run: what only the training run knows.
+            metrics: see the attributes.
+            best: see the attributes.
+            exported: see the attributes.
+
+        Raises:
+            ValueError: a value cannot be, or the generator's settings would be read back as another class.
+        """
+        kind = Settings.type_for(generator.base_name)
+        if not isinstance(generator.settings, kind):
+            name = type(generator.settings).__name__
+            raise ValueError(
+                f"Settings of base {generator.base_name!r} are read as {kind.__name__}, this generator has {name}: "
+                f"declare `class {name}(Settings, base_name={generator.base_name!r})`."
+            )
+        return cls(
+            base=generator.base_name,
+            base_random_init=generator.base_random_init,
+            base_fingerprint=generator.base_fingerprint,
+            base_description=generator.base_description,
+            settings=generator.settings,
+            prompts=dict(generator.prompts),
+            run=run,
+            versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+            metrics=metrics,
+            best=best,
+            exported=exported,
+        )
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str) -> "AdapterCard":
+        """Read the content of adapter.json.
+
+        Args:
+            content: as `json.loads` returned it.
+            where: the file, for messages.
+
+        Raises:
+            ValueError: its format is another, a setting is unknown, or a value cannot be; one line with the file.
+        """
+        if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, Mapping) else content
+            raise ValueError(f"{where} has format {found!r}; this version reads format {FORMAT}.")
+        rest = {name: value for name, value in content.items() if name != "format"}
+        settings, base = rest.pop("settings", None), rest.get("base")
+        try:
+            if not isinstance(settings, Mapping):
+                raise ValueError("settings are missing")
+            own = {f.name: rest.pop(f.name) for f in fields(cls) if f.name in rest and f.name != "run"}
+            own = {"prompts": {}, **own}
+            kind = Settings.type_for(base if isinstance(base, str) else None)
+            return cls(settings=kind.from_json(settings), run=RunFacts.from_json(rest), **own)
+        except ValueError as error:
+            raise ValueError(f"{where} cannot be read: {error}") from error
+
+    def to_json(self) -> dict[str, Json]:
+        """Content of adapter.json, plain JSON types only."""
+        base = {
+            "base": self.base,
+            "base_random_init": self.base_random_init,
+            "base_fingerprint": self.base_fingerprint,
+            "base_description": self.base_description,
+        }
+        results = {"metrics": self.metrics, "best": self.best, "exported": self.exported}
+        return {
+            "format": FORMAT,
+            **base,
+            "settings": self.settings.to_json(),
+            "prompts": dict(self.prompts),
+            **self.run.to_json(),
+            "versions": dict(self.versions),
+            **{name: value for name, value in results.items() if value is not None},
+        }
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained generator without its base.
+
+    Attributes:
+        tensors: every trained tensor by its name in the generator.
+        card: what rebuilds the generator.
+        path: where it was read.
+        conv_in_delta: of a released unpaired file, which holds the UNet's first convolution as a LoRA only: what to add
+            to the base's weight.
+    """
+
+    tensors: Mapping[str, Tensor]
+    card: AdapterCard
+    path: str
+    conv_in_delta: Tensor | None = None
+
+
+def _require_type(value: object, name: str, kind: type, wanted: str) -> None:
+    require(value is None or isinstance(value, kind), name, wanted, value)

@@ -1,0 +1,174 @@
+"""Settings of a generator: the constructor arguments that rebuild it, typed and validated, as adapter.json holds them.
+
+A generator of your own declares its settings under the base name that its adapters carry::
+
+    @dataclass(frozen=True, kw_only=True)
+    class MySettings(Settings, base_name="mine"):
+        depth: int
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+from storage import did_you_mean
+
+Direction = Literal["a2b", "b2a"]
+"""Which way an image is translated: from domain A to domain B, or back."""
+
+ConditioningName = Literal["direct", "controlnet", "t2i_adapter"]
+FrozenDtype = Literal["float32", "bfloat16"]
+Range = Literal["[-1, 1]", "[0, 1]"]
+SkipInit = float | Literal["gaussian"]
+
+Json = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+"""A value that JSON can hold."""
+
+MAX_RANK = 4096
+MAX_WIDTH = 4096
+MAX_BLOCKS = 1024
+
+_S = TypeVar("_S", bound="Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base class of all settings; a subclass is a frozen dataclass whose fields are its generator's arguments.
+
+    Attributes:
+        directions: the directions that the generator translates in.
+
+    Raises:
+        ValueError: a value is of another type or out of range.
+    """
+
+    directions: tuple[Direction, ...]
+
+    _by_base: ClassVar[dict[str, type["Settings"]]] = {}
+
+    def __init_subclass__(cls, base_name: str | None = None) -> None:
+        """Register the class for adapters of a base; without a name, for none."""
+        super().__init_subclass__()
+        if base_name is not None:
+            Settings._by_base[base_name] = cls
+
+    def __post_init__(self) -> None:
+        """Turn lists into tuples and validate."""
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
+        known = set(get_args(Direction))
+        require(
+            isinstance(self.directions, tuple)
+            and 0 < len(self.directions) == len(set(self.directions))
+            and not set(self.directions) - known,
+            "directions",
+            "a2b, b2a or both",
+            self.directions,
+        )
+
+    @classmethod
+    def from_json(cls: type[_S], values: Mapping[str, Any]) -> _S:
+        """Build from the `settings` of adapter.json; settings that are missing there take their defaults.
+
+        Raises:
+            ValueError: a setting is unknown or missing, or its value cannot be.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ValueError(f"unknown setting {name!r} of a generator.{did_you_mean(name, known)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"settings are incomplete: {error}") from error
+
+    def to_json(self) -> dict[str, Json]:
+        """The settings as plain JSON types, in the order of the fields; also the generator's keyword arguments."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @staticmethod
+    def type_for(base: str | None) -> "type[Settings]":
+        """The class that adapters of this base have; `OneStepSettings` unless a subclass was declared for it."""
+        return Settings._by_base.get(base or "", OneStepSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepSettings(Settings):
+    """Settings of `OneStepGenerator`; see there.  What released files do not hold has a default."""
+
+    rank_unet: int
+    rank_vae: int
+    alpha_unet: float
+    alpha_vae: float
+    skips: bool
+    skip_init: SkipInit
+    input_range: Range
+    conditioning: ConditioningName = "direct"
+    unet_targets: tuple[str, ...]
+    vae_targets: tuple[str, ...]
+    skip_lora: bool = False
+    frozen_dtype: FrozenDtype = "float32"
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        super().__post_init__()
+        for name in ("rank_unet", "rank_vae"):
+            require_int(getattr(self, name), name, 1, MAX_RANK)
+        for name in ("alpha_unet", "alpha_vae"):
+            require(is_number(getattr(self, name)), name, "a finite number", getattr(self, name))
+        for name in ("skips", "skip_lora"):
+            require(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
+        wanted = "a finite number or 'gaussian'"
+        require(self.skip_init == "gaussian" or is_number(self.skip_init), "skip_init", wanted, self.skip_init)
+        require_one_of(self.input_range, "input_range", get_args(Range))
+        require_one_of(self.conditioning, "conditioning", get_args(ConditioningName))
+        require_one_of(self.frozen_dtype, "frozen_dtype", get_args(FrozenDtype))
+        for name in ("unet_targets", "vae_targets"):
+            targets = getattr(self, name)
+            fits = isinstance(targets, tuple) and targets and all(isinstance(t, str) and t for t in targets)
+            require(bool(fits), name, "a list of module names", targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResnetSettings(Settings, base_name="resnet"):
+    """Settings of `ResnetGenerator`; see there."""
+
+    width: int
+    blocks: int
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        super().__post_init__()
+        require_int(self.width, "width", 1, MAX_WIDTH)
+        require_int(self.blocks, "blocks", 0, MAX_BLOCKS)
+
+
+def require(holds: bool, name: str, wanted: str, value: object) -> None:
+    """Refuse a value.
+
+    Raises:
+        ValueError: the condition does not hold; says what the name must be and what it is.
+    """
+    if not holds:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(f"{name} must be {wanted}, got {shown!r}.")
+
+
+def require_int(value: object, name: str, low: int, high: int | None = None) -> None:
+    """Refuse what is not an integer in ``[low, high]``."""
+    fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= (value if high is None else high)
+    require(fits, name, f"an integer of at least {low}" + ("" if high is None else f" and at most {high}"), value)
+
+
+def require_one_of(value: object, name: str, known: Sequence[str]) -> None:
+    """Refuse what is not one of some words."""
+    *first, last = map(repr, known)
+    require(value in known, name, f"{', '.join(first)} or {last}", value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
