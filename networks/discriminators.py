@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from networks.features import FeatureNetwork, load_features
+from networks.features import FeatureNetwork, Features, load_features
 
 
 class VisionAidedDiscriminator(nn.Module):
@@ -26,13 +26,13 @@ class VisionAidedDiscriminator(nn.Module):
     def __init__(self, features: FeatureNetwork | str = "clip", width: int = 256, augment: bool = True) -> None:
         super().__init__()
         self.features = load_features(features) if isinstance(features, str) else features
-        if not self.features.critic_stages or self.features.width is None:
+        if not self.features.discriminator_stages or self.features.width is None:
             raise ValueError(
                 f"Feature network '{self.features.name}' lacks the stages or the embedding that a vision-aided "
-                "discriminator stands on; use 'clip', 'lite0', 'lite1' or 'lite2'."
+                "discriminator has heads on; use 'clip', 'lite0', 'lite1' or 'lite2'."
             )
         self.augment = augment
-        channels = [self.features.stage_channels[k] for k in self.features.critic_stages]
+        channels = [self.features.stage_channels[k] for k in self.features.discriminator_stages]
         self.map_heads = nn.ModuleList(
             nn.Sequential(
                 spectral_norm(nn.Conv2d(count, width, 3, padding=1)),
@@ -49,7 +49,7 @@ class VisionAidedDiscriminator(nn.Module):
         )
 
     def forward(self, image: Tensor, seeds: Tensor | None = None) -> list[Tensor]:
-        """Judge images; higher logits mean "real".
+        """Score images; higher logits mean "real".
 
         Args:
             image: `(B, 3, H, W)` in [-1, 1].
@@ -60,8 +60,8 @@ class VisionAidedDiscriminator(nn.Module):
         """
         if self.augment and seeds is not None:
             image = augment(image, seeds)
-        found = self.features(image)
-        maps = [found.stages[k] for k in self.features.critic_stages]
+        found: Features = self.features(image)
+        maps = [found.stages[k] for k in self.features.discriminator_stages]
         logits = [head(stage) for head, stage in zip(self.map_heads, maps, strict=True)]
         return [*logits, self.embedding_head(found.embedding)]
 
@@ -91,7 +91,7 @@ class PatchDiscriminator(nn.Module):
         self.smallest = 3 * 2**layers  # below it the last maps have no positions left
 
     def forward(self, image: Tensor, seeds: Tensor | None = None) -> list[Tensor]:
-        """Judge images `(B, 3, H, W)` in [-1, 1]; returns one map of logits `(B, 1, h, w)`, higher for "real".
+        """Score images `(B, 3, H, W)` in [-1, 1]; returns one map of logits `(B, 1, h, w)`, higher for "real".
 
         `seeds` is taken so that all discriminators are called alike; nothing is drawn here.
 
@@ -123,7 +123,7 @@ class EnsembleDiscriminator(nn.Module):
 
 
 class Blur(nn.Module):
-    """Binomial 3x3 low-pass per channel, size kept: heads answer alike when the image moves by a pixel (Zhang 2019)."""
+    """Binomial 3x3 low-pass per channel, size kept: heads then depend less on shifts by a pixel (Zhang 2019)."""
 
     kernel: Tensor
 

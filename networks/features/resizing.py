@@ -1,4 +1,4 @@
-"""The two ways in which published FID scores resize pictures; scores of one are not comparable with the other's."""
+"""The two ways in which published FID scores resize images; scores of one are not comparable with the other's."""
 
 from collections.abc import Callable
 
