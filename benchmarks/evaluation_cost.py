@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.context import device_name, typed_command
-from commands.train import describe
+from commands.train import versions
 from datamodules import ClearFoggy
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
@@ -60,7 +60,7 @@ def main(args: list[str] | None = None) -> int:
             "command": typed_command(p, args),
             "device": device_name(device),
             "threads": torch.get_num_threads(),
-            "versions": describe(generator, {})["versions"],
+            "versions": versions(),
             "data": str(options.data) if options.data else "twin world, rendered to PNG",
             "size": options.size,
             **numbers,

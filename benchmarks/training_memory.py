@@ -22,7 +22,7 @@ from benchmarks.context import device_name, typed_command
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, names
 from commands.estimate import random_batch, untrained, without_trainer
-from commands.train import describe
+from commands.train import versions
 from storage import write_json
 
 GB = 1e9
@@ -77,8 +77,7 @@ def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str
         peak = torch.cuda.max_memory_reserved() / GB
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
-    versions = describe(cli.model.generator, {})["versions"]
-    return {**row, "peak_gb": peak, "seconds": seconds, "precision": str(cli.trainer.precision), "versions": versions}
+    return {**row, "peak_gb": peak, "seconds": seconds, "precision": str(cli.trainer.precision), "versions": versions()}
 
 
 def _steps(cli: TrainCLI, batch: int, size: int) -> float:

@@ -203,11 +203,13 @@ def describe(generator: ImageTranslator, run: RunFacts) -> dict[str, Any]:
         "rendered_data": bool(run.data_is_rendered),
         "placeholders": [],  # nothing stands in for a pretrained base any more; the key stays for readers of the file
         "preprocessing": run.preprocessing,
-        "versions": {
-            "python": platform.python_version(),
-            **{p: version(p) for p in ("torch", "lightning", "torchmetrics")},
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that scores depend on."""
+    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "lightning", "torchmetrics")}}
 
 
 def _run_folder(given: str | None, parent: Path) -> Path:
