@@ -1,1 +1,1 @@
-"""Image files and pixels: listing, reading, writing, value ranges, resizing, header checks, line drawings."""
+"""Image files and tensors: reading, writing, ranges, resizing, header checks, line drawings."""

@@ -1,7 +1,7 @@
-"""The check before each training: every picture has a readable header and is not cut off.
+"""Check image files before training: readable headers, no truncated files, height and width.
 
-PNG and JPEG are judged by header and end marker, without decoding; formats without an end marker are decoded once.
-What was found sound is remembered by path, size and time of change, so the next start only asks the file system.
+PNG and JPEG are checked by header and end marker, without decoding; formats without an end marker are decoded once.
+Results are cached by path, size and time of change, so that the next start only asks the file system.
 """
 
 import os
@@ -14,20 +14,20 @@ from PIL import Image
 from images.reading import EXIF_ORIENTATION, UNREADABLE
 from storage import digest, read_cache, size_and_mtime, write_cache
 
-TAIL = 65536  # bytes looked at first for an end marker; cameras append previews and the like behind it
+TAIL = 65536  # bytes in which an end marker is searched first; cameras append previews and the like behind it
 
 
 def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Check files and read their sizes.
+    """Check image files and read their sizes.
 
     Args:
-        files: pictures.
+        files: image files.
 
     Returns:
-        Height and width of each, pixels, as it stands upright.
+        Height and width of each, pixels, after turning it upright by its EXIF tag.
 
     Raises:
-        ValueError: some are no pictures or are cut off; names the first five.
+        ValueError: some are not images or are truncated; names the first five.
     """
     ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
     if not ordered:
@@ -52,29 +52,29 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise ValueError(
-            f"{len(bad)} of {len(ordered)} pictures cannot be used: {', '.join(bad[:5])}{more}. Replace or remove them."
+            f"{len(bad)} of {len(ordered)} images cannot be used: {', '.join(bad[:5])}{more}. Replace or remove them."
         )
     return sizes
 
 
 def reason(error: Exception) -> str:
-    """A decoder's complaint in one line, without repeating the path."""
-    return "not a picture" if "cannot identify" in str(error) else str(error).splitlines()[0]
+    """A decoder's error message in one line, without the path."""
+    return "not an image" if "cannot identify" in str(error) else str(error).splitlines()[0]
 
 
 def read_header(path: Path) -> tuple[int, int]:
-    """Height and width of one picture, as it stands upright.
+    """Height and width of one image, pixels, after turning it upright by its EXIF tag.
 
     Raises:
-        ValueError: it ends early.
-        OSError: it is no picture.
+        ValueError: it is truncated.
+        OSError: it is not an image.
     """
     with path.open("rb") as file, Image.open(file) as header:
         if header.format == "PNG":
             orientation = _png_orientation(path)
         else:
             if header.format not in ("JPEG", "MPO"):
-                header.load()  # turns a TIFF upright and takes its tag away
+                header.load()  # turns a TIFF upright and removes its tag
             elif not _jpeg_ends(path):
                 raise ValueError("cut off: its end marker is missing")
             orientation = header.getexif().get(EXIF_ORIENTATION, 1)
@@ -83,7 +83,7 @@ def read_header(path: Path) -> tuple[int, int]:
 
 
 def _png_orientation(path: Path) -> int:
-    # From chunk to chunk up to IEND.  PIL would decode the pixels to look for EXIF behind them.
+    # Walks the chunks up to IEND.  PIL would decode the pixels to find EXIF data behind them.
     orientation = 1
     with path.open("rb") as file:
         file.seek(8)
@@ -102,7 +102,7 @@ def _png_orientation(path: Path) -> int:
 
 
 def _jpeg_ends(path: Path) -> bool:
-    # The search starts behind the header segments: a thumbnail in them has an end marker of its own.
+    # The search starts behind the header segments: a thumbnail in them has its own end marker.
     with path.open("rb") as file:
         file.seek(2)
         while (marker := _next_marker(file)) not in (None, 0xDA):

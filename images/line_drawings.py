@@ -8,12 +8,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from images.ranges import to_pixels
 
 
-def _lines(mask: np.ndarray) -> Tensor:
+def _lines(mask: NDArray[np.bool_]) -> Tensor:
     # (H, W) bool => (3, H, W) of -1 and 1
     return (torch.from_numpy(mask).float() * 2 - 1).expand(3, -1, -1).contiguous()
 
@@ -38,11 +39,11 @@ def sketch_lines(image: Tensor) -> Tensor:
     """
     brightness = cv2.cvtColor(to_pixels(image), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     sigma, ratio, sharpness, level, steepness = 1.4, 1.6, 18.0, 0.42, 10.0
-    # Texture finer than a stroke goes first, edges stay.
+    # Remove texture that is finer than a stroke, keep edges.
     smooth = cv2.bilateralFilter(brightness, 7, 0.1, 3)
     fine = cv2.GaussianBlur(smooth, (0, 0), sigma)
     coarse = cv2.GaussianBlur(smooth, (0, 0), sigma * ratio)
-    # The local brightness is taken out, so that a dark wall is not one black stroke.
+    # Subtract the local brightness, so that a dark wall does not become one black stroke.
     response = 0.5 + (1 + sharpness) * (fine - coarse)
     drawing = np.where(response >= level, 1.0, 1.0 + np.tanh(steepness * (response - level)))
     return _lines(1 - drawing > 0.5)

@@ -1,7 +1,7 @@
-"""The only conversions between 8-bit (or 16-bit) pixels and images in the code.
+"""Convert 8- or 16-bit pixels to float images and back; the only conversions in the code.
 
-Inside the code an image is float32 in [-1, 1].  On disk it is whatever the file says; metrics see the 8 bits that a
-user would see.
+Inside the code an image is float32 in [-1, 1].  Metrics take the 8 bits that would be written to
+disk.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """Image in [-1, 1] => pixels on disk; the inverse of `from_pixels`, rounded to the nearest.
 
     Args:
-        image: ``(3, H, W)``; may leave [-1, 1] by 1e-3 at most, which is clamped.
+        image: ``(3, H, W)``; values may exceed [-1, 1] by 1e-3, and are clamped.
 
     Returns:
         ``(H, W, 3)`` uint8.

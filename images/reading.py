@@ -19,12 +19,12 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv
 
 
 def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
-    # PIL cuts 16-bit colour down to 8 bits, cv2 does not; cv2 in turn knows less of palettes and colour models.
+    # PIL reduces 16-bit colour to 8 bits, cv2 does not; but cv2 supports fewer palettes and colour models.
     if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK"):
         return None
     orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
-        # One plane after the other: cv2 mixes them up.
+        # Planes are stored one after the other, which cv2 does not read correctly.
         planes = tifffile.imread(path)
         return _oriented(planes.transpose(1, 2, 0), orientation) if planes.dtype == np.uint16 else None
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -46,8 +46,8 @@ def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16
 
 
 def _decode(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    # (H, W, 3) or, where the file knows transparency, (H, W, 4)
-    # Opened here: files that PIL opens itself it maps into memory, and then turns TIFFs the wrong way.
+    # (H, W, 3) or, with transparency, (H, W, 4).
+    # Opened here: PIL maps files that it opens itself into memory, and then turns TIFFs the wrong way.
     with path.open("rb") as file, Image.open(file) as header:
         if header.mode == "F":
             raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
@@ -62,7 +62,7 @@ def _decode(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def read_image_with_alpha(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Read an image and its transparency apart.
+    """Read an image and its transparency separately.
 
     Args:
         path: any of `IMAGE_SUFFIXES`: grey, palette, alpha, CMYK, 16 bits per channel; turned upright by its EXIF tag.
@@ -89,7 +89,7 @@ def read_image_with_alpha(path: str | Path) -> tuple[Tensor, Tensor | None]:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image as the networks see it: transparency composited over white.
+    """Read an image with its transparency composited over white, as networks take it.
 
     Returns:
         ``(3, H, W)`` float32 in [-1, 1].

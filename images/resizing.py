@@ -1,4 +1,4 @@
-"""Resize images by their short side; training, validation and translation all use these functions."""
+"""Resize images by their short side; used by training, validation and translation alike."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def resize_short_side(image: Tensor, size: int) -> Tensor:
-    """Resize so that the short side has ``size`` pixels; training, validation and translation all use this function.
+    """Resize so that the short side has ``size`` pixels.
 
     Args:
         image: ``(3, H, W)`` in [-1, 1].

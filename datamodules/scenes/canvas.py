@@ -1,4 +1,4 @@
-"""A drawing surface that keeps, for every pixel, which surface of the scene it shows (deferred shading).
+"""Canvas for deferred shading: records, for every pixel, which surface of the scene it shows.
 
 Shapes are filled far to near with the number of their surface.  What a surface looks like under some light is computed
 afterwards, for all pixels at once, so that one drawing serves both domains.  Lengths are metres: X to the right, Y up
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Point2 = tuple[float, float]  # in units of the picture's side, from its upper left corner
+Point2 = tuple[float, float]  # in units of the image's side, from its upper left corner
 Point3 = tuple[float, float, float]
 Colour = tuple[float, float, float]
 Piece = tuple[float, Callable[[], None]]  # something that can hide something else: its distance, and how to draw it
-Objects = list[tuple[float, str]]  # what a caption can name, by weight on the eye
+Objects = list[tuple[float, str]]  # what a caption can name, with its visual weight
 
 PLAIN, GROUND, FACADE, LEAVES, ROUND, HIDE = range(6)
 """Kinds of surface: one colour; the ground plane; walls with windows; foliage; rounded bodies; an animal's coat."""
@@ -28,12 +28,18 @@ SUPERSAMPLING = 2  # drawn at twice the size, then averaged
 SHIFT = 4  # fractional bits of vertex positions
 
 
+def scaled(colour: Colour, factor: float) -> Colour:
+    """A colour, darker or brighter by a factor."""
+    red, green, blue = colour
+    return factor * red, factor * green, factor * blue
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera that looks along Z, a little to one side.
 
     Attributes:
-        focal: focal length in units of the picture's side.
+        focal: focal length in units of the image's side.
         centre: column of the vanishing point, likewise.
         horizon: its row.
         height: metres above the ground.
@@ -45,7 +51,7 @@ class Camera:
     height: float
 
     def project(self, point: Point3) -> Point2:
-        """Metres to picture units; Z must be positive."""
+        """Metres to image units; Z must be positive."""
         x, y, z = point
         return self.centre + self.focal * x / z, self.horizon - self.focal * (y - self.height) / z
 
@@ -59,11 +65,11 @@ class Camera:
 
 @dataclass
 class Canvas:
-    """Surfaces and the picture of their numbers.
+    """A list of surfaces, and an image of their numbers.
 
     Attributes:
         camera: the view.
-        size: pixels of the finished picture's side.
+        size: pixels of the finished image's side.
         texture: seeded draws for textures; layout draws must not depend on them.
         lamps: places of street lamps.
     """
@@ -76,7 +82,7 @@ class Canvas:
     _ground: tuple[Colour, tuple[float, ...]] = ((0, 0, 0), ())
 
     def __post_init__(self) -> None:
-        """Start with an empty picture: surface 0 is the sky."""
+        """Start with an empty image: surface 0 is the sky."""
         self.side = self.size * SUPERSAMPLING
         self.ids = np.zeros((self.side, self.side), np.int32)
         self.surface((0, 0, 0), depth=1e6)
@@ -101,7 +107,7 @@ class Canvas:
             plane: ``(unit normal, offset)``, or
             depth: metres of a surface that faces the camera.
             sun: share of sunlight that it receives; computed from the plane's normal where None.
-            local: rows of the affine map from picture units to the surface's own coordinates.
+            local: rows of the affine map from image units to the surface's own coordinates.
             glow: light that it gives off at night.
             params: up to eight numbers that its kind reads.
         """
@@ -118,7 +124,7 @@ class Canvas:
         return len(self._rows) - 1
 
     def fill(self, points: Iterable[Point2], surface: int) -> None:
-        """Fill a polygon given in picture units."""
+        """Fill a polygon given in image units."""
         scaled = np.array(points, np.float64) * (self.side << SHIFT) - (1 << SHIFT) / 2
         limit = 1 << 24
         fixed = np.clip(np.rint(scaled), -limit, limit).astype(np.int32)
@@ -160,7 +166,7 @@ class Columns:
 
 
 def disc(centre: Point2, radius_x: float, radius_y: float, corners: int = 16, turn: float = 0.0) -> list[Point2]:
-    """Corners of an ellipse in picture units, or of any plane coordinates."""
+    """Corners of an ellipse in image units, or in any plane coordinates."""
     angles = np.arange(corners) * (2 * np.pi / corners) + turn
     xs, ys = centre[0] + radius_x * np.cos(angles), centre[1] + radius_y * np.sin(angles)
     return list(zip(xs.tolist(), ys.tolist(), strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from datamodules.scenes.canvas import FACADE, Canvas, Colour, Objects, Piece, Point3
+from datamodules.scenes.canvas import FACADE, Canvas, Colour, Objects, Piece, Point3, scaled
 
 WALL_COLOURS: dict[str, Colour] = {
     "brick": (0.58, 0.29, 0.22),
@@ -16,13 +16,6 @@ WALL_COLOURS: dict[str, Colour] = {
     "white": (0.88, 0.87, 0.84),
 }
 ROOF_COLOURS: tuple[Colour, ...] = ((0.52, 0.24, 0.18), (0.30, 0.30, 0.33), (0.40, 0.30, 0.24))
-SHIRTS: tuple[Colour, ...] = (
-    (0.75, 0.15, 0.15),
-    (0.15, 0.30, 0.65),
-    (0.85, 0.75, 0.25),
-    (0.80, 0.80, 0.80),
-    (0.2, 0.45, 0.3),
-)
 NEAR = 1.3  # metres: nothing is drawn nearer
 
 
@@ -92,7 +85,7 @@ def _house(
     start, near, far = reach
     bay, storey, share = numbers
     height, depth = storeys * storey + 0.5, 9.0
-    wall: Colour = tuple(tint * c for c in WALL_COLOURS[name])  # type: ignore[assignment]
+    wall = scaled(WALL_COLOURS[name], tint)
     brick = float(name == "brick")
     back = edge + sign * depth
     rise = 0.55 * depth / 2 if pitched else 0.0

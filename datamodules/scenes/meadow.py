@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.scenes.canvas import HIDE, LEAVES, Camera, Canvas, Colour, Piece, Point2, disc
+from datamodules.scenes.canvas import HIDE, LEAVES, Camera, Canvas, Colour, Piece, Point2, disc, scaled
 
 COATS: dict[str, Colour] = {
     "chestnut": (0.56, 0.28, 0.13),
@@ -60,7 +60,7 @@ def draw_meadow(layout: np.random.Generator, texture: np.random.Generator, size:
     pieces += _tufts(canvas, layout, (0.8 * r, 0.85 * g, 0.8 * b))
     coats, grazing = [], False
     count = 1 + int(layout.integers(0, 3))
-    # The nearest animal fills a good part of the picture, as in photographs of one.
+    # The nearest animal fills a good part of the image, as in photographs of one.
     depths = np.sort(layout.uniform(1.1, 2.2, count))
     depths[0] = min(depths[0], 1.3)
     depths *= layout.uniform(2.7, 3.8)
@@ -195,7 +195,7 @@ def _horse(canvas: Canvas, x: float, z: float, coat: Colour, numbers: np.ndarray
         canvas.fill([place((a, b)) for a, b in outline], surface)
 
     def leg(hip: Point2, swing: float, bend: float, shade: float, thick: float) -> None:
-        colour: Colour = tuple(shade * c for c in coat)  # type: ignore[assignment]
+        colour = scaled(coat, shade)
         knee = (hip[0] + 0.30 * swing, 0.5 * hip[1])
         hoof = (knee[0] + 0.30 * (swing - bend), 0.05)
         skin = hide(colour, hip, (0.0, -1.0), 0.07, (9.0, 0.1, 0.0, 0.0, 9.0))
@@ -213,7 +213,7 @@ def _horse(canvas: Canvas, x: float, z: float, coat: Colour, numbers: np.ndarray
 
     def draw() -> None:
         canvas.shadow(x + 0.25, z, 0.85 * tall, 0.4)
-        dark: Colour = tuple(0.45 * c for c in coat)  # type: ignore[assignment]
+        dark = scaled(coat, 0.45)
         hair = canvas.surface(dark, depth=z, sun=0.4)
         stride = 0.5 * (numbers[3] - 0.5) + (0.25 if numbers[3] > 0.5 else -0.25) * (numbers[4] > 0.45)
         leg((-0.40, 0.66), -stride, -0.12, 0.66, 0.10)

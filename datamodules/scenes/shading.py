@@ -1,6 +1,6 @@
-"""How a drawn scene looks by day, by night and in fog: colours for all pixels at once.
+"""Shading of a drawn scene by day, by night and in fog: colours of all pixels at once.
 
-Light adds up in display values, which keeps pictures plain and learnable rather than physically exact.
+Light adds up in display values, which keeps images plain and learnable rather than physically exact.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ FRAME = _rgb([0.86, 0.85, 0.82])
 
 @dataclass
 class Surfaces:
-    """What every pixel shows, before any light; float32, ``(H, W)``, colours ``(3, H, W)``: planes are quicker to mix.
+    """Surface properties of every pixel, before lighting; float32 ``(H, W)``, colours ``(3, H, W)``.
 
     Attributes:
         colour: reflectance in [0, 1].
@@ -191,7 +191,7 @@ def _facade(s: Surfaces, at: Array, p: _Pixels) -> None:
     exists = (row < p.param(7)) & (y > 0)
     inside, framed = inside * exists, framed * exists
     curtained = (_hash(seed, column, row) < 0.45) & ~door
-    # Blinds hang to a height that differs from window to window; behind them somebody is at home.
+    # Blinds hang to a height that differs from window to window; windows with blinds are lit at night.
     drawn = np.clip((in_y / (2 * height) + 0.5 - 0.75 * _hash(seed + 3, column, row)) * storey / across, 0, 1)
     pane = _mix(GLASS, CURTAIN, curtained * np.maximum(drawn, 0.35))
     pane = pane + (0.16 * np.clip(in_y / storey + 0.3, 0, 0.6) * ~curtained)

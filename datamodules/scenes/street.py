@@ -31,7 +31,7 @@ def draw_street(layout: np.random.Generator, texture: np.random.Generator, size:
     Args:
         layout: draws of what stands where.
         texture: draws of surface detail.
-        size: pixels of the finished picture's side.
+        size: pixels of the finished image's side.
     """
     camera = Camera(
         focal=layout.uniform(0.75, 1.0),

@@ -1,4 +1,4 @@
-"""Cars on a street, and the lamps that light it."""
+"""Cars and street lamps."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ GLAZING: Colour = (0.20, 0.27, 0.34)
 
 
 def lamps(canvas: Canvas, layout: np.random.Generator, middle: float, half: float) -> list[Piece]:
-    """Plan street lamps, and tell the canvas where light comes from.
+    """Plan street lamps, and register them as lights of the canvas.
 
     Args:
         canvas: to draw on.

@@ -31,7 +31,7 @@ def test_sizes_are_upright(tmp_path):
 def test_truncated_files_are_named(suffix, share, tmp_path):
     good = save(tmp_path / f"good.{suffix}", size=(64, 48))
     bad = cut(save(tmp_path / f"bad.{suffix}", size=(64, 48)), share)
-    with pytest.raises(ValueError, match=r"1 of 2 pictures cannot be used: .*bad\.") as error:
+    with pytest.raises(ValueError, match=r"1 of 2 images cannot be used: .*bad\.") as error:
         check_headers([good, bad])
     assert "good" not in str(error.value)
 
@@ -58,7 +58,7 @@ def test_bytes_behind_the_end_are_allowed(suffix, tmp_path):
 
 def test_text_is_no_picture(tmp_path):
     (tmp_path / "x.png").write_text("hello")
-    with pytest.raises(ValueError, match=r"x\.png \(not a picture\)"):
+    with pytest.raises(ValueError, match=r"x\.png \(not an image\)"):
         check_headers([tmp_path / "x.png"])
 
 
