@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from ablation.grids import grid_names, read_grid
 from commands.ablate import GRIDS, check, plan
 from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names, read_settings
-from commands.pocket import RECIPE
 from commands.train import main
 
 FAST = [
@@ -107,7 +106,7 @@ def test_every_yaml_belongs_to_a_recipe(path):
     used = {f for exp in names() for base in names(EXPERIMENTS / "base") for f in compose(exp, base).files}
     used |= {f for exp in names() for memory in names(MEMORY) for f in compose(exp, "sd-turbo", memory).files}
     used |= {GRIDS / f"{grid}.yaml" for grid in grid_names(GRIDS)}
-    assert path in {*used, RECIPE}  # the other one is of `make pocket`
+    assert path in used
 
 
 QUICKLY = ("conditioning", "precision")

@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
-    *("evaluation", "inference", "ablation", "pretraining", "commands"),
+    *("evaluation", "inference", "ablation", "pretraining", "commands", "benchmarks"),
 )
 SOURCES = [ROOT / "storage.py", *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
 
 # importer -> what it may import of ours, by the longest prefix that fits it; storage may be imported by all
-BELOW_COMMANDS = {package for package in PACKAGES if package not in ("commands", "pretraining")}
+BELOW_COMMANDS = {package for package in PACKAGES if package not in ("pretraining", "commands", "benchmarks")}
 ARROWS = {
     "storage": set(),
     "images": {"images"},
@@ -33,9 +33,10 @@ ARROWS = {
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},
     "commands.pocket": {"commands", "pretraining", *BELOW_COMMANDS},
+    "benchmarks": {"benchmarks", "commands", *BELOW_COMMANDS},
 }
 # Callbacks are named in YAML; these add the ones that no overlay may lose, or measure as training does.
-IMPORTS_CALLBACKS = {"commands.train", "commands.cli.lightning_cli", "commands.evaluate"}
+IMPORTS_CALLBACKS = {"benchmarks.evaluation_cost", "commands.train", "commands.cli.lightning_cli", "commands.evaluate"}
 FORBIDDEN_LIBRARIES = {
     "networks": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "losses": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
@@ -119,6 +120,16 @@ def test_arrows(path):
         )
 
 
+def test_nothing_but_its_command_and_its_tests_needs_pretraining():
+    """`tests/test_detachable.py` removes exactly these."""
+    own = ("pretraining", "commands.pocket", "tests.pretraining")
+    for path in [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        name = module_name(path)
+        if not any(within(name, prefix) for prefix in own):
+            for module in imported_modules(ast.parse(path.read_text()), name, path.name == "__init__.py"):
+                assert not any(within(module, prefix) for prefix in own), f"{name} imports {module}"
+
+
 def test_no_module_without_a_subject():
     vague = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert [str(path) for path in SOURCES if vague & {*path.relative_to(ROOT).with_suffix("").parts}] == []
@@ -157,6 +168,9 @@ def test_every_library_is_declared():
         ("lightning_modules.unpaired", "from lightning_modules.callbacks import image_grid"),
         ("lightning_modules.unpaired", "from .callbacks import image_grid"),
         ("commands.translate", "import lightning_modules.callbacks"),
+        ("commands.train", "from pretraining import sampling"),
+        ("benchmarks.scenes", "import pretraining.sampling"),
+        ("inference.folder", "from benchmarks import scenes"),
     ],
 )
 def test_the_rules_catch_a_wrong_import(name, line):
