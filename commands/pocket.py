@@ -1,9 +1,8 @@
-"""``make pocket``: make the packaged base from scratch, in stages that can be interrupted."""
+"""``make pocket``: make the packaged base from scratch, in stages that can be resumed."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,10 +13,10 @@ from inference.device import pick_device
 from networks.one_step.bases import POCKET
 from pretraining.card import export, quality
 from pretraining.training import distil, train_autoencoder, train_teacher
-from pretraining.workshop import Workshop, flat
+from pretraining.workspace import Workspace, flat
 
 RECIPE = Path(pretraining.__file__).with_name("pocket.yaml")
-STAGES: dict[str, Callable[[Workshop], None]] = {
+STAGES: dict[str, Callable[[Workspace], None]] = {
     "autoencoder": train_autoencoder,
     "teacher": train_teacher,
     "distillation": distil,
@@ -32,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m commands.pocket",
         description="Make the packaged base from scratch: render captioned scenes, train the autoencoder, the "
         "text-conditional teacher and the one-step student, export them, and measure the result. Finished stages are "
-        "skipped, an interrupted one goes on from its last checkpoint. TensorBoard: make tensorboard LOGDIR=WORK.",
+        "skipped, an interrupted one is resumed from its last checkpoint. TensorBoard: make tensorboard LOGDIR=WORK.",
         allow_abbrev=False,
     )
     p.add_argument("--out", type=Path, default=POCKET, metavar="FOLDER", help="where the base goes (networks/pocket)")
@@ -62,10 +61,11 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(args)
-    shop = Workshop(options.work, options.out, read_settings(options.set), options.again, pick_device(options.device))
+    device, settings = pick_device(options.device), read_settings(options.set)
+    workspace = Workspace(options.work, options.out, settings, options.again, device)
     for name, run in STAGES.items():
         if options.stage is None or name in options.stage:
-            run(shop)
+            run(workspace)
     return 0
 
 
@@ -77,17 +77,19 @@ def read_settings(changes: list[str], path: Path = RECIPE) -> DictConfig:
     """
     settings = OmegaConf.load(path)
     assert isinstance(settings, DictConfig)
-    known = flat(OmegaConf.to_container(settings))  # type: ignore[arg-type]
+    content = OmegaConf.to_container(settings)
+    assert isinstance(content, dict)
+    known = flat(content)
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or key not in known:
             raise ValueError(f"Unknown setting {change!r}: give one as KEY=VALUE. Known: {', '.join(known)}.")
         try:
-            parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-            parsed = parsed["value"]
+            one = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
         except OmegaConfBaseException as error:
             raise ValueError(f"{change}: the value cannot be read: {error}") from error
-        old = known[key]
+        assert isinstance(one, dict)
+        old, parsed = known[key], one["value"]
         number = isinstance(old, float) and isinstance(parsed, int) and not isinstance(parsed, bool)
         if old is not None and not number and type(parsed) is not type(old):
             raise ValueError(f"{key} is {old!r}, so {value!r} cannot stand there.")

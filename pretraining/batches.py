@@ -1,12 +1,12 @@
-"""The batches that the pocket base is made from: crops of rendered pictures, and the latents of them.
+"""Training batches of the pocket base: crops of rendered images, and latents with their captions.
 
-Every batch is a function of (seed, step), so an interrupted stage goes on with the batch that it would have had.
+Every batch is a function of (seed, step), so that a resumed stage continues with the batch that it would have had.
 """
 
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Generic, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,42 @@ from images.line_drawings import LINE_DRAWINGS
 from pretraining.captioned_scenes import CaptionedScenes
 
 
-class StepBatches(Dataset[dict[str, Any]]):
-    """Item k is the whole batch of step k, with `step` in it; subclasses draw it.
+class StepBatch(TypedDict):
+    """A batch that knows its step."""
+
+    step: int
+
+
+class ImageBatch(StepBatch):
+    """A batch of the autoencoder: `image` is `(B, 3, h, w)` in [-1, 1]."""
+
+    image: Tensor
+
+
+class LatentBatch(StepBatch):
+    """A batch of the teacher: `latent` is `(B, 4, h, w)` float32, `tokens` is `(B, L)` int64."""
+
+    latent: Tensor
+    tokens: Tensor
+
+
+class PairBatch(LatentBatch):
+    """A batch of the distillation: also noise and the latents that the teacher draws from it, with their tokens."""
+
+    pair_noise: Tensor
+    pair_target: Tensor
+    pair_tokens: Tensor
+
+
+BatchT = TypeVar("BatchT", bound=StepBatch, covariant=True)
+
+
+class StepBatches(Dataset[BatchT], Generic[BatchT]):
+    """A data set whose item k is the whole batch of step k.
 
     Args:
-        steps: of the stage.
-        seed: of order and draws.
+        steps: number of steps of the stage.
+        seed: seed of the order and of random draws.
     """
 
     def __init__(self, steps: int, seed: int) -> None:
@@ -34,12 +64,12 @@ class StepBatches(Dataset[dict[str, Any]]):
         return self.steps
 
     def indices(self, length: int, step: int, batch_size: int, purpose: int = 0) -> list[int]:
-        """Which samples the batch of a step holds: seeded permutations of all, one after the other."""
+        """Positions of the samples of a step's batch, from one seeded permutation of all samples after another."""
         positions = range(step * batch_size, (step + 1) * batch_size)
         return [int(_permutation(self.seed, purpose, p // length, length)[p % length]) for p in positions]
 
-    def draws(self, step: int) -> np.random.Generator:
-        """Random numbers of one step."""
+    def generator(self, step: int) -> np.random.Generator:
+        """The generator of one step's random numbers."""
         return np.random.default_rng([self.seed, 2, step])
 
 
@@ -48,22 +78,22 @@ def _permutation(seed: int, purpose: int, epoch: int, length: int) -> NDArray[np
     return np.random.default_rng([seed, 3, purpose, epoch]).permutation(length)
 
 
-class PictureBatches(StepBatches):
-    """For the autoencoder: crops first, then whole pictures, some of them drawn as contours.
+class ImageBatches(StepBatches[ImageBatch]):
+    """Batches of the autoencoder: crops first, then whole images; some are replaced by their contours.
 
     Args:
-        pictures: what to draw from.
-        batch_size: crops per step; whole pictures are as many as have the crops' pixels.
-        crop: side of the crops, pixels.
+        images: the images to draw from.
+        batch_size: crops per step; as many whole images as have the same number of pixels.
+        crop: side of the crops in pixels.
         crop_share: share of the steps on crops, in [0, 1].
-        contour_share: share of pictures that are replaced by their edges or sketch, as the paired tasks feed them.
-        steps: of the stage.
-        seed: of order and draws.
+        contour_share: share of the images that are replaced by their edges or sketch, the inputs of paired tasks.
+        steps: number of steps of the stage.
+        seed: seed of the order and of random draws.
     """
 
     def __init__(
         self,
-        pictures: CaptionedScenes,
+        images: CaptionedScenes,
         batch_size: int,
         crop: int,
         crop_share: float,
@@ -72,71 +102,70 @@ class PictureBatches(StepBatches):
         seed: int,
     ) -> None:
         super().__init__(steps, seed)
-        self.pictures, self.batch_size, self.crop = pictures, batch_size, crop
+        self.images, self.batch_size, self.crop = images, batch_size, crop
         self.crop_share, self.contour_share = crop_share, contour_share
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        """``image``: ``(B, 3, h, w)`` in [-1, 1]."""
-        draw, images = self.draws(step), []
+    def __getitem__(self, step: int) -> ImageBatch:
+        random, chosen = self.generator(step), []
         whole = step >= self.crop_share * self.steps
-        for index in self.indices(len(self.pictures), step, self.batch_size):
-            image = self.pictures.image(index)
-            if draw.random() < self.contour_share:
-                image = LINE_DRAWINGS[sorted(LINE_DRAWINGS)[draw.integers(len(LINE_DRAWINGS))]](image)
-            top, left = (int(draw.integers(side - self.crop + 1)) for side in image.shape[1:])
-            images.append(image if whole else image[:, top : top + self.crop, left : left + self.crop])
+        for index in self.indices(len(self.images), step, self.batch_size):
+            image = self.images.image(index)
+            if random.random() < self.contour_share:
+                image = LINE_DRAWINGS[sorted(LINE_DRAWINGS)[random.integers(len(LINE_DRAWINGS))]](image)
+            top, left = (int(random.integers(side - self.crop + 1)) for side in image.shape[1:])
+            chosen.append(image if whole else image[:, top : top + self.crop, left : left + self.crop])
             area = image.shape[1] * image.shape[2] if whole else self.crop**2
-            if len(images) * area >= self.batch_size * self.crop**2:
+            if len(chosen) * area >= self.batch_size * self.crop**2:
                 break
-        return {"image": torch.stack(images), "step": step}
+        return {"image": torch.stack(chosen), "step": step}
 
 
-class LatentBatches(StepBatches):
-    """For teacher and distillation: cached latents with their captions' tokens, and pairs where there are some.
+class LatentBatches(StepBatches[LatentBatch]):
+    """Batches of the teacher: cached latents with the tokens of their captions.
 
     Args:
         latents: ``(N, 4, h, w)`` float16, scaled.
         tokens: ``(N, L)`` int64.
         batch_size: latents per step.
-        steps: of the stage.
-        seed: of the order.
-        pairs: the teacher's draws: "noise", "target" and "tokens", each of as many rows.
-        pairs_batch: of those per step.
+        steps: number of steps of the stage.
+        seed: seed of the order.
     """
 
-    def __init__(
-        self,
-        latents: NDArray[np.float16],
-        tokens: Tensor,
-        batch_size: int,
-        steps: int,
-        seed: int,
-        pairs: dict[str, Tensor] | None = None,
-        pairs_batch: int = 0,
-    ) -> None:
+    def __init__(self, latents: NDArray[np.float16], tokens: Tensor, batch_size: int, steps: int, seed: int) -> None:
         super().__init__(steps, seed)
         self.latents, self.tokens, self.batch_size = latents, tokens, batch_size
-        self.pairs, self.pairs_batch = pairs or {}, pairs_batch
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        """``latent`` ``(B, 4, h, w)`` float32, ``tokens`` ``(B, L)``, and pairs as ``pair_noise`` and so on."""
+    def __getitem__(self, step: int) -> LatentBatch:
         rows = self.indices(len(self.latents), step, self.batch_size)
-        batch: dict[str, Any] = {
-            "latent": torch.from_numpy(self.latents[rows].astype(np.float32)),
-            "tokens": self.tokens[rows],
-            "step": step,
+        latent = torch.from_numpy(self.latents[rows].astype(np.float32))
+        return {"latent": latent, "tokens": self.tokens[rows], "step": step}
+
+
+class PairBatches(StepBatches[PairBatch]):
+    """Batches of the distillation: those of the teacher, and pairs of noise and what the teacher draws from it.
+
+    Args:
+        latents: batches of latents.
+        pairs: "noise", "target" and "tokens", each of as many rows.
+        batch_size: pairs per step.
+    """
+
+    def __init__(self, latents: LatentBatches, pairs: dict[str, Tensor], batch_size: int) -> None:
+        super().__init__(latents.steps, latents.seed)
+        self.latents, self.pairs, self.batch_size = latents, pairs, batch_size
+
+    def __getitem__(self, step: int) -> PairBatch:
+        rows = self.indices(len(self.pairs["noise"]), step, self.batch_size, purpose=1)
+        return {
+            **self.latents[step],
+            "pair_noise": self.pairs["noise"][rows].float(),
+            "pair_target": self.pairs["target"][rows].float(),
+            "pair_tokens": self.pairs["tokens"][rows],
         }
-        if self.pairs:
-            rows = self.indices(len(self.pairs["noise"]), step, self.pairs_batch, purpose=1)
-            batch |= {
-                f"pair_{name}": values[rows].float() if name != "tokens" else values[rows]
-                for name, values in self.pairs.items()
-            }
-        return batch
 
 
 class _StepsFrom(Sampler[int]):
-    """Steps from the one where an interrupted stage stopped; its length is that of the whole, as Lightning counts."""
+    """Steps from the one at which a stage is resumed; the length is that of all steps, as Lightning counts."""
 
     def __init__(self, steps: int, start: int) -> None:
         self.steps, self.start = steps, start
@@ -149,28 +178,28 @@ class _StepsFrom(Sampler[int]):
 
 
 class PretrainingData(LightningDataModule):
-    """The batches of a stage as one epoch, which can start anywhere.
+    """The batches of a stage as one epoch that can start at any step.
 
     Args:
-        batches: by step.
+        batches: the batches by step.
     """
 
-    def __init__(self, batches: StepBatches) -> None:
+    def __init__(self, batches: StepBatches[StepBatch]) -> None:
         super().__init__()
         self.batches = batches
         self._start = 0
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> DataLoader[StepBatch]:
         """One batch per step."""
         return DataLoader(self.batches, batch_size=None, sampler=_StepsFrom(len(self.batches), self._start))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The next step: a checkpoint at a batch's end is written before Lightning counts it as completed."""
-        trainer: Any = self.trainer
-        return {"step": trainer.fit_loop.epoch_loop.batch_progress.current.processed}
+    def state_dict(self) -> dict[str, int]:
+        """The next step: a checkpoint at a batch's end is written before Lightning counts the batch as completed."""
+        assert self.trainer is not None
+        return {"step": self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]["processed"]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next loader there."""
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start the next loader at the step of `state_dict`."""
         self._start = state_dict["step"]
         # Lightning looks for state in the loader; it is here.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")

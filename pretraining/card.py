@@ -1,77 +1,79 @@
-"""The finished pocket base: files in Hugging Face layout, the measured figures, and the card that tells both."""
+"""Write the finished pocket base: files in Hugging Face layout, measured quality, model card."""
 
 import json
 import shutil
 from typing import Any
 
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
 from torchvision.utils import make_grid
+from transformers import PreTrainedModel
 
 from datamodules import scenes
 from images.writing import write_image
 from networks.one_step.bases import POCKET
 from pretraining.captioned_scenes import WORLD_SEED
-from pretraining.quality import Judge, measure
-from pretraining.training import load_teacher, load_vae
-from pretraining.workshop import Workshop, load_weights, stage
+from pretraining.quality import Features, measure
+from pretraining.training import build_unet, load_teacher, load_vae
+from pretraining.workspace import Workspace, load_weights, run_stage
 from storage import write_json
 
-LIMIT = 25 * 2**20  # bytes of the whole folder
+LIMIT = 25 * 2**20  # bytes of all weights
 STAGES = ("autoencoder", "teacher", "distillation")
 
 
-def export(shop: Workshop) -> None:
-    """Write the base to `shop.out`, weights as float16.
+def export(workspace: Workspace) -> None:
+    """Write the base to `workspace.out`, with float16 weights.
 
     Raises:
-        ValueError: the folder would be larger than 25 MiB.
+        ValueError: the weights would take more than 25 MiB.
     """
-    shop.finished("distillation")
-    unet: Any = UNet2DConditionModel.from_config(shop.config("unet"))
-    unet = load_weights(shop.work / "distillation" / "unet.safetensors", unet)
-    parts = {"vae": load_vae(shop), "unet": unet, "text_encoder": load_teacher(shop)[1]}
+    workspace.finished("distillation")
+    unet = load_weights(workspace.work / "distillation" / "unet.safetensors", build_unet(workspace))
+    vae, text_encoder = load_vae(workspace), load_teacher(workspace)[1]
+    parts: dict[str, ModelMixin | PreTrainedModel] = {"vae": vae, "unet": unet, "text_encoder": text_encoder}
     size = 2 * sum(p.numel() for part in parts.values() for p in part.state_dict().values())
     if size > LIMIT:
         raise ValueError(f"The weights take {size / 2**20:.1f} MiB, the packaged base may take 25: use fewer channels.")
     for name, part in parts.items():
-        part.half().save_pretrained(shop.out / name)
-    config = shop.out / "text_encoder" / "config.json"
-    # transformers opens weights in the type that the config names; on CPUs and in losses it must be float32
+        nn.Module.half(part)
+        part.save_pretrained(workspace.out / name)
+    config = workspace.out / "text_encoder" / "config.json"
+    # transformers loads weights in the type that the config names; CPUs and losses need float32
     write_json(config, {**json.loads(config.read_text()), "dtype": "float32"})
-    shutil.copytree(shop.work / "teacher" / "tokenizer", shop.out / "tokenizer", dirs_exist_ok=True)
-    write_json(shop.out / "scheduler" / "scheduler_config.json", shop.config("scheduler"))
-    if shop.out.resolve() != POCKET:
-        shutil.copyfile(POCKET / "model_index.json", shop.out / "model_index.json")
-    print(f"export: {shop.out}, {size / 2**20:.1f} MiB of weights")
+    shutil.copytree(workspace.work / "teacher" / "tokenizer", workspace.out / "tokenizer", dirs_exist_ok=True)
+    write_json(workspace.out / "scheduler" / "scheduler_config.json", workspace.config("scheduler"))
+    if workspace.out.resolve() != POCKET:
+        shutil.copyfile(POCKET / "model_index.json", workspace.out / "model_index.json")
+    print(f"export: {workspace.out}, {size / 2**20:.1f} MiB of weights")
 
 
-def quality(shop: Workshop) -> None:
-    """Measure the exported base; write quality.json, samples.png and README.md into it, and print the table."""
-    finished = {name: shop.finished(name) for name in STAGES}
+def quality(workspace: Workspace) -> None:
+    """Measure the exported base, write quality.json, samples.png and README.md into it, and print the table."""
+    finished = {name: workspace.finished(name) for name in STAGES}
     inputs = {name: record["fingerprint"] for name, record in finished.items()}
-    with stage(shop, "quality", inputs) as results:
+    with run_stage(workspace, "quality", inputs) as results:
         if results is not None:
-            report, samples = measure(shop, Judge(shop.device))
-            write_image(shop.work / "quality" / "samples.png", sheet(samples))
+            report, samples = measure(workspace, Features(workspace.device))
+            write_image(workspace.work / "quality" / "samples.png", sheet(samples))
             results |= {"steps": 0, "seconds": 0.0, "fingerprint": "", "report": report}
-    report = shop.finished("quality")["report"]
-    write_json(shop.out / "quality.json", report)
-    shutil.copyfile(shop.work / "quality" / "samples.png", shop.out / "samples.png")
+    report = workspace.finished("quality")["report"]
+    write_json(workspace.out / "quality.json", report)
+    shutil.copyfile(workspace.work / "quality" / "samples.png", workspace.out / "samples.png")
     table = quality_table(report)
-    (shop.out / "README.md").write_text(card(shop, finished, report, table))
+    (workspace.out / "README.md").write_text(card(workspace, finished, report, table))
     print(table)
 
 
 def sheet(samples: Tensor, side: int = 96) -> Tensor:
-    """A column per fixed prompt, `(3, H, W)` in [-1, 1], of samples `(rows * 6, 3, h, w)`."""
+    """Samples `(rows * 6, 3, h, w)` => one image `(3, H, W)` in [-1, 1] with a column per fixed prompt."""
     small = F.interpolate(samples, (side, side), mode="area") if samples.shape[-1] > side else samples
     return make_grid(small, nrow=len(scenes.PROMPTS), padding=2, pad_value=1.0)
 
 
 def quality_table(report: dict[str, Any]) -> str:
-    """The figures as a Markdown table."""
+    """The content of quality.json as a Markdown table."""
     tasks = list(report["real"]["probe"])
     head = ["", "FID", "KID x 1000", *(f"probe {task}" for task in tasks)]
     lines = [head, ["---"] * len(head)]
@@ -89,7 +91,7 @@ def quality_table(report: dict[str, Any]) -> str:
     )
 
 
-def card(shop: Workshop, finished: dict[str, dict[str, Any]], report: dict[str, Any], table: str) -> str:
+def card(workspace: Workspace, finished: dict[str, dict[str, Any]], report: dict[str, Any], table: str) -> str:
     """The model card, Markdown."""
     rows = "\n".join(
         f"| {name} | {record['steps']} | {record['seconds'] / 60:.1f} | {record['device']} | {record['fingerprint']} |"
@@ -97,7 +99,7 @@ def card(shop: Workshop, finished: dict[str, dict[str, Any]], report: dict[str, 
     )
     prompts = "\n".join(f"- {prompt}" for prompt in scenes.PROMPTS.values())
     versions = ", ".join(f"{name} {number}" for name, number in finished["distillation"]["versions"].items())
-    data, distilled = shop.settings.data, finished["distillation"]["settings"]
+    data, distilled = workspace.settings.data, finished["distillation"]["settings"]
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -131,7 +133,7 @@ Autoencoder: L1, perceptual distance, light KL, then a patch discriminator on th
 encoder together, noise prediction, min-SNR weights, moving average. Distillation: regression on {distilled["pairs"]} of
 the teacher's draws ({distilled["pairs_steps"]} steps, guidance {distilled["guidance"]}), then also a discriminator on
 the teacher's features; all the while, pictures' own latents are handed on as they are, so that a translation starts as
-what the autoencoder makes of its input. Seed {shop.settings.seed} throughout; {versions}.
+what the autoencoder makes of its input. Seed {workspace.settings.seed} throughout; {versions}.
 Settings: `pretraining/pocket.yaml`; made by `make pocket`.
 
 ## Measured quality

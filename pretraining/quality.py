@@ -1,10 +1,14 @@
-"""How good the pocket base is: what `make pocket` measures on its exported files, against renders it never saw."""
+"""Measure the quality of the pocket base on its exported files, against renders that no stage saw."""
 
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -13,34 +17,35 @@ from images.ranges import from_uint8, to_uint8
 from metrics.fid import frechet_distance
 from metrics.kid import kernel_distance
 from metrics.psnr import psnr
-from networks.features import FeatureNetwork, load_features
+from networks.features import load_features
 from networks.one_step.bases import load_base
 from networks.one_step.diffusion import noise_map
 from networks.one_step.prompts import PromptEncoder
 from pretraining.captioned_scenes import UNSEEN, worlds
 from pretraining.sampling import draw_many_steps, draw_one_step, encode_tokens
+from pretraining.stages.stage import Decoder
 from pretraining.training import decoder, load_teacher, tokenise
 from pretraining.vocabulary import read_tokenizer
-from pretraining.workshop import Workshop
+from pretraining.workspace import Workspace, to_device
 
-BATCH = 25
+BATCH = 25  # images
+PROBE_DECAY = 1e-2
 
 
-class Judge:
-    """The metrics' network, EfficientNet-Lite0, which no stage was trained with.
+class Features:
+    """Embeddings and perceptual distances by EfficientNet-Lite0, which no stage was trained with.
 
     Args:
-        device: where it runs.
-        features: another network, for tests.
+        device: device of the network.
     """
 
-    def __init__(self, device: torch.device, features: FeatureNetwork | None = None) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.network = (features or load_features("lite0")).to(device)
+        self.network = load_features("lite0").to(device)
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """Embeddings `(N, D)` of images `(N, 3, H, W)` in [-1, 1], as 8-bit pictures."""
+        """Embeddings `(N, D)` of images `(N, 3, H, W)` in [-1, 1], rounded to 8 bits."""
         parts = [
             self.network.embedding(from_uint8(to_uint8(part)).to(self.device)).cpu() for part in images.split(BATCH)
         ]
@@ -48,71 +53,76 @@ class Judge:
 
     @torch.no_grad()
     def distances(self, images: Tensor, others: Tensor) -> Tensor:
-        """LPIPS formula on this network, `(N,)`, of pairs of images `(N, 3, H, W)` in [-1, 1]."""
+        """LPIPS formula on this network, `(N,)`, of two batches of images `(N, 3, H, W)` in [-1, 1]."""
         pairs = zip(images.split(BATCH), others.split(BATCH), strict=True)
         found = [[self.network.stages(from_uint8(to_uint8(x)).to(self.device)) for x in pair] for pair in pairs]
         return torch.cat([self.network.distance(*stages).cpu() for stages in found])
 
     def spread(self, images: Tensor) -> float:
-        """Mean distance of all pairs of images `(N, 3, H, W)`."""
+        """Mean distance over all pairs of images `(N, 3, H, W)`."""
         first, second = torch.triu_indices(len(images), len(images), offset=1)
         return float(self.distances(images[first], images[second]).mean())
 
 
-def measure(shop: Workshop, judge: Judge) -> tuple[dict[str, Any], Tensor]:
-    """Everything on the card, and one-step samples of the fixed prompts, `(rows * 6, 3, H, W)`, row by row.
+def measure(workspace: Workspace, features: Features) -> tuple[dict[str, Any], Tensor]:
+    """Measure everything that the model card shows.
 
-    Two sets of unseen renders are drawn: samples, and the first set in their place (the floor), are held against the
-    second one.  Samples use the first set's captions, so both sides ask for the same things.
+    There are two sets of unseen renders.  Samples for the captions of the first set are compared with the second set;
+    so is the first set itself, which gives the lowest distance to expect.
+
+    Returns:
+        The content of quality.json, and one-step samples of the fixed prompts, `(rows * 6, 3, H, W)`, row by row.
     """
-    options = shop.settings.quality
-    count, size = options.count, shop.settings.data.size
-    renders = [shop.pictures(UNSEEN + k * count, count) for k in range(2)]
+    options = workspace.settings.quality
+    count, size = options.count, workspace.settings.data.size
+    renders = [workspace.images(UNSEEN + k * count, count) for k in range(2)]
     floor, real = (torch.stack([r.image(k) for k in range(len(r))]) for r in renders)
-    base = load_base(str(shop.out))
-    prompts, vae = PromptEncoder(base), base.vae.to(shop.device)  # type: ignore[attr-defined]
-    unet, decode = base.unet.to(shop.device), decoder(vae)  # type: ignore[attr-defined]
-    side = size // 2 ** (len(vae.config.block_out_channels) - 1)
+    base = load_base(str(workspace.out))
+    prompts, vae, unet = PromptEncoder(base), base.vae, base.unet
+    assert isinstance(vae, AutoencoderKL) and isinstance(unet, UNet2DConditionModel)
+    decode = decoder(vae, workspace.device)
+    to_device(unet, workspace.device)
+    side = size // 2 ** (len(vae.config["block_out_channels"]) - 1)
 
     @torch.no_grad()
     def one_step(captions: list[str], seed: int) -> Tensor:
         images = []
         for start in tqdm(range(0, len(captions), BATCH), desc="one step"):
             some = captions[start : start + BATCH]
-            noise = noises(len(some), seed + start, vae.config.latent_channels, side).to(shop.device)
-            context = prompts(some, shop.device)
+            noise = noises(len(some), seed + start, vae.config["latent_channels"], side).to(workspace.device)
+            context = prompts(some, workspace.device)
             latent = draw_one_step(unet, context, noise, base.alpha_bar, base.timestep, base.prediction_type)
             images.append(decode(latent).cpu())
         return torch.cat(images)
 
     @torch.no_grad()
-    def hand_on(images: Tensor, captions: list[str] | None) -> Tensor:
-        """Through the autoencoder, and with captions through one step of the UNet as well."""
+    def through(images: Tensor, captions: list[str] | None) -> Tensor:
+        """Images after the autoencoder and, with captions, after one step of the UNet on their latents."""
         outputs = []
         for start in range(0, len(images), BATCH):
-            latent = vae.encode(images[start : start + BATCH].to(shop.device)).latent_dist.mean
-            latent = latent * vae.config.scaling_factor
+            latent = vae.encode(images[start : start + BATCH].to(workspace.device)).latent_dist.mean
+            latent = latent * vae.config["scaling_factor"]
             if captions is not None:
-                context = prompts(captions[start : start + BATCH], shop.device)
+                context = prompts(captions[start : start + BATCH], workspace.device)
                 latent = draw_one_step(unet, context, latent, base.alpha_bar, base.timestep, base.prediction_type)
             outputs.append(decode(latent).cpu())
         return torch.cat(outputs)
 
     captions, world_of = renders[0].captions, torch.tensor(renders[0].world_of)
     samples = one_step(captions, seed=0)
-    teacher = many_steps(shop, captions, decode, side)
-    rows = {"one_step": judge.embed(samples), "teacher": judge.embed(teacher), "real": judge.embed(floor)}
-    reference = judge.embed(real)
+    teacher = many_steps(workspace, captions, decode, side)
+    rows = {"one_step": features.embed(samples), "teacher": features.embed(teacher), "real": features.embed(floor)}
+    reference = features.embed(real)
     fixed = list(scenes.PROMPTS.values())
     is_fixed = torch.tensor([caption in fixed for caption in captions])
     alike = one_step([prompt for prompt in fixed for _ in range(options.alike)], seed=1_000_000)
     own = [floor[world_of == world][: options.alike] for world in range(len(worlds()))]
-    spreads = [judge.spread(x) / judge.spread(y) for x, y in zip(alike.split(options.alike), own, strict=True)]
+    spreads = [features.spread(x) / features.spread(y) for x, y in zip(alike.split(options.alike), own, strict=True)]
     report = {
         "n": len(captions),
-        "features": judge.network.name,
-        "autoencoder": closeness(hand_on(floor, None), floor, judge),
-        "identity": closeness(hand_on(floor, captions), floor, judge),
+        "features": features.network.name,
+        "autoencoder": closeness(through(floor, None), floor, features),
+        "identity": closeness(through(floor, captions), floor, features),
         **{
             name: {
                 "fid": float(frechet_distance(reference, found)),
@@ -132,67 +142,60 @@ def measure(shop: Workshop, judge: Judge) -> tuple[dict[str, Any], Tensor]:
 
 
 def noises(count: int, seed: int, channels: int, side: int) -> Tensor:
-    """One map per seed from `seed` on, `(count, channels, side, side)`."""
+    """Noise maps of the seeds from `seed` on, `(count, channels, side, side)`."""
     return torch.stack([noise_map(seed + k, (channels, side, side)) for k in range(count)])
 
 
 @torch.no_grad()
-def many_steps(shop: Workshop, captions: list[str], decode: Any, side: int) -> Tensor:
-    """The teacher's pictures of these captions, from the noise that the one-step samples start from."""
-    unet, text_encoder = (part.to(shop.device) for part in load_teacher(shop))
-    tokenizer = read_tokenizer(shop.work / "teacher" / "tokenizer")
-    empty = encode_tokens(text_encoder, tokenise(tokenizer, [""]).to(shop.device))
-    options, images = shop.settings.quality, []
+def many_steps(workspace: Workspace, captions: list[str], decode: Decoder, side: int) -> Tensor:
+    """Samples of the teacher for these captions, from the same noise as the one-step samples."""
+    unet, text_encoder = load_teacher(workspace)
+    to_device(unet, workspace.device)
+    to_device(text_encoder, workspace.device)
+    tokenizer = read_tokenizer(workspace.work / "teacher" / "tokenizer")
+    empty = encode_tokens(text_encoder, tokenise(tokenizer, [""]).to(workspace.device))
+    options, images = workspace.settings.quality, []
     for start in tqdm(range(0, len(captions), BATCH), desc=f"teacher, {options.teacher_steps} steps"):
         some = captions[start : start + BATCH]
-        context = encode_tokens(text_encoder, tokenise(tokenizer, some).to(shop.device))
-        noise = noises(len(some), start, unet.config.in_channels, side).to(shop.device)
+        context = encode_tokens(text_encoder, tokenise(tokenizer, some).to(workspace.device))
+        noise = noises(len(some), start, unet.config["in_channels"], side).to(workspace.device)
         latent = draw_many_steps(
-            unet, context, empty, noise, shop.config("scheduler"), options.teacher_steps, options.guidance
+            unet, context, empty, noise, workspace.config("scheduler"), options.teacher_steps, options.guidance
         )
         images.append(decode(latent).cpu())
     return torch.cat(images)
 
 
-def closeness(outputs: Tensor, images: Tensor, judge: Judge) -> dict[str, float]:
-    """PSNR (dB) and perceptual distance of outputs and the images `(N, 3, H, W)` that they should be."""
+def closeness(outputs: Tensor, images: Tensor, features: Features) -> dict[str, float]:
+    """PSNR (dB) and perceptual distance between outputs and the images `(N, 3, H, W)` that they should equal."""
     quality = psnr(to_uint8(outputs), to_uint8(images))
-    return {"psnr": float(quality.mean()), "lpips": float(judge.distances(outputs, images).mean())}
+    return {"psnr": float(quality.mean()), "lpips": float(features.distances(outputs, images).mean())}
 
 
 def probe(train: Tensor, train_worlds: Tensor, test: Tensor, test_worlds: Tensor) -> dict[str, float]:
-    """Accuracy by task of a linear probe that was trained on renders and reads a picture's domain.
+    """Accuracy, by task, of a linear probe that is trained on renders to tell the domain of an image.
 
     Args:
         train: embeddings `(N, D)` of renders.
-        train_worlds: their places in `worlds()`, `(N,)`.
-        test: embeddings `(M, D)` of other pictures.
-        test_worlds: what they should show, `(M,)`.
+        train_worlds: their positions in `worlds()`, `(N,)`.
+        test: embeddings `(M, D)` of other images.
+        test_worlds: positions of the worlds that they should show, `(M,)`.
 
     Returns:
-        By task, in [0, 1]; 0.5 is guessing.
+        Accuracies in [0, 1] by task; 0.5 is chance.
     """
     accuracy = {}
     for k, task in enumerate(scenes.TASKS):
-        fit, judged = train_worlds // 2 == k, test_worlds // 2 == k
-        is_b = logistic_regression(train[fit], train_worlds[fit] % 2, test[judged])
-        accuracy[task] = float((is_b == test_worlds[judged] % 2).float().mean())
+        fitted, tested = train_worlds // 2 == k, test_worlds // 2 == k
+        is_b = classify(train[fitted], train_worlds[fitted] % 2, test[tested])
+        accuracy[task] = float((is_b == test_worlds[tested] % 2).float().mean())
     return accuracy
 
 
-def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, decay: float = 1e-2) -> Tensor:
-    """Labels 0 or 1 for `test` `(M, D)`, from a regularised logistic regression on `train` `(N, D)`, standardised."""
-    mean, std = train.mean(dim=0), train.std(dim=0) + 1e-6
-    inputs, targets = ((train - mean) / std).double(), labels.double()
-    weight = torch.zeros(inputs.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(inputs @ weight[1:] + weight[0], targets)
-        loss = loss + decay * weight[1:].square().sum()
-        loss.backward()
-        return loss
-
-    solver.step(closure)  # type: ignore[arg-type]
-    return ((((test - mean) / std).double() @ weight[1:] + weight[0]) > 0).long().detach()
+def classify(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
+    """Labels 0 or 1 for `test` `(M, D)` by logistic regression on standardised `train` `(N, D)` with labels `(N,)`."""
+    # C for a mean cross-entropy plus PROBE_DECAY times the squared norm of the weights
+    regression = LogisticRegression(C=1 / (2 * PROBE_DECAY * len(train)), max_iter=1000)
+    model = make_pipeline(StandardScaler(), regression)
+    model.fit(train.double().numpy(), labels.numpy())
+    return torch.from_numpy(model.predict(test.double().numpy()))

@@ -1,6 +1,6 @@
-"""Pictures from noise by the many-step teacher and by the one-step student."""
+"""Sampling latents: many steps of the teacher, one step of the student."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -10,30 +10,30 @@ from networks.one_step.diffusion import predict_x0
 
 
 def encode_tokens(text_encoder: nn.Module, tokens: Tensor) -> Tensor:
-    """Tokens `(B, L)` => context `(B, L, D)`; no attention mask, as `networks.one_step.prompts` embeds them."""
+    """Tokens `(B, L)` => context `(B, L, D)`, without attention mask, as in `networks.one_step.prompts`."""
     return text_encoder(tokens).last_hidden_state
 
 
 @torch.no_grad()
 def draw_many_steps(
-    unet: Any,
+    unet: nn.Module,
     context: Tensor,
     empty: Tensor,
     noise: Tensor,
-    schedule: dict[str, Any],
+    schedule: Mapping[str, object],
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """DPM-Solver++ (Lu et al. 2022, second order, multistep) with classifier-free guidance (Ho and Salimans 2022).
+    """Sample with DPM-Solver++ (Lu et al. 2022, 2M) and classifier-free guidance (Ho and Salimans 2022).
 
     Args:
-        unet: predicts as `schedule` says.
-        context: of the prompts, `(B, L, D)`.
-        empty: of the empty prompt, `(1, L, D)`.
-        noise: the start, `(B, 4, h, w)`.
-        schedule: the scheduler's config.
-        steps: calls of the solver.
-        guidance: 1 follows the prompt as trained, more exaggerates it.
+        unet: the teacher; predicts what `schedule` names.
+        context: embeddings of the prompts, `(B, L, D)`.
+        empty: embedding of the empty prompt, `(1, L, D)`.
+        noise: the initial noise, `(B, 4, h, w)`.
+        schedule: config of the noise schedule.
+        steps: steps of the solver.
+        guidance: guidance scale; 1 is none.
 
     Returns:
         Scaled latents `(B, 4, h, w)`.
@@ -52,18 +52,20 @@ def draw_many_steps(
     return latent
 
 
-def draw_one_step(unet: Any, context: Tensor, noise: Tensor, alpha_bar: float, timestep: int, kind: str) -> Tensor:
-    """The clean latent of one prediction at the last timestep: exactly how the generator uses the UNet.
+def draw_one_step(
+    unet: nn.Module, context: Tensor, noise: Tensor, alpha_bar: float, timestep: int, prediction_type: str
+) -> Tensor:
+    """Sample with one prediction at the last timestep, as the one-step generator does.
 
     Args:
         unet: the student.
-        context: of the prompts, `(B, L, D)`.
-        noise: `(B, 4, h, w)`.
-        alpha_bar: of the schedule at that timestep.
-        timestep: the last one.
-        kind: what the UNet predicts.
+        context: embeddings of the prompts, `(B, L, D)`.
+        noise: the noise, `(B, 4, h, w)`.
+        alpha_bar: alpha_bar of the last timestep.
+        timestep: the last timestep.
+        prediction_type: what the UNet predicts, such as "epsilon".
 
     Returns:
         Scaled latents `(B, 4, h, w)` float32.
     """
-    return predict_x0(noise, unet(noise, timestep, context).sample, alpha_bar, kind)
+    return predict_x0(noise, unet(noise, timestep, context).sample, alpha_bar, prediction_type)

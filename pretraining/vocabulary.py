@@ -1,4 +1,4 @@
-"""The pocket base's tokenizer: byte-level BPE in CLIP's format in which every word of the twin world is one token."""
+"""The pocket base's tokenizer: byte-level BPE in CLIP's format; every word of the twin world is one token."""
 
 import itertools
 import json
@@ -11,16 +11,16 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 Pair = tuple[str, str]
 SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
-LENGTH = 32  # tokens of a prompt, begin and end included
+LENGTH = 32  # tokens of a prompt, including begin and end
 
 
 def merges_for(words: Iterable[str]) -> list[Pair]:
     """Merges, in order of their rank, that turn each word into one token.
 
-    Later merges only join what earlier ones left apart, so no word undoes another.
+    Later merges only join tokens that earlier ones left apart, so that no word changes how another is split.
 
     Args:
-        words: lower-case; what the tokenizer would split (punctuation) stands alone.
+        words: lower-case words; punctuation, which the tokenizer splits off, as words of their own.
     """
     merges: list[Pair] = []
     for word in dict.fromkeys(words):
@@ -32,7 +32,7 @@ def merges_for(words: Iterable[str]) -> list[Pair]:
 
 
 def split(word: str, merges: list[Pair]) -> list[str]:
-    """The tokens of a word (Sennrich et al. 2016): the pair of the lowest rank is joined, again and again."""
+    """Split a word into tokens (Sennrich et al. 2016): the pair of the lowest rank is joined until there is none."""
     letters = [bytes_to_unicode()[byte] for byte in word.encode()]
     tokens = [*letters[:-1], f"{letters[-1]}</w>"]
     ranks = {pair: rank for rank, pair in enumerate(merges)}
@@ -51,7 +51,7 @@ def split(word: str, merges: list[Pair]) -> list[str]:
 
 
 def write_tokenizer(folder: Path, words: Iterable[str]) -> None:
-    """Write vocab.json, merges.txt and tokenizer_config.json: bytes, bytes that end a word, merges, special tokens."""
+    """Write vocab.json (bytes, word-final bytes, merges, special tokens), merges.txt and tokenizer_config.json."""
     merges = merges_for(words)
     symbols = list(bytes_to_unicode().values())
     tokens = [*symbols, *(f"{s}</w>" for s in symbols), *(a + b for a, b in merges), *SPECIAL.values()]
@@ -67,14 +67,15 @@ def write_tokenizer(folder: Path, words: Iterable[str]) -> None:
 
 
 def read_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer that `write_tokenizer` wrote."""
+    """Load a tokenizer written by `write_tokenizer`."""
     vocabulary = json.loads((folder / "vocab.json").read_text())
     lines = (folder / "merges.txt").read_text().splitlines()[1:]
-    merges: Any = [tuple(line.split()) for line in lines]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+    merges = [tuple(line.split()) for line in lines]
+    # transformers hands merges to tokenizers' BPE, which takes pairs
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)  # type: ignore[arg-type]
 
 
 def text_config(config: dict[str, Any], tokenizer: CLIPTokenizer) -> dict[str, Any]:
-    """The text encoder's config with the tokenizer's size and special tokens."""
+    """The text encoder's config with the tokenizer's vocabulary size and special tokens."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     return {**config, "vocab_size": len(tokenizer), **ids, "pad_token_id": tokenizer.eos_token_id}

@@ -9,8 +9,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from commands import pocket
 from networks.one_step.bases import POCKET, load_base
 from networks.one_step.prompts import PromptEncoder
-from pretraining.quality import logistic_regression
-from pretraining.stages import KeepCheckpoint
+from pretraining.quality import classify
+from pretraining.stages import PeriodicCheckpoint
 
 SETTINGS = {
     "workers": 1,
@@ -70,18 +70,18 @@ def made(tmp_path_factory, architecture):
 
 
 def test_an_interrupted_stage_ends_bit_equal(made, tmp_path, architecture, monkeypatch):
-    keep = KeepCheckpoint.on_train_batch_end
+    write = PeriodicCheckpoint.on_train_batch_end
 
     def interrupted(self, trainer, module, outputs, batch, batch_idx):
-        keep(self, trainer, module, outputs, batch, batch_idx)
+        write(self, trainer, module, outputs, batch, batch_idx)
         if batch["step"] == 2:  # the checkpoint of step 2 is written, the third step is lost
             raise RuntimeError("the power went")
 
     for _ in STAGES:
-        monkeypatch.setattr(KeepCheckpoint, "on_train_batch_end", interrupted)
+        monkeypatch.setattr(PeriodicCheckpoint, "on_train_batch_end", interrupted)
         with pytest.raises(RuntimeError, match="power"):
             train(tmp_path, architecture)
-        monkeypatch.setattr(KeepCheckpoint, "on_train_batch_end", keep)
+        monkeypatch.setattr(PeriodicCheckpoint, "on_train_batch_end", write)
         begun = next(s for s in STAGES if not json.loads((tmp_path / s / "stage.json").read_text())["finished"])
         assert pocket.main(arguments(tmp_path, architecture, "--stage", begun)) == 0
     files = ["autoencoder/vae", "teacher/unet", "teacher/text_encoder", "distillation/unet"]
@@ -180,4 +180,4 @@ def test_the_probe_separates_what_can_be_separated():
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(80) % 2
     rows = torch.randn(80, 5, generator=draw) + 4 * labels[:, None]
-    assert torch.equal(logistic_regression(rows[:40], labels[:40], rows[40:]), labels[40:])
+    assert torch.equal(classify(rows[:40], labels[:40], rows[40:]), labels[40:])

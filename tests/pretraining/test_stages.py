@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from networks.one_step.bases import POCKET
 from pretraining.sampling import draw_many_steps, draw_one_step
-from pretraining.stages import AutoencoderStage, DistillationStage, TeacherStage
+from pretraining.stages import AutoencoderStage, DistillationStage, StageOptions, TeacherStage
 from pretraining.stages.autoencoder import kl_divergence
 from pretraining.stages.stage import average
 from pretraining.stages.teacher import min_snr_weights
@@ -78,24 +78,27 @@ TOKENS = torch.tensor([[8, 1, 9, 9], [8, 2, 9, 9]]).repeat(4, 1)
 def teacher(steps, **options):
     empty = torch.tensor([[8, 9, 9, 9]])
     return TeacherStage(
+        StageOptions(steps, warmup=2, seed=0),
         small_unet(),
         small_text(),
         SCHEDULE,
         empty,
         lambda latent: latent,
         TOKENS,
-        steps=steps,
-        warmup=2,
-        seed=0,
         **options,
     )
 
 
 def distillation(steps, **options):
     weights = {"regression": 1.0, "regression_late": 0.5, "identity": 0.5, "gan": 0.1}
-    arguments = {"steps": steps, "warmup": 0, "seed": 0, "gan_from": 0.5, **options}
     return DistillationStage(
-        small_unet(), small_text(), SCHEDULE, lambda latent: latent, TOKENS, weights=weights, **arguments
+        StageOptions(steps, warmup=0, seed=0),
+        small_unet(),
+        small_text(),
+        SCHEDULE,
+        lambda latent: latent,
+        TOKENS,
+        **{"weights": weights, "gan_from": 0.5, **options},
     )
 
 
@@ -140,7 +143,7 @@ def test_one_step_is_the_schedulers_clean_latent_at_the_last_timestep():
     assert module.alpha_bar == pytest.approx(0.00466, rel=1e-2)
 
 
-def test_one_step_goes_to_the_teachers_draw_from_noise_and_nowhere_from_a_latent():
+def test_one_step_goes_to_the_teachers_sample_from_noise_and_nowhere_from_a_latent():
     module = distillation(60, lr=3e-3, gan_from=1.0)
     noise, target, latent = torch.randn(3, 8, 4, 4, 4)
     context, _ = module.embed(TOKENS)
@@ -160,8 +163,8 @@ def test_distillation_leaves_teacher_and_text_encoder_alone_and_trains_the_heads
     before = {name: value.clone() for name, value in module.state_dict().items()}
     run(module, latent=latent, tokens=TOKENS, pair_noise=latent, pair_target=latent, pair_tokens=TOKENS)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
-    assert not [name for name in changed if name.startswith(("critic.unet", "text_encoder"))]
-    assert {name.split(".")[0] for name in changed} == {"student", "average", "critic"}
+    assert not [name for name in changed if name.startswith(("discriminator.unet", "text_encoder"))]
+    assert {name.split(".")[0] for name in changed} == {"student", "average", "discriminator"}
 
 
 def test_renoising_follows_the_schedule():
@@ -174,20 +177,20 @@ def test_renoising_follows_the_schedule():
 
 
 def test_the_solver_recovers_a_known_distribution():
-    """With the exact noise prediction for the single picture x, the solver must end at x."""
-    picture = torch.randn(1, 4, 4, 4)
+    """With the exact noise prediction for the single image x, the solver must end at x."""
+    image = torch.randn(1, 4, 4, 4)
     alphas = DDPMScheduler.from_config(SCHEDULE).alphas_cumprod
 
     class Exact(nn.Module):
         def forward(self, sample, timestep, context):
             abar = alphas[int(timestep)]
-            return type("Output", (), {"sample": (sample - abar.sqrt() * picture) / (1 - abar).sqrt()})
+            return type("Output", (), {"sample": (sample - abar.sqrt() * image) / (1 - abar).sqrt()})
 
     context = torch.zeros(2, 1, 1)
     drawn = draw_many_steps(Exact(), context, context[:1], torch.randn(2, 4, 4, 4), SCHEDULE, 12, 1.5)
-    torch.testing.assert_close(drawn, picture.expand_as(drawn), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(drawn, image.expand_as(drawn), rtol=1e-2, atol=1e-2)
     one = draw_one_step(Exact(), context, torch.randn(2, 4, 4, 4), float(alphas[-1]), 999, "epsilon")
-    torch.testing.assert_close(one, picture.expand_as(one), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(one, image.expand_as(one), rtol=1e-2, atol=1e-2)
 
 
 def small_vae():
@@ -203,9 +206,8 @@ def small_vae():
 
 def test_the_encoder_stands_still_once_the_discriminator_has_begun():
     weights = {"l1": 1.0, "lpips": 1.0, "kl": 1e-3, "gan": 0.1}
-    module = AutoencoderStage(
-        small_vae(), weights, gan_from=0.0, discriminator_width=8, features="random", steps=2, warmup=0, seed=0
-    )
+    options = StageOptions(2, warmup=0, seed=0)
+    module = AutoencoderStage(options, small_vae(), weights, gan_from=0.0, discriminator_width=8, features="random")
     before = {name: value.clone() for name, value in module.state_dict().items()}
     run(module, image=torch.rand(2, 3, 32, 32) * 2 - 1)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
@@ -215,9 +217,8 @@ def test_the_encoder_stands_still_once_the_discriminator_has_begun():
 
 def test_the_autoencoder_learns():
     weights = {"l1": 1.0, "lpips": 0.1, "kl": 1e-4, "gan": 0.1}
-    module = AutoencoderStage(
-        small_vae(), weights, gan_from=1.0, lr=5e-3, features="random", steps=30, warmup=2, seed=0
-    )
+    options = StageOptions(30, warmup=2, seed=0)
+    module = AutoencoderStage(options, small_vae(), weights, gan_from=1.0, lr=5e-3, features="random")
     ramp = torch.linspace(-1, 1, 16).expand(2, 3, 16, 16).contiguous()
 
     def error():
@@ -237,7 +238,7 @@ def test_kl_is_zero_for_the_standard_normal_only():
 
 def test_a_step_draws_the_same_numbers_whenever_it_comes():
     module = teacher(5)
-    first, second, other = (torch.rand(3, generator=module.draw(step)) for step in (3, 3, 4))
+    first, second, other = (torch.rand(3, generator=module.generator(step)) for step in (3, 3, 4))
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 

@@ -1,4 +1,4 @@
-"""Where `make pocket` works: settings, the record of each stage, training with resume, weights on disk."""
+"""The work folder of `make pocket`: settings, the record of each stage, training with resume, weights on disk."""
 
 import json
 import logging
@@ -9,35 +9,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_modules.quiet import silence_libraries
 from networks.one_step.bases import POCKET
 from pretraining.batches import PretrainingData, StepBatches
 from pretraining.captioned_scenes import CaptionedScenes, render_scenes
-from pretraining.stages import KeepCheckpoint, Stage
+from pretraining.stages import PeriodicCheckpoint, Stage, StageOptions
+from pretraining.stages.stage import LOG_EVERY, BatchT
 from storage import atomic_write, write_json
 
-FOLLOWS_SOURCES = ("renderer", "vocabulary")  # inputs that edits of the source change; a finished stage stays finished
+FOLLOWS_SOURCES = ("renderer", "vocabulary")  # inputs that the source code sets; a finished stage stays finished
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
-class Workshop:
-    """Where the base is made.
+class Workspace:
+    """Settings and folders of one making of the base.
 
     Attributes:
         work: folder of caches, checkpoints and results.
-        out: where the finished base goes.
-        settings: as in experiments/pretraining/pocket.yaml.
-        again: whether a stage of which a setting changed is done anew.
-        device: for what is not trained: encoding, drawing, measuring.
+        out: folder of the finished base.
+        settings: the settings, as in pretraining/pocket.yaml.
+        again: whether a stage whose settings changed is redone.
+        device: device of everything but the training itself: encoding, sampling, measuring.
     """
 
     work: Path
@@ -52,23 +54,35 @@ class Workshop:
         return Path(self.settings.architecture or POCKET)
 
     def config(self, part: str) -> dict[str, Any]:
-        """A part's config as it is on disk."""
+        """Read the config of a part: "vae", "unet", "text_encoder" or "scheduler"."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         path = self.architecture / part / name
         if not path.is_file():
             raise FileNotFoundError(f"No architecture in {self.architecture}: {path} is missing.")
         return json.loads(path.read_text())
 
+    def section(self, name: str) -> dict[str, Any]:
+        """A copy of the settings of a stage, or of another section, as plain values."""
+        found = OmegaConf.to_container(self.settings[name], resolve=True)
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
+
+    def stage_options(self, name: str) -> tuple[StageOptions, dict[str, Any]]:
+        """The settings of a stage: those that every stage has, and the others."""
+        others = self.section(name)
+        common = {key: others.pop(key) for key in ("steps", "warmup", "grid_every")}
+        return StageOptions(seed=self.settings.seed, **common), others
+
     def record(self, stage: str) -> dict[str, Any]:
-        """What stage.json says; empty before the stage begins."""
+        """The content of a stage's stage.json; empty before the stage begins."""
         path = self.work / stage / "stage.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def finished(self, stage: str) -> dict[str, Any]:
-        """The record of a stage that must be finished.
+        """The record of a finished stage.
 
         Raises:
-            FileNotFoundError: it is not.
+            FileNotFoundError: the stage is not finished.
         """
         record = self.record(stage)
         if not record.get("finished"):
@@ -77,8 +91,8 @@ class Workshop:
             )
         return record
 
-    def pictures(self, first: int = 0, count: int | None = None) -> CaptionedScenes:
-        """Rendered pictures; the training ones by default."""
+    def images(self, first: int = 0, count: int | None = None) -> CaptionedScenes:
+        """Rendered images, by default those of training; see `render_scenes`."""
         data = self.settings.data
         return render_scenes(
             self.work / "pictures", data.count if count is None else count, data.size, first, self.settings.workers
@@ -86,26 +100,28 @@ class Workshop:
 
 
 @contextmanager
-def stage(shop: Workshop, name: str, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
-    """Run the body unless the stage is finished: it gets a dict for its results, or None where nothing is to be done.
+def run_stage(workspace: Workspace, name: str, inputs: Mapping[str, object]) -> Iterator[dict[str, Any] | None]:
+    """Record the begin and the end of a stage around the block that does its work.
 
     Args:
-        shop: the workshop.
-        name: of the stage and its section in the settings.
+        workspace: settings and folders.
+        name: name of the stage and of its section in the settings.
         inputs: what else the stage depends on, by name.
 
+    Yields:
+        A dict to fill with the results; None where the stage is finished and the block must do nothing.
+
     Raises:
-        ValueError: the stage was begun with other settings, and nobody said that it be done again.
+        ValueError: the stage was begun with other settings, and `workspace.again` is not set.
     """
-    folder = shop.work / name
-    section: Any = OmegaConf.to_container(shop.settings[name], resolve=True)
-    wanted = {"seed": shop.settings.seed, **flat(section), **inputs}
-    record = shop.record(name)
+    folder = workspace.work / name
+    wanted = {"seed": workspace.settings.seed, **flat(workspace.section(name)), **inputs}
+    record = workspace.record(name)
     if record:
         changed = differences(record["settings"], wanted)
         if record["finished"] and {key for key, _ in changed} <= set(FOLLOWS_SOURCES):
             changed = []
-        if changed and not shop.again:
+        if changed and not workspace.again:
             lines = ", ".join(f"{key}: {change}" for key, change in changed)
             raise ValueError(
                 f"Stage {name} in {folder} was made with other settings ({lines}). Add --again to redo it."
@@ -116,46 +132,46 @@ def stage(shop: Workshop, name: str, inputs: Mapping[str, Any]) -> Iterator[dict
             print(f"{name}: finished ({record['steps']} steps, {record['seconds'] / 60:.1f} min)")
             yield None
             return
-    begun = {"finished": False, "settings": wanted, "device": device_name(shop.device), "versions": versions()}
+    begun = {"finished": False, "settings": wanted, "device": device_name(workspace.device), "versions": versions()}
     write_json(folder / "stage.json", begun)
-    seed_everything(shop.settings.seed, verbose=False)
+    seed_everything(workspace.settings.seed, verbose=False)
     results: dict[str, Any] = {}
     yield results
     write_json(folder / "stage.json", {**begun, "finished": True, **results})
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings => settings by dotted names."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names of settings that differ, each with "old -> new"; how often pictures are shown does not count."""
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Names of the settings that differ, each with "old -> new"; the interval of image grids is left out."""
     keys = [key for key in {**old, **new} if key != "grid_every" and old.get(key) != new.get(key)]
     return [(key, f"{old.get(key)} -> {new.get(key)}") for key in keys]
 
 
-def fit(shop: Workshop, name: str, module: Stage, batches: StepBatches) -> dict[str, Any]:
-    """Train from the stage's checkpoint or from the start; returns steps and seconds.
+def fit(workspace: Workspace, name: str, module: Stage[BatchT], batches: StepBatches[BatchT]) -> dict[str, Any]:
+    """Train a stage, from its checkpoint where there is one; returns its steps and seconds.
 
     Raises:
         InterruptedError: training was stopped before its last step.
     """
     silence_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    checkpoint = shop.work / name / "last.ckpt"
+    checkpoint = workspace.work / name / "last.ckpt"
     trainer = Trainer(
-        accelerator="cpu" if shop.device.type == "cpu" else "auto",
+        accelerator="cpu" if workspace.device.type == "cpu" else "auto",
         devices=1,
         max_epochs=1,
-        logger=TensorBoardLogger(shop.work, name=f"tensorboard/{name}", version=""),
-        callbacks=[KeepCheckpoint(checkpoint, shop.settings.checkpoint_every)],
+        logger=TensorBoardLogger(workspace.work, name=f"tensorboard/{name}", version=""),
+        callbacks=[PeriodicCheckpoint(checkpoint, workspace.settings.checkpoint_every)],
         enable_checkpointing=False,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=LOG_EVERY,
     )
     resumed = checkpoint if checkpoint.is_file() else None
     trainer.fit(module, PretrainingData(batches), ckpt_path=resumed, weights_only=True)
@@ -164,26 +180,33 @@ def fit(shop: Workshop, name: str, module: Stage, batches: StepBatches) -> dict[
     return {"steps": module.steps, "seconds": module.seconds}
 
 
-def save_weights(path: Path, module: nn.Module) -> None:
-    """Write a state dict as safetensors, whole or not at all."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
     with atomic_write(path) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, part)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
 
 
-def load_weights(path: Path, module: Any) -> Any:
-    """Fill a module from `save_weights`; returns it frozen."""
+def load_weights(path: Path, module: Module) -> Module:
+    """Load a state dict that `save_tensors` wrote into a module; returns the module, frozen."""
     module.load_state_dict(load_file(path))
-    return module.requires_grad_(False).eval()
+    module.requires_grad_(False).eval()
+    return module
+
+
+def to_device(module: Module, device: torch.device) -> Module:
+    """Move a module and return it; diffusers and transformers declare no types for their own `to`."""
+    nn.Module.to(module, device)
+    return module
 
 
 def device_name(device: torch.device) -> str:
-    """What a time was measured on."""
+    """The device as the records name it: what the seconds of a stage were measured on."""
     if device.type == "cpu":
         return f"CPU, {torch.get_num_threads()} threads"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """Versions of the packages that the weights depend on."""
     packages = ("torch", "lightning", "diffusers", "transformers", "numpy")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
