@@ -145,6 +145,7 @@ def test_every_library_is_declared():
         "cleanfid": "clean-fid",
         "torch_fidelity": "torch-fidelity",
         "huggingface_hub": "huggingface-hub",
+        "sklearn": "scikit-learn",
     }
     for path in SOURCES:
         for module in imported_modules(ast.parse(path.read_text()), module_name(path), path.name == "__init__.py"):

@@ -1,4 +1,4 @@
-"""The table that says where a grid stands, without a cluster; `tests/commands/test_ablate.py` runs one."""
+"""Trials and the progress table without a cluster; `tests/commands/test_ablate.py` runs one."""
 
 import json
 import signal
