@@ -1,5 +1,5 @@
 # Every target wraps one command; `make help` prints the comments behind `##`.
-# Values may hold spaces and quotes: they reach the commands through the environment, never through the recipe's text.
+# Values may hold spaces and quotes: they reach the commands through the environment, not through the recipe's text.
 #   make translate CKPT="runs/my run" IN=photo.jpg OUT=out.png PROMPT="driving in dense fog"
 # ARGS is the exception: it is split into words, as typed in a shell.
 
@@ -22,7 +22,7 @@ flags = $(strip $(foreach p,$(1),$(call flag,$(word 1,$(subst :, ,$(p))),$(word 
 flag = $(if $($(1)),$(2) "$$$(1)")
 # $(call switch,QUICK:--quick): --quick where QUICK is given and not 0
 switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p))))),$(word 2,$(subst :, ,$(p))))))
-# What a target takes stands in its help; what else is typed would be dropped without a word.
+# The variables that a target takes are read from its help; any other one would be ignored silently.
 takes = $(shell sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST)) | grep -o '[A-Z][A-Z]*=' | tr -d = | grep -v ARGS) ARGS
 foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 # the interpreter, or one line that says what is wrong
@@ -43,22 +43,22 @@ setup: .venv/.installed ## create .venv with what constraints.txt pins; quick wh
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-lock: ## pin anew what setup.cfg allows (needs uv) [ARGS=--upgrade]
+lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
 	@uv pip compile setup.cfg --extra dev --universal --fork-strategy fewest --python-version 3.10 --no-annotate \
 	  --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
 
-doctor: ## print versions, devices, and which weights are found
+doctor: ## check that training can run here: versions, devices, weights on disk
 	@$(run) -m commands.doctor
 
-train: ## train: EXP=clear2foggy [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--model.init_args.max_images=2000"]
+train: ## train a model: EXP=clear2foggy|my.yaml [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--model.init_args.max_images=2000"]
 	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
 	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data MEMORY:--memory INIT:--init) $(ARGS)
 
-resume: ## go on where a run stopped, in the same folder: RUN=folder [ARGS="--model.init_args.max_images=600"]
+resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder [ARGS="--model.init_args.max_images=600"]
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run) $(ARGS)
 
-translate: ## translate pictures: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH=]
+translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH=]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
 	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
@@ -75,67 +75,67 @@ evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] 
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
 
-compare: ## runs side by side in one table: A=run B=run [ARGS="further runs"]
+compare: ## compare runs in one table: A=run B=run [ARGS="further runs"]
 	$(call need,A,make compare A=runs/clear2foggy/pocket/version_0 B=runs/clear2foggy/pocket/version_1)
 	$(call need,B,make compare A=$(A) B=runs/clear2foggy/pocket/version_1)
 	@$(run) -m commands.compare "$$A" "$$B" $(ARGS)
 
-estimate: ## count the memory of training before any: EXP= [BASE=pocket SIZE= BATCH= MEMORY=] [ARGS=--trainer.precision=bf16-mixed]
+estimate: ## estimate the memory of a training without running it: EXP= [BASE=pocket SIZE= BATCH= MEMORY=] [ARGS=--trainer.precision=bf16-mixed]
 	$(call need,EXP,make estimate EXP=clear2foggy BASE=sd-turbo SIZE=512 BATCH=1)
 	@$(run) -m commands.estimate $(call flags,EXP:--exp BASE:--base SIZE:--size BATCH:--batch MEMORY:--memory) $(ARGS)
 
-ablate: ## train a grid of settings and compare: [GRID=design EXP= BASE= DATA= SEEDS= QUICK=1 RESUME=1 OUT= ADDRESS= YES=1]
+ablate: ## train a grid of settings and compare the results: [GRID=design EXP= BASE= DATA= SEEDS= QUICK=1 RESUME=1 OUT= ADDRESS= YES=1]
 	@$(run) -m commands.ablate $(call flags,GRID:--grid EXP:--exp BASE:--base DATA:--data SEEDS:--seeds OUT:--out ADDRESS:--address) \
 	  $(call switch,QUICK:--quick RESUME:--resume YES:--yes) $(ARGS)
 
-data: ## get a public data set, or learn how: NAME=horse2zebra [ARCHIVE=downloaded-file] [OUT=folder]
+data: ## download a public data set, or print where to get it: NAME=horse2zebra [ARCHIVE=downloaded-file] [OUT=folder]
 	$(call need,NAME,make data NAME=horse2zebra)
 	@$(run) -m commands.data $(call flags,NAME:--name ARCHIVE:--archive OUT:--out) $(ARGS)
 
-check-data: ## look through a data folder before training: EXP= DATA= [OUT=picture.png]
+check-data: ## check a data folder before training: EXP= DATA= [OUT=sheet.png]
 	$(call need,EXP,make check-data EXP=clear2foggy DATA=my-data)
 	$(call need,DATA,make check-data EXP=$(EXP) DATA=my-data)
 	@$(run) -m commands.check_data $(call flags,EXP:--exp DATA:--data OUT:--out) $(ARGS)
 
-tensorboard: ## watch runs/ in the browser [LOGDIR=runs]
+tensorboard: ## show runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
 
-# Tests are tiny: more threads only get into each other's way, much so on a busy machine.
+# Tests are tiny: more threads only slow each other down.
 test test-slow test-browser: export OMP_NUM_THREADS ?= 1
 
-# Side by side, a file on one core: what its tests share is made once.
+# In parallel, each file on one core, so that its fixtures are made once.
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-slow: ## run the tests marked slow
 	@$(run) -m pytest -m slow $(ARGS)
 
-test-browser: ## run the tests that look at a page (needs chromium)
+test-browser: ## run the tests that open a page in a browser (needs chromium)
 	@$(run) -m pytest -m browser $(ARGS)
 
 lint: ## check style (ruff) and types (mypy)
 	@$(run) -m ruff check . && $(PY) -m ruff format --check --quiet . && $(PY) -m mypy
 
-format: ## rewrite the code in the project's style
+format: ## format the code (ruff)
 	@$(run) -m ruff check --fix . ; $(PY) -m ruff format .
 
-pocket: ## make the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
+pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
 	@$(run) -m commands.pocket $(ARGS)
 
-bench: ## time the fused against the sequential update
+bench: ## time the fused and the sequential update
 	@$(run) -m benchmarks.update_rule $(ARGS)
 
-bench-base: ## train every task from pocket, from random weights and as a plain CycleGAN or pix2pix; hours [SEEDS=1]
+bench-base: ## train every task on pocket, from random weights, and with a ResNet generator; takes hours [SEEDS=1]
 	@$(run) -m benchmarks.base_models $(call flags,SEEDS:--seeds) $(ARGS)
 
-bench-supervised: ## train the unpaired tasks on their true pairs: how near the truth a quick start can come; an hour
+bench-supervised: ## train the unpaired tasks on their ground-truth pairs, as an upper bound; takes an hour
 	@$(run) -m benchmarks.supervised $(ARGS)
 
-bench-scenes: ## count the pictures per second that one core renders
+bench-scenes: ## measure rendered images per second on one core
 	@$(run) -m benchmarks.scenes $(ARGS)
 
 bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out benchmarks/results/evaluation_cost.json"]
 	@$(run) -m benchmarks.evaluation_cost $(ARGS)
 
-bench-memory: ## peak memory and seconds of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
+bench-memory: ## measure peak memory and time of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
 	@$(run) -m benchmarks.training_memory $(ARGS)
