@@ -2,19 +2,14 @@
 
 import argparse
 from pathlib import Path
-
-import torch
-from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING
 
 from commands.cli.errors import user_errors
+from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
-from networks import OneStepGenerator, load_generator
-from networks.checkpoints.adapter import CARD, read_adapter
-from networks.checkpoints.card import AdapterCard
-from networks.checkpoints.diffusers import to_diffusers
-from networks.checkpoints.released import to_released
-from storage import write_json
+
+if TYPE_CHECKING:
+    from networks import OneStepGenerator
 
 FORMATS = ("released", "released-stochastic", "diffusers")
 
@@ -41,17 +36,12 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own = parser().parse_args(args)
-    adapter = read_adapter(own.ckpt)
-    generator = load_generator(adapter, base_source(own.base))
-    if not isinstance(generator, OneStepGenerator):
-        raise ValueError(f"{own.ckpt} is a plain ResNet: no other format is known for it.")
+    check_checkpoint(own.ckpt)
+    own.base = base_source(own.base)
     out = Path(own.out)
     if out.is_file():
         raise ValueError(f"OUT {out} is a file: give a folder.")
-    lost = _write(generator, own.format, out)
-    exported = {"format": own.format, "cannot_hold": lost}
-    card = adapter.card
-    write_json(out / CARD, AdapterCard.of(generator, card.run, card.metrics, card.best, exported).to_json())
+    lost = export(own.ckpt, own.base, own.format, out)
     for path in sorted(p for p in out.iterdir() if p.suffix in (".pkl", ".safetensors")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     for phrase in lost:
@@ -59,7 +49,40 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _write(generator: OneStepGenerator, wanted: str, out: Path) -> list[str]:
+def export(ckpt: str, base: str | None, wanted: str, out: Path) -> list[str]:
+    """Write an adapter in another format, with an adapter.json beside it.
+
+    Returns:
+        What the format cannot hold.
+
+    Raises:
+        ValueError: the adapter cannot be read, or is of a plain network.
+    """
+    # These take seconds to import: errors before come at once.
+    from networks import OneStepGenerator, load_generator
+    from networks.checkpoints.adapter import CARD, read_adapter
+    from networks.checkpoints.card import AdapterCard
+    from storage import write_json
+
+    adapter = read_adapter(ckpt)
+    generator = load_generator(adapter, base)
+    if not isinstance(generator, OneStepGenerator):
+        raise ValueError(f"{ckpt} is a plain ResNet: no other format is known for it.")
+    lost = _write(generator, wanted, out)
+    exported = {"format": wanted, "cannot_hold": lost}
+    card = adapter.card
+    write_json(out / CARD, AdapterCard.of(generator, card.run, card.metrics, card.best, exported).to_json())
+    return lost
+
+
+def _write(generator: "OneStepGenerator", wanted: str, out: Path) -> list[str]:
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    from networks.checkpoints.diffusers import to_diffusers
+    from networks.checkpoints.released import to_released
+
     if wanted == "diffusers":
         lora, conv_in, lost = to_diffusers(generator)
         out.mkdir(parents=True, exist_ok=True)
