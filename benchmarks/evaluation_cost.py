@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.context import device_name, typed_command
-from commands.train import versions
+from commands.cli.training import versions
 from datamodules import ClearFoggy
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch

@@ -21,8 +21,8 @@ from lightning.fabric.utilities import move_data_to_device
 from benchmarks.context import device_name, typed_command
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, names
+from commands.cli.training import versions
 from commands.estimate import random_batch, untrained, without_trainer
-from commands.train import versions
 from storage import write_json
 
 GB = 1e9

@@ -1,20 +1,15 @@
-"""``make ablate``: a grid of trainings on one machine or many, and one answer."""
+"""``make ablate``: a grid of trainings on one machine or many, and one table of results."""
 
 import argparse
 import json
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
-from ablation.grids import Grid, Point, grid_names, read_grid
-from ablation.report import write_answer
+from ablation.grids import grid_names, read_grid
 from ablation.trials import Trial, missing
-from commands import train
 from commands.cli.errors import user_errors
-from commands.cli.lightning_cli import ParsedOnly
-from commands.cli.recipes import EXPERIMENTS, compose
-from storage import digest
+from commands.cli.recipes import EXPERIMENTS
+from commands.cli.trials import check, plan, refuse_varied, shared_arguments
 
 GRIDS = EXPERIMENTS / "grids"
 MANY = 50  # trials above which YES=1 is asked for
@@ -28,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "holds for every trial, e.g. --trainer.precision=bf16-mixed or --memory=12gb.",
     )
     p.add_argument("--grid", default="design", metavar="NAME", help=f"one of {', '.join(grid_names(GRIDS))}")
-    p.add_argument("--exp", metavar="NAME", help="another experiment than the grid's")
+    p.add_argument("--exp", metavar="NAME", help="another experiment than the grid's, or a YAML file of your own")
     p.add_argument("--base", metavar="BASE", help="another base than the grid's; see `make train`")
     p.add_argument("--data", metavar="FOLDER", help="your images")
     p.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: the grid's)")
@@ -57,8 +52,8 @@ def main(args: list[str] | None = None) -> int:
     if own.resume:  # seeds of earlier calls stay in the table
         there = {int(path.parent.name[4:]) for path in folder.glob("*/seed*/metrics.json")}
         grid.seeds = sorted({*grid.seeds, *there})
-    _refuse_varied(grid, overrides)
-    shared = _shared(grid, own.data)
+    refuse_varied(grid, overrides)
+    shared = shared_arguments(grid, own.data)
     images = check(grid, shared, overrides)
     trials = plan(grid, shared, overrides, folder)
     if not own.resume and any(Path(t.folder).exists() for t in trials):
@@ -77,13 +72,15 @@ def main(args: list[str] | None = None) -> int:
         try:
             errors = _run(left, own, images, folder)
         except KeyboardInterrupt:
-            print("Interrupted. What has finished is kept; RESUME=1 goes on.", file=sys.stderr)
+            print("Interrupted. Finished trials are kept; RESUME=1 runs the rest.", file=sys.stderr)
             return 130
+    from ablation.report import write_answer  # matplotlib and scipy take a second to import
+
     written = write_answer(grid, trials, folder)
     print((folder / "table.md").read_text() if written else "No trial has finished: there is no table.")
     for name, error in errors.items():
         print(f"failed: {name}: {error}")
-    print(f"{folder}: {', '.join(written)}. Pictures and curves: make tensorboard LOGDIR={folder}")
+    print(f"{folder}: {', '.join(written)}. Images and curves: make tensorboard LOGDIR={folder}")
     return 1 if errors else 0
 
 
@@ -98,84 +95,6 @@ def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folde
         return cluster.run(trials, images, folder)
     finally:
         cluster.close()
-
-
-SEEDS = ("seed_everything", "data.init_args.seed")
-
-
-def _refuse_varied(grid: Grid, overrides: list[str]) -> None:
-    """Refuse what would make trials alike that the table says are different."""
-    varied = {key for values in grid.axes.values() for settings in values.values() for key in settings}
-    fixed = {key for point in grid.single_changes() for key in point.settings}
-    for key in SEEDS:
-        if key in fixed:
-            raise ValueError(f"Grid {grid.name} sets {key}: say `seeds: [...]`, so that each trial has its own.")
-    for word in overrides:
-        key = word.removeprefix("--").partition("=")[0]
-        if key in (*SEEDS, "config") or any(f"{path}.".startswith(f"{key}.") for path in varied):
-            raise ValueError(f"{word} would undo an axis or the seeds of grid {grid.name}: leave it to the grid.")
-
-
-def _shared(grid: Grid, data: str | None) -> list[str]:
-    """Arguments of every trial."""
-    base = str(Path(grid.base).absolute()) if Path(grid.base).is_dir() else grid.base
-    where = [] if data is None else [f"--data={Path(data).absolute()}"]
-    return [f"--exp={grid.experiment}", f"--base={base}", *where]
-
-
-def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> list[Trial]:
-    """Every point with every seed, the first seed of all points first.
-
-    Scenes are drawn, and real pictures described, once for all.
-    """
-    sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
-    if not any(word.startswith("--data=") for word in shared):
-        sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
-    recipe = json.dumps(compose(grid.experiment, grid.base).config, sort_keys=True)
-    recipe_digest = digest(recipe, digits=12)
-    return [
-        Trial(
-            point.name,
-            point.labels,
-            seed,
-            str(folder / point.name / f"seed{seed}"),
-            [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
-            sharing,
-            recipe_digest,
-        )
-        for seed in grid.seeds
-        for point in grid.points()
-    ]
-
-
-def _arguments(point: Point) -> list[str]:
-    card = json.dumps({"ablation": point.labels})
-    settings = [
-        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in point.settings.items()
-    ]
-    return [*settings, f"--model.init_args.card={card}"]
-
-
-def check(grid: Grid, shared: list[str], overrides: list[str]) -> int | None:
-    """Parse every setting of a grid as `make train` would, before anything runs.
-
-    Returns:
-        The images of a trial, where its recipe says so.
-
-    Raises:
-        ValueError: a key is unknown, or a value of the wrong type.
-    """
-    images: int | None = None
-    for point in grid.single_changes():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                words = train.configuration([*shared, *_arguments(point), *overrides])[2]
-                parsed: Any = ParsedOnly(Path("runs/of/no/run"), words)
-        except ValueError as error:
-            raise ValueError(f"Grid {grid.name}, {point.name}: {error}") from error
-        images = images or parsed.config["model"]["init_args"]["max_images"]
-    return images
 
 
 def _cost(folder: Path, count: int) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source, compose, merged, names, read_settings
-from commands.train import describe
+from commands.cli.training import describe
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from evaluation.compare import differences

@@ -3,16 +3,12 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
 from commands.cli.errors import user_errors
-from commands.cli.recipes import merged, read_settings
-from commands.train import run
-from networks.checkpoints.adapter import read_checkpoint
-from networks.checkpoints.card import AdapterCard
+from commands.cli.keys import check_keys
+from commands.cli.recipes import Recipe, Settings, merged, read_settings
 
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
@@ -40,16 +36,20 @@ def main(args: list[str] | None = None) -> int:
         raise FileNotFoundError(
             f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew."
         )
+    settings = read_settings(config)
+    check_keys(Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings]), overrides)
+    from commands.cli.training import run  # these take seconds to import: errors above come at once
+    from networks.checkpoints.adapter import read_checkpoint
+    from networks.checkpoints.card import AdapterCard
+
     card = AdapterCard.from_json(read_checkpoint(last)["adapter"], str(last))
-    with TemporaryDirectory() as scratch:
-        started = Path(scratch) / "started.yaml"
-        started.write_text(yaml.safe_dump(_without_init(merged([read_settings(config)]), card.settings.to_json())))
-        arguments = [f"--config={config}", f"--config={started}", *overrides]
-        return run(folder, arguments, card.run.experiment or "", last)
+    started = yaml.safe_dump(_without_init(merged([settings]), card.settings.to_json()))
+    arguments = [f"--config={config}", f"--config={started}", *overrides]
+    return run(folder, arguments, card.run.experiment or "", last)
 
 
-def _without_init(config: dict[str, Any], settings: Mapping[str, object]) -> dict[str, Any]:
-    """What a run that started from an adapter took from it, out of the checkpoint: the adapter may be gone."""
+def _without_init(config: Settings, settings: Mapping[str, object]) -> Settings:
+    """What a run that started from an adapter took from it, read from the checkpoint: the adapter may be gone."""
     if not config["model"]["init_args"]["generator"]["init_args"].get("init"):
         return {}
     taken = {"init": None} | {key: value for key, value in settings.items() if key in FROM_INIT}

@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from ablation.grids import grid_names, read_grid
-from commands.ablate import GRIDS, check, plan
+from commands.ablate import GRIDS
 from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names, read_settings
+from commands.cli.trials import check, plan
 from commands.train import main
 
 FAST = [

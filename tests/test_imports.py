@@ -36,7 +36,7 @@ ARROWS = {
     "benchmarks": {"benchmarks", "commands", *BELOW_COMMANDS},
 }
 # Callbacks are named in YAML; these add the ones that no overlay may lose, or measure as training does.
-IMPORTS_CALLBACKS = {"benchmarks.evaluation_cost", "commands.train", "commands.cli.lightning_cli", "commands.evaluate"}
+IMPORTS_CALLBACKS = {"benchmarks.evaluation_cost", "commands.cli.lightning_cli", "commands.evaluate"}
 FORBIDDEN_LIBRARIES = {
     "networks": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "losses": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},

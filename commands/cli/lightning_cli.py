@@ -1,44 +1,43 @@
-"""LightningCLI with OmegaConf interpolation, the callbacks of every run, and errors that fit on a line."""
+"""LightningCLI with OmegaConf interpolation, the callbacks of every run in order, and errors that fit on a line."""
 
-import inspect
 import re
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentError, set_parsing_settings
-from lightning import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from lightning import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-import datamodules
-import lightning_modules
-import networks
-from commands.cli.recipes import EXPERIMENTS
+from commands.cli.keys import CALLBACKS
 from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import (
-    CollapseAlarm,
     Evaluation,
     FinalValidation,
-    ImageGrid,
     Progress,
     RunFolder,
     Throughput,
 )
 from lightning_modules.quiet import silence_libraries
-from storage import did_you_mean
 
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 DDP = "ddp_find_unused_parameters_true"  # two optimisers take turns: each backward leaves the other's weights unused
-UNKNOWN_KEY = re.compile(
-    r"nrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted|[Kk]ey [\"']?([\w.]+)[\"']? is not expected"
+# Lines of jsonargparse's messages that frame the mistake.
+FRAME = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Given value type:",
+    "Given value: Nested",
+    "Expected a <class 'None",
 )
 
 
@@ -78,9 +77,19 @@ class TrainCLI(LightningCLI):
 
     Args:
         run_folder: ``runs/EXP/BASE/version_N``.
-        args: arguments of LightningCLI: ``--config FILE`` and overrides.
+        args: arguments of LightningCLI: ``--config`` and overrides.
         experiment: its name, for the adapter's card.
+
+    Attributes:
+        logger: writes TensorBoard's events into the run folder.
+        scoring: the callback that scores translations.
+        throughput: the callback that measures time and memory.
     """
+
+    model: TranslationModule
+    datamodule: TranslationData
+    scoring: Evaluation
+    throughput: Throughput
 
     def __init__(self, run_folder: Path, args: list[str], experiment: str = "") -> None:
         self.run_folder, self.experiment = run_folder, experiment
@@ -96,38 +105,43 @@ class TrainCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 run=False,
                 args=args,
-                save_config_kwargs={"overwrite": True},
                 parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False, "allow_abbrev": False},
             )
         except ArgumentError as error:
-            raise ValueError(_explain(str(error))) from error
+            raise ValueError(explain(str(error))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Callbacks that no overlay's list can lose, and what the data tells the model."""
-        parser.add_lightning_class_args(Throughput, "throughput")
-        parser.add_lightning_class_args(Evaluation, "evaluation")
-        parser.add_lightning_class_args(ImageGrid, "image_grid")
-        parser.add_lightning_class_args(CollapseAlarm, "collapse_alarm")
+        """Callbacks that no list in a YAML can lose, and the prompts, which the data knows and the model needs."""
+        for section, class_path in CALLBACKS.items():
+            module, _, name = class_path.rpartition(".")
+            parser.add_lightning_class_args(getattr(import_module(module), name), section)
         parser.link_arguments("data", "model.init_args.prompts", compute_fn=_prompts, apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; what a class says of its arguments comes through unwrapped."""
+        """Build data, model and trainer; an error raised by one of these classes comes through as it is.
+
+        Raises:
+            ValueError: an argument is wrong.
+        """
         try:
             super().instantiate_classes()
         except (ValueError, ArgumentError) as error:
             raise _from_the_class(error) from error
         # Not a link: the parser would read a description with a colon as YAML.
-        data: TranslationData = self.datamodule
         self.model.run = replace(
             self.model.run,
             experiment=self.experiment,
-            data=data.description,
-            data_is_rendered=data.is_rendered,
-            preprocessing=data.preprocessing,
+            data=self.datamodule.description,
+            data_is_rendered=self.datamodule.is_rendered,
+            preprocessing=self.datamodule.preprocessing,
         )
 
     def before_instantiate_classes(self) -> None:
-        """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers."""
+        """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers.
+
+        Raises:
+            ValueError: ``fast_dev_run``, with which Lightning writes no run folder.
+        """
         trainer = self.config["trainer"]
         if trainer["fast_dev_run"]:
             raise ValueError(
@@ -138,29 +152,37 @@ class TrainCLI(LightningCLI):
             trainer["strategy"] = DDP
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, logging into the run folder and nowhere else."""
+        """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
-        logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
-        last: Any = RunFolder(str(self.run_folder))
-        settings = self.config_init["trainer"]
-        shown = settings["enable_progress_bar"] is not False
-        trainer = super().instantiate_trainer(
-            logger=logger,
-            enable_model_summary=bool(settings["enable_model_summary"]),  # Lightning's table for those who ask for it
-            enable_progress_bar=False,  # `Progress` is added below
-            **kwargs,
-        )
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        alarms = [c for c in callbacks if isinstance(c, CollapseAlarm)]
-        # The alarm's counts of a validation go into last.ckpt; a best checkpoint is never newer than that.
-        first = [FinalValidation(), *([Progress()] if shown else [])]
-        callbacks[:] = [*first, *alarms, last, *(c for c in callbacks if c not in alarms)]
-        return trainer
+        settings = dict(self.config_init["trainer"])
+        settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"] is not False)
+        self.logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
+        settings["logger"] = self.logger
+        settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # a table for those who ask for it
+        settings["enable_progress_bar"] = False  # Lightning's; ours is a callback
+        return ExactTrainer(**settings | kwargs)
 
-    @property
-    def scoring(self) -> Evaluation:
-        """What measures the translations."""
-        return next(c for c in self.trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
+    def callbacks(self, chosen: list[Callback] | Callback | None, progress: bool) -> list[Callback]:
+        """Every callback of a run, in the order in which Lightning calls them; it moves checkpoints to the end.
+
+        Args:
+            chosen: those of ``trainer.callbacks``.
+            progress: whether to show progress.
+        """
+        chosen = chosen if isinstance(chosen, list) else [chosen] if chosen is not None else []
+        self.scoring, self.throughput = self.config_init["evaluation"], self.config_init["throughput"]
+        return [
+            FinalValidation(),
+            *([Progress()] if progress else []),
+            # The alarm's counts of a validation go into last.ckpt, and the best checkpoint is never newer than that.
+            self.config_init["collapse_alarm"],
+            RunFolder(str(self.run_folder)),
+            *chosen,
+            self.throughput,
+            self.scoring,
+            self.config_init["image_grid"],
+            SaveConfigCallback(self.parser, self.config, overwrite=True),
+        ]
 
 
 class ParsedOnly(TrainCLI):
@@ -177,7 +199,7 @@ def _prompts(data: TranslationData) -> dict[str, str]:
     return data.prompts
 
 
-def _more_than_one(trainer: Any) -> bool:
+def _more_than_one(trainer: Namespace) -> bool:
     devices = trainer["devices"]
     if trainer["num_nodes"] > 1:
         return True
@@ -200,43 +222,28 @@ def _from_the_class(error: BaseException) -> BaseException:
     return error
 
 
-def _explain(message: str) -> str:
-    """The gist of a parser error on one line: which key, and the nearest one that exists; which value, and its type."""
-    unknown = UNKNOWN_KEY.search(message)
-    if unknown:
-        key = next(group for group in unknown.groups() if group)
-        known = set(_known_keys())
-        wrong = next((part for part in key.split(".") if part not in known), key)
-        hint = did_you_mean(wrong, known)
-        return f"Configuration key {key!r} is not known.{hint} The keys in use are those of {EXPERIMENTS}."
-    keys = re.findall(r'arser key "([\w.]+)"', message)
+def explain(message: str) -> str:
+    """A message of jsonargparse on one line: the path of keys, and what follows the last of them.
+
+    The library nests one block for each key and each type it tried; the innermost key's block says what is wrong.
+    """
+    lines = message.splitlines()
+    found = ((number, re.search(r'arser key "(.+?)":', line)) for number, line in enumerate(lines))
+    keys = [(number, match[1]) for number, match in found if match]
     if not keys:
-        return " ".join(message.split())[:400]
-    # jsonargparse reports from the outside in; what follows the last key is about the value.
-    inner = message.rpartition(f'arser key "{keys[-1]}"')[2]
-    wanted = [w for w in re.findall(r"Expected an? (.+?)(?:\. Got|$)", inner, re.M) if "NoneType" not in w]
-    value = re.search(r"(?:Got value|Given value): (.+)", inner)
-    if "not accessible" in inner and value:
-        name = re.sub(r"NestedArg\(.*val='(.+)'\)", r"\1", value[1])
-        return f"Configuration key {'.'.join(keys)!r} names {name!r}, and there is no such class."
-    if wanted and value:
-        kinds = " or ".join(dict.fromkeys(re.sub(r"<class '(.+)'>|typing\.", r"\1", w) for w in wanted))
-        return f"Configuration key {'.'.join(keys)!r} cannot be {value[1]!r}: expected {kinds}."
-    return f"Configuration key {'.'.join(keys)!r}: {' '.join(inner.split())[:300]}"
+        return " ".join(message.split())
+    start = keys[-1][0]
+    what = [lines[start].partition(f'"{keys[-1][1]}":')[2], *_block(lines, start)]
+    words = [line.strip(" -").partition(". Got value: Namespace")[0] for line in what]
+    said = "; ".join(word for word in words if word and not word.startswith(FRAME)).replace(":;", ":")
+    said = re.sub(r"<class '(.+?)'>|typing\.", r"\1", said)
+    return f"Configuration key {'.'.join(key for _, key in keys)!r}: {said[:400]}."
 
 
-def _known_keys() -> Iterator[str]:
-    for path in EXPERIMENTS.rglob("*.yaml"):
-        stack: list[Any] = [yaml.safe_load(path.read_text())]
-        while stack:
-            node = stack.pop()
-            if isinstance(node, dict):
-                yield from map(str, node)
-                stack.extend(node.values())
-    classes = [Trainer, *_classes(networks), *_classes(datamodules), *_classes(lightning_modules)]
-    for cls in [*classes, *_classes(lightning_modules.callbacks)]:
-        yield from inspect.signature(cls).parameters
-
-
-def _classes(package: Any) -> list[type]:
-    return [value for name in package.__all__ if inspect.isclass(value := getattr(package, name))]
+def _block(lines: list[str], start: int) -> Iterator[str]:
+    """The lines below one that are indented further."""
+    indent = len(lines[start]) - len(lines[start].lstrip())
+    for line in lines[start + 1 :]:
+        if line and len(line) - len(line.lstrip()) <= indent:
+            return
+        yield line

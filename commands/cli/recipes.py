@@ -134,11 +134,16 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
 
 
 def base_source(base: str | None) -> str | None:
-    """What ``load_generator`` opens: the hub id behind "sd-turbo", the base that a YAML names, else what was given."""
-    if base is None or not (base in FULL_SIZE or is_yaml(base)):
-        return base
-    path = _own_file(base) if is_yaml(base) else BASES / f"{base}.yaml"
-    return _named_base(read_settings(path)) or base
+    """What ``load_generator`` opens: the hub id behind "sd-turbo", the base that a YAML names, else what was given.
+
+    Raises:
+        FileNotFoundError: a YAML file is missing.
+        ValueError: it is no known name, no folder and no hub id.
+    """
+    if base is None:
+        return None
+    _, path, source = _base(base)
+    return source or _named_base(read_settings(path)) or base
 
 
 def merged(layers: Sequence[Settings]) -> Settings:

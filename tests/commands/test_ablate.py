@@ -90,7 +90,7 @@ GENERATOR = "model.init_args.generator.init_args"
         (
             {"axes": {"a": {"b": {f"{GENERATOR}.rnak_unet": 3}}}, "exclude": []},
             [],
-            "'rnak_unet' is not known. Did you mean 'rank_unet'",
+            ".rnak_unet' is not known. Did you mean 'rank_unet'",
         ),
         ({"axes": {"a": {"b": {}, "c": {f"{GENERATOR}.rank_unet": "many"}}}, "exclude": []}, [], "a-c: "),
         ({"experiment": "clear2fogy"}, [], "Unknown experiment 'clear2fogy'"),
@@ -104,7 +104,11 @@ GENERATOR = "model.init_args.generator.init_args"
         ({}, ["--seeds=0"], "SEEDS is the number of seeds, at least 1"),
         ({}, ["--seeds=20"], "Grid tiny is 60 trials of 2 images each. Go ahead with YES=1"),
         ({}, ["--cores=4000"], "Not even one trial fits: it takes 4000 cores"),
-        ({}, ["--model.init_args.wieghts.gan=1"], "'wieghts.gan' is not known"),
+        (
+            {},
+            ["--model.init_args.wieghts.gan=1"],
+            ".wieghts.gan' is not known. Did you mean 'weights'?",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(changes, more, says, grid, tmp_path, capsys):

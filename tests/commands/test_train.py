@@ -66,7 +66,7 @@ def test_a_single_picture_of_validation_is_refused_before_training(
     for letter in "AB":
         write_image(data / f"val_{letter}" / "0.png", torch.zeros(3, 40, 40))
     assert train.main(arguments(two_level_base, data, tmp_path / "run")) == 2
-    assert "1 pictures to translate in a2b and 1 to compare with, and val/fid_a2b" in capsys.readouterr().err
+    assert "1 images to translate in a2b and 1 to compare with, and val/fid_a2b" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -1,0 +1,166 @@
+"""Runs a training: fit, test of the last state and of the best one, metrics.json."""
+
+import platform
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from commands.cli.header import header
+from commands.cli.lightning_cli import TrainCLI
+from commands.cli.paths import shared_with_ranks
+from evaluation.model_card import finish_adapter
+from evaluation.summary import summary
+from lightning_modules.base import NonFiniteLossError
+from networks import ImageTranslator
+from networks.checkpoints.adapter import CARD, read_checkpoint
+from networks.checkpoints.card import AdapterCard, RunFacts
+from storage import lock_folder, write_json
+
+Metrics = dict[str, Any]  # content of metrics.json
+
+
+def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | None = None) -> int:
+    """Train, test, and write metrics.json.
+
+    Args:
+        folder: of the run, absolute.
+        arguments: of LightningCLI.
+        experiment: its name, for the adapter's card.
+        checkpoint: to go on from.
+
+    Returns:
+        The exit code: 1 where a loss was not finite.
+
+    Raises:
+        ValueError: the configuration cannot work; before training.
+    """
+    with shared_with_ranks(folder):
+        try:
+            cli = TrainCLI(folder, arguments, experiment)
+            with lock_folder(folder) if cli.trainer.is_global_zero else nullcontext():
+                _report(cli, _train(cli, checkpoint))
+        except MisconfigurationException as error:
+            raise ValueError(str(error).strip().splitlines()[0]) from error
+        except NonFiniteLossError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _train(cli: TrainCLI, checkpoint: Path | None) -> Metrics:
+    """Fit and test; returns the content of metrics.json."""
+    _check_validation(cli)
+    seen = 0 if checkpoint is None else read_checkpoint(checkpoint)["progress"]["images_seen"]
+    if cli.trainer.is_global_zero:
+        print(header(cli, seen), flush=True)
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    cli.trainer.test(cli.model, cli.datamodule, verbose=False, weights_only=True)
+    metrics = _last_state(cli)
+    best = _best_state(cli)
+    return metrics | ({"best": best} if best else {})
+
+
+def _chosen_by(cli: TrainCLI) -> list[ModelCheckpoint]:
+    """The callbacks that keep the best checkpoint by a score."""
+    return [c for c in cli.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+
+
+def _check_validation(cli: TrainCLI) -> None:
+    """Find out before training whether validation can choose a best checkpoint.
+
+    Raises:
+        ValueError: the score that chooses it cannot be computed from so few images.
+    """
+    data, limit = cli.datamodule, cli.config_init["trainer"]["limit_val_batches"]
+    for callback in _chosen_by(cli):
+        monitor = str(callback.monitor)
+        direction = monitor.rpartition("_")[2]
+        if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions or limit == 0:
+            continue
+        counts = [len(get(direction, "validate")) for get in (data.evaluation_set, data.reference_set)]
+        if isinstance(limit, int):
+            counts[0] = min(counts[0], limit * data.eval_batch_size * cli.trainer.world_size)
+        if min(counts) < 2:
+            raise ValueError(
+                f"Validation has {counts[0]} images to translate in {direction} and {counts[1]} to compare with, and "
+                f"{monitor}, which chooses the best checkpoint, needs two of each. Raise val_scenes or "
+                "limit_val_batches; of a folder, add images, or leave val_A and val_B out: a tenth of the training "
+                "images is held out then."
+            )
+
+
+def _last_state(cli: TrainCLI) -> Metrics:
+    """Content of metrics.json for the state that training ended with, once it is tested."""
+    model, throughput = cli.model, cli.throughput
+    return {
+        "images_seen": model.images_seen,
+        "batches": model.batches_seen,
+        "wall_s": throughput.wall_s,
+        "seconds_per_batch": throughput.seconds_per_batch,
+        "peak_memory_mb": throughput.peak_memory_mb,
+        "trainable_parameters": sum(p.numel() for p in model.generator.parameters() if p.requires_grad),
+        **describe(model.generator, model.run),
+        **cli.scoring.results,
+    }
+
+
+def _best_state(cli: TrainCLI) -> Metrics | None:
+    """Test the checkpoint that validation chose, if it is another state than the last; None where none was chosen.
+
+    The module then holds that state, and callbacks its counts.
+    """
+    path = Path(next((c.best_model_path for c in _chosen_by(cli) if c.best_model_path), ""))
+    # All ranks test or none does: the file may lie on a disk that only the first one sees.
+    if not cli.trainer.strategy.reduce_boolean_decision(path.is_file()):
+        return None
+    seen = read_checkpoint(path)["progress"]["images_seen"]
+    best = {"checkpoint": path.name, "images_seen": seen}
+    if seen == cli.model.images_seen:
+        return {**best, "is_last": True}
+    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    return {**best, **cli.scoring.results}
+
+
+@rank_zero_only
+def _report(cli: TrainCLI, metrics: Metrics) -> None:
+    """Write metrics.json, TensorBoard's HParams and the adapter's card; print the scores."""
+    folder, model = cli.run_folder, cli.model
+    write_json(folder / "metrics.json", metrics)
+    results: Metrics = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
+    flat = {f"final/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
+    settings = {"experiment": model.run.experiment or "", **model.generator.settings.to_json()}
+    settings |= {"lr": model._full_lrs[0][0], **(model.run.ablation or {})}
+    cli.logger.log_hyperparams(settings, flat)
+    cli.logger.save()
+    print(summary(metrics))
+    if (folder / "adapter" / CARD).is_file():
+        # Of the final state, as its files: the module may hold the best state by now.
+        facts = replace(model.run_facts, images_seen=metrics["images_seen"])
+        card = AdapterCard.of(model.generator, facts, metrics=results, best=metrics.get("best"))
+        print(finish_adapter(folder / "adapter", card))
+    print(f"run folder: {folder}")
+
+
+def describe(generator: ImageTranslator, run: RunFacts) -> Metrics:
+    """What scores depend on: base, data, versions."""
+    return {
+        "base": generator.base_description,
+        "base_fingerprint": generator.base_fingerprint,
+        "data": run.data,
+        "rendered_data": bool(run.data_is_rendered),
+        "placeholders": [],  # no base stands in for a pretrained one any more; the key stays for readers of the file
+        "preprocessing": run.preprocessing,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that scores depend on."""
+    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "lightning", "torchmetrics")}}

@@ -1,0 +1,111 @@
+"""Plans the trials of a grid and checks them as `make train` would, before anything runs; torch is imported last."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ablation.grids import Grid, Point
+from ablation.trials import Trial
+from commands.cli.recipes import compose, is_yaml
+from commands.train import configuration
+from storage import digest
+
+SEEDS = ("seed_everything", "data.init_args.seed")
+
+
+def shared_arguments(grid: Grid, data: str | None) -> list[str]:
+    """Arguments of every trial; paths are absolute, since trials may start elsewhere."""
+    exp, base = (
+        str(Path(name).absolute()) if is_yaml(name) or Path(name).is_dir() else name
+        for name in (grid.experiment, grid.base)
+    )
+    where = [] if data is None else [f"--data={Path(data).absolute()}"]
+    return [f"--exp={exp}", f"--base={base}", *where]
+
+
+def refuse_varied(grid: Grid, overrides: list[str]) -> None:
+    """Refuse arguments that would make trials alike that the table calls different.
+
+    Raises:
+        ValueError: one sets what an axis varies, or the seeds.
+    """
+    varied = {key for values in grid.axes.values() for settings in values.values() for key in settings}
+    fixed = {key for point in grid.single_changes() for key in point.settings}
+    for key in SEEDS:
+        if key in fixed:
+            raise ValueError(f"Grid {grid.name} sets {key}: say `seeds: [...]`, so that each trial has its own.")
+    for word in overrides:
+        key = word.removeprefix("--").partition("=")[0]
+        if key in (*SEEDS, "config") or any(f"{path}.".startswith(f"{key}.") for path in varied):
+            raise ValueError(f"{word} would undo an axis or the seeds of grid {grid.name}: leave it to the grid.")
+
+
+def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> list[Trial]:
+    """Every point with every seed, the first seed of all points first.
+
+    Args:
+        grid: what is varied.
+        shared: arguments of every trial; see `shared_arguments`.
+        overrides: further arguments of every trial.
+        folder: of the grid. Rendered scenes and statistics of real images in it are shared by all trials.
+    """
+    sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
+    if not any(word.startswith("--data=") for word in shared):
+        sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
+    recipe = digest(json.dumps(compose(grid.experiment, grid.base).config, sort_keys=True), digits=12)
+    return [
+        Trial(
+            point.name,
+            point.labels,
+            seed,
+            str(folder / point.name / f"seed{seed}"),
+            [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
+            sharing,
+            recipe,
+        )
+        for seed in grid.seeds
+        for point in grid.points()
+    ]
+
+
+def check(grid: Grid, shared: list[str], overrides: list[str]) -> int | None:
+    """Parse every setting of a grid as `make train` would.
+
+    Returns:
+        The images of a trial, where its recipe says so.
+
+    Raises:
+        ValueError: a key is unknown, or a value of the wrong type; names the point.
+    """
+    words = {}
+    for point in grid.single_changes():
+        with _naming(grid, point):
+            words[point.name] = configuration([*shared, *_arguments(point), *overrides])[2]
+    from commands.cli.lightning_cli import ParsedOnly  # takes seconds to import: errors above come at once
+
+    images: int | None = None
+    for point in grid.single_changes():
+        with _naming(grid, point), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parsed = ParsedOnly(Path("runs/of/no/run"), words[point.name])
+        images = images or parsed.config["model"]["init_args"]["max_images"]
+    return images
+
+
+@contextmanager
+def _naming(grid: Grid, point: Point) -> Iterator[None]:
+    """Name grid and point in the error of a point."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Grid {grid.name}, {point.name}: {error}") from error
+
+
+def _arguments(point: Point) -> list[str]:
+    card = json.dumps({"ablation": point.labels})
+    settings = [
+        f"--{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in point.settings.items()
+    ]
+    return [*settings, f"--model.init_args.card={card}"]

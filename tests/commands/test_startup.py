@@ -1,0 +1,112 @@
+"""`--help` and a user's mistakes come before torch is imported, which takes seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from commands import translate
+from commands.cli.keys import check_keys
+from commands.cli.recipes import compose
+from images.line_drawings import LINE_DRAWINGS
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
+CODE = """
+import importlib, json, resource, sys
+try:
+    code = importlib.import_module("commands." + sys.argv[1]).main(sys.argv[2:])
+except SystemExit as stopped:
+    code = stopped.code
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([code, sorted(sys.modules), usage.ru_utime + usage.ru_stime]))
+"""
+
+
+def started(command, arguments, folder):
+    """Exit code, what it printed, top modules that it imported, and seconds of CPU time."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", CODE, command, *arguments]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    code, modules, seconds = json.loads(done.stdout.splitlines()[-1])
+    return code, done.stderr, HEAVY & set(modules), seconds
+
+
+@pytest.mark.parametrize("command", ["train", "resume", "translate", "ablate", "export", "doctor", "compare"])
+def test_help_needs_no_torch(command, tmp_path):
+    code, _, heavy, seconds = started(command, ["--help"], tmp_path)
+    assert (code, heavy) == (0, set())
+    assert seconds < 2
+
+
+EXP = "--exp=clear2foggy"
+GENERATOR = "--model.init_args.generator.init_args"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        ("train", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
+        ("train", [EXP, "--base=pockt"], "Did you mean 'pocket'?"),
+        ("train", [EXP, "--memory=12g"], "Did you mean '12gb'?"),
+        ("train", [EXP, "--data=no/folder"], "no/folder"),
+        ("train", [EXP, "--init=no/adapter"], "No checkpoint at no/adapter"),
+        (
+            "train",
+            [EXP, "--model.init_args.max_image=5"],
+            "'model.init_args.max_image' is not known. Did you mean 'max_im",
+        ),
+        ("train", [EXP, "--model.init_args.weights.cicle", "5"], "Did you mean 'cycle'?"),
+        ("train", [EXP, f"{GENERATOR}.rank_unt=5"], "Did you mean 'rank_unet'?"),
+        ("train", [EXP, "--data.init_args.batchsize=5"], "Did you mean 'batch_size'?"),
+        ("train", [EXP, "--trainer.precison=32"], "Did you mean 'precision'?"),
+        ("train", [EXP, "--evaluation.feature=lite0"], "Did you mean 'features'?"),
+        ("train", [EXP, "--modle.init_args.update=fused"], "Did you mean 'model'?"),
+        ("train", [EXP, "--base=resnet", f"{GENERATOR}.rank_unet=5"], "Known: directions, width, blocks, init."),
+        ("train", ["--exp=mine.yaml"], "'model.init_args.max_imges' in"),
+        ("translate", ["--ckpt=no", "--in=.", "--out=o"], "No checkpoint at no"),
+        ("translate", ["--ckpt=run", "--in=photos", "--out=o"], "photos does not exist"),
+        ("translate", ["--ckpt=run", "--in=.", "--out=o", "--strength=2"], "STRENGTH must lie in [0, 1]"),
+        ("translate", ["--ckpt=run", "--in=.", "--out=o", "--preprocess=cany"], "Did you mean 'canny'?"),
+        ("translate", ["--ckpt=run", "--in=.", "--out=o", "--base=poket"], "Did you mean 'pocket'?"),
+        ("resume", ["--run=no"], "No run to resume in no"),
+        ("export", ["--ckpt=no", "--format=diffusers", "--out=x"], "No checkpoint at no"),
+        ("ablate", ["--grid=desing"], "Did you mean 'design'?"),
+        ("ablate", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
+        ("ablate", ["--trainer.max_epoch=2"], "Did you mean 'max_epochs'?"),
+    ],
+)
+def test_a_mistake_is_found_before_torch_is_imported(command, arguments, says, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "adapter.json").write_text("{}")
+    (tmp_path / "mine.yaml").write_text("method: unpaired\nmodel: {init_args: {max_imges: 5}}\n")
+    code, printed, heavy, seconds = started(command, arguments, tmp_path)
+    assert code == 2 and says in printed
+    assert heavy == set()
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--trainer.callbacks=[]", "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--seed_everything=7"],
+        ["--trainer.callbacks.init_args.monitor=images_seen", "--model.max_images=4", "--data.init_args.prompt_a=x y"],
+        [
+            "--model.init_args.discriminator=networks.PatchDiscriminator",
+            "--model.init_args.discriminator.init_args.width=4",
+        ],
+        ["--model.init_args.discriminator={class_path: networks.PatchDiscriminator, init_args: {width: 4}}"],
+        ["--model.init_args.generator=networks.ResnetGenerator", f"{GENERATOR}.width=4"],
+        ["--model.init_args.optimizer_g.init_args.lr=1e-4", '--model.init_args.card={"ablation": {"a": "b"}}'],
+        ["--model=elsewhere.Module", "--model.init_args.whatever=3", "--model.help"],
+    ],
+)
+def test_what_may_be_right_is_left_to_lightning(arguments):
+    check_keys(compose("clear2foggy"), arguments)
+
+
+def test_the_line_drawings_are_those_of_the_library():
+    assert translate.LINES == ("none", *LINE_DRAWINGS)
