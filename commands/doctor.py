@@ -1,4 +1,4 @@
-"""Says whether training can run here: Python, packages, devices, and which weights are found; downloads nothing."""
+"""``make doctor``: check that training can run here: Python, packages, devices, weights on disk; no downloads."""
 
 import argparse
 import configparser
@@ -21,9 +21,9 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        value: what was found, in words.
-        problem: why training cannot run, or None.
+        name: subject of the line.
+        value: finding, in words.
+        problem: reason why training cannot run, or None.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Finding:
 
 def main(args: list[str] | None = None) -> int:
     """Print the report; 0 where training can run, 1 where something essential is missing."""
-    argparse.ArgumentParser(prog="doctor", description=__doc__).parse_args(args)
+    argparse.ArgumentParser(prog="doctor", description=__doc__.partition(": ")[2]).parse_args(args)
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     sections = {
         "Packages": [python(setup["options"]["python_requires"]), *packages(setup["options"]["install_requires"])]
     }
-    # Everything below imports what was just looked for.
+    # The other sections import these packages.
     broken = [name for name in ("torch", "torchvision", "lightning", "diffusers", "peft") if not _imports(name)]
     if broken:
         sections["Packages"] += [
@@ -60,7 +60,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def python(wanted: str) -> Finding:
-    """The interpreter, held against setup.cfg's `python_requires`."""
+    """Check the interpreter's version against setup.cfg's `python_requires`."""
     found = platform.python_version()
     ok = SpecifierSet(wanted).contains(found)
     return Finding(
@@ -69,7 +69,7 @@ def python(wanted: str) -> Finding:
 
 
 def packages(requirements: str) -> list[Finding]:
-    """Installed versions, held against setup.cfg's ranges (one requirement a line)."""
+    """Check installed versions against setup.cfg's ranges, one requirement per line."""
     findings = []
     for line in requirements.strip().splitlines():
         wanted = Requirement(line)
@@ -85,7 +85,7 @@ def packages(requirements: str) -> list[Finding]:
 
 
 def devices() -> list[Finding]:
-    """CPU cores this process may use, and every accelerator that torch sees."""
+    """List the CPU cores that this process may use, and every accelerator that torch sees."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -101,7 +101,7 @@ def devices() -> list[Finding]:
 
 
 def bases() -> list[Finding]:
-    """The packaged base, and SD-Turbo in the hub's local cache."""
+    """Check the packaged base, and look for SD-Turbo in the hub's local cache."""
     from networks.one_step.bases import POCKET
 
     if not (POCKET / "unet" / "config.json").is_file():
@@ -124,7 +124,7 @@ def bases() -> list[Finding]:
 
 
 def feature_networks() -> list[Finding]:
-    """The frozen judges: the packaged ones are essential, the full-size ones only for full-size bases."""
+    """Look for the weights of the feature networks; training on the packaged base needs lite0 and lite1 alone."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torchvision.models import AlexNet_Weights, VGG16_Weights
@@ -153,14 +153,14 @@ def feature_networks() -> list[Finding]:
 
 
 def _named(finding: Finding) -> Finding:
-    """The same network from where the user's environment says."""
+    """The same finding, or the path that the environment names for this network's weights."""
     from networks.features import weights_variable
 
     variable = weights_variable(finding.name.split()[0])
     path = os.environ.get(variable)
     if not path:
         return finding
-    there = "" if Path(path).exists() else ", which is not there: taken for a hub id, where the network has one"
+    there = "" if Path(path).exists() else ", which does not exist: used as a hub id, where the network has one"
     return Finding(finding.name, f"{variable}={path}{there}")
 
 

@@ -1,7 +1,4 @@
-"""From an image file to the generator's input and back: transparency, resizing, line drawing.
-
-One pre- and post-processing for every way to compute what lies between.
-"""
+"""Preprocessing of an image file for the generator: transparency, resizing, line drawing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,19 +17,23 @@ class Preprocessing:
 
     Attributes:
         size: short side after resizing, pixels; None keeps the file's own.
-        contour: draws lines from a photograph first; None takes the image as it is.
+        draw_lines: computes a line drawing from a photograph; None leaves the image as it is.
     """
 
     size: int | None = None
-    contour: Callable[[Tensor], Tensor] | None = None
+    draw_lines: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def named(cls, size: int | None, name: str) -> "Preprocessing":
-        """With the line drawing of that name in `LINE_DRAWINGS`; "none" draws no lines."""
+        """Preprocessing by the name of a line drawing in `LINE_DRAWINGS`, or "none"."""
         return cls(size, LINE_DRAWINGS[name] if name != "none" else None)
 
     def read(self, path: Path) -> tuple[Tensor, Tensor | None]:
-        """Read one input.
+        """Read one image file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be decoded.
 
         Returns:
             The image, ``(3, H, W)`` in [-1, 1], and its transparency, ``(1, H, W)`` in [0, 1], or None without any.
@@ -44,4 +45,4 @@ class Preprocessing:
         if self.size is not None:
             image = resize_short_side(image, self.size)
             alpha = None if alpha is None else (resize_short_side(alpha * 2 - 1, self.size) + 1) / 2
-        return (image if self.contour is None else self.contour(image)), alpha
+        return (image if self.draw_lines is None else self.draw_lines(image)), alpha

@@ -1,4 +1,4 @@
-"""What every command owes the terminal: user mistakes in a line or two, exit code 2, no traceback."""
+"""A user's mistake becomes one or two lines and exit code 2, without a traceback."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ TRACEBACK = "ONE_STEP_TRACEBACK"
 
 
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Turn the errors that describe a user's mistake into one or two lines and exit code 2.
+    """Decorate a command: ValueError and OSError become a line on standard error and exit code 2.
 
     Set the environment variable ``ONE_STEP_TRACEBACK=1`` to see where such an error came from.
     """
@@ -25,14 +25,14 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
         except (ValueError, OSError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            print(f"error: {_gist(str(error))}", file=sys.stderr)
+            print(f"error: {_shortened(str(error))}", file=sys.stderr)
             return 2
 
     return guarded
 
 
-def _gist(message: str) -> str:
-    """What went wrong; a data loader puts a worker's whole traceback into the message, whose last line says it."""
+def _shortened(message: str) -> str:
+    """The message, or the last line of a traceback: a data loader puts a worker's whole traceback into its message."""
     if "Original Traceback" not in message:
         return message
     return message.strip().splitlines()[-1].partition("Error: ")[2] or message

@@ -66,7 +66,7 @@ def test_weights_named_by_the_environment_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv("ONE_STEP_WEIGHTS_DINO", "no/where")
     told = {finding.name.split()[0]: finding.value for finding in doctor.feature_networks()}
     assert told["clip"] == f"ONE_STEP_WEIGHTS_CLIP={tmp_path}"
-    assert told["dino"].startswith("ONE_STEP_WEIGHTS_DINO=no/where, which is not there")
+    assert told["dino"].startswith("ONE_STEP_WEIGHTS_DINO=no/where, which does not exist")
     assert told["vgg"].startswith(("found", "not in"))
 
 
