@@ -195,7 +195,7 @@ def probe(train: Tensor, train_worlds: Tensor, test: Tensor, test_worlds: Tensor
 def classify(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
     """Labels 0 or 1 for `test` `(M, D)` by logistic regression on standardised `train` `(N, D)` with labels `(N,)`."""
     # C for a mean cross-entropy plus PROBE_DECAY times the squared norm of the weights
-    regression = LogisticRegression(C=1 / (2 * PROBE_DECAY * len(train)), max_iter=1000)
+    regression = LogisticRegression(C=1 / (2 * PROBE_DECAY * len(train)), tol=1e-9, max_iter=1000)
     model = make_pipeline(StandardScaler(), regression)
     model.fit(train.double().numpy(), labels.numpy())
     return torch.from_numpy(model.predict(test.double().numpy()))
