@@ -22,9 +22,9 @@ from datamodules import ClearFoggy
 from datamodules.base import TranslationData
 from datamodules.batches import EvaluationBatch
 from datamodules.scenes import render
+from evaluation.scorer import Scorer
 from images.writing import write_image
 from inference.device import pick_device
-from lightning_modules.callbacks import Evaluation
 from networks import ImageTranslator, OneStepGenerator
 from storage import write_json
 
@@ -114,7 +114,7 @@ def measure(
             left -= len(batch.index)
             yield batch
 
-    metrics = Evaluation("lite0", "lite0", "lite0").build([]).to(device)
+    metrics = Scorer("lite0", "lite0", "lite0").build().to(device)
     for batch in tqdm(read(data.reference_dataloader("a2b", "test")), desc="real", disable=None):
         with timed("features"):
             metrics.update_real(batch.real.to(device), batch.index)

@@ -134,11 +134,11 @@ def untrained(
 
 def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:
     """The feature networks that validation brings along, from its first time on, beside training's own."""
-    cli.scoring.share(cli.model)
+    cli.scoring.scorer.share(cli.model)
     with architectures_only():
-        cli.scoring.build([])
+        cli.scoring.scorer.build()
     own = set(_judges(cli.model))
-    return [network for network in cli.scoring.networks.values() if network not in own]
+    return [network for network in cli.scoring.scorer.networks.values() if network not in own]
 
 
 def estimate(

@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from datamodules.batches import Translation
 from images.resizing import resize_short_side
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -72,20 +73,15 @@ class Gallery:
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
 
-    def add(self, index: Tensor, names: Sequence[str], real: Tensor, fake: Tensor, truth: Tensor | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            index: ``(B,)``, places in the split.
-            names: of the inputs.
-            real: inputs, ``(B, 3, H, W)`` in [-1, 1].
-            fake: translations, same shape.
-            truth: counterparts, same shape.
-        """
-        for k, place in enumerate(index.tolist()):
-            found = {"real": real[k], "fake": fake[k]} | ({} if truth is None else {"truth": truth[k]})
+    def add(self, done: Translation) -> None:
+        """Add a batch of translations."""
+        for k, place in enumerate(done.index.tolist()):
+            found = {"real": done.real[k], "fake": done.fake[k]}
+            if done.truth is not None:
+                found["truth"] = done.truth[k]
             pictures = {role: _jpeg(picture) for role, picture in found.items()}
-            self._records[place] = Record(names[k], pictures, (_saturated(fake[k]), _saturated(real[k])))
+            saturated = _saturated(done.fake[k]), _saturated(done.real[k])
+            self._records[place] = Record(done.names[k], pictures, saturated)
 
     def records(self, per_image: Mapping[str, Tensor]) -> list[Record]:
         """All pictures in the order of the split, with their scores.

@@ -40,12 +40,12 @@ def _trained(module: torch.nn.Module) -> int:
 
 def _metrics(cli: TrainCLI) -> str:
     """The feature networks of the scores."""
-    scoring = cli.scoring
-    names = {"FID and KID": scoring.names["features"], "structure": scoring.names["structure"]}
-    names |= {"LPIPS": scoring.names["lpips"]}
-    if scoring.captions is not None:
-        names["captions"] = scoring.captions
-    resized = f" (images resized by {scoring.resize})" if scoring.resize else ""
+    scorer = cli.scoring.scorer
+    names = {"FID and KID": scorer.names["features"], "structure": scorer.names["structure"]}
+    names |= {"LPIPS": scorer.names["lpips"]}
+    if scorer.captions is not None:
+        names["captions"] = scorer.captions
+    resized = f" (images resized by {scorer.resize})" if scorer.resize else ""
     return ", ".join(f"{score} {network}" for score, network in names.items()) + resized
 
 

@@ -18,6 +18,7 @@ from commands.cli.paths import shared_with_ranks
 from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
 from lightning_modules.base import NonFiniteLossError
+from lightning_modules.callbacks.access import scoring_best
 from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
 from networks.checkpoints.card import AdapterCard, RunFacts
@@ -124,7 +125,8 @@ def _best_state(cli: TrainCLI) -> Metrics | None:
     best = {"checkpoint": path.name, "images_seen": seen}
     if seen == cli.model.images_seen:
         return {**best, "is_last": True}
-    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    with scoring_best():
+        cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, verbose=False, weights_only=True)
     return {**best, **cli.scoring.results}
 
 

@@ -1,39 +1,40 @@
-"""Says by name when translations stay too close to their inputs, or to each other."""
+"""Warns when translations stay too close to their inputs (identity collapse) or to each other (mode collapse)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_modules.callbacks.evaluation import split_of
+from lightning_modules.callbacks.access import Split, module_of, split_of, tensorboards
+from metrics.scores import SCORES, log_key
 
 IDENTITY, MODE = "identity_collapse", "mode_collapse"
-FIGURES = ("identity_gap", "lpips_truth", "domain_shift", "diversity")
 
 
 class CollapseAlarm(Callback):
-    """Judges the figures of `Evaluation`, per direction, after every validation and once more on the test split.
+    """Compares the scores of `Evaluation` with floors, per direction, after every validation and on the test split.
 
-    *Identity collapse* is judged against what the two domains differ by, since an absolute distance cannot do: a lossy
-    autoencoder alone moves a picture as far as clear and foggy lie apart.
+    *Identity collapse* is measured relative to the difference of the two domains, since no absolute distance will do: a
+    lossy autoencoder alone moves an image as far as clear and foggy lie apart.
 
-    - Where the data has true counterparts: ``identity_gap / (identity_gap + lpips_truth)``.  0 is a copy, 1 the truth;
-      above a half, translations are nearer to the truth than to their inputs.
-    - Else ``domain_shift``, the share of the way between the domains: 0 is a copy, 1 the target's domain.  Blur alone
-      moves a picture some of the way.
-    - Where the pictures are too few to tell the domains apart, ``identity_gap`` as it is: finds exact copies only.
+    - Where the data has ground truth: ``identity_gap / (identity_gap + lpips_truth)``.  0 is a copy, 1 the ground
+      truth; above a half, translations are nearer to the ground truth than to their inputs.
+    - Else ``domain_shift``, the share of the distance between the domains: 0 is a copy, 1 the target domain.  Blur
+      alone moves an image some of the way.
+    - Where there are too few images to tell the domains apart, ``identity_gap`` itself, which finds exact copies only.
 
-    *Mode collapse* goes by ``diversity``: 0 where a few pictures serve all inputs, 1 where outputs differ as inputs do.
+    *Mode collapse* is measured by ``diversity``: 0 where a few images serve all inputs, 1 where outputs differ as
+    inputs do.
 
-    A warning goes to the log and, as text, to TensorBoard; ``alarm/<name>_<direction>`` is drawn as 0 or 1 each time.
+    A warning goes to the log and, as text, to TensorBoard; ``alarm/<name>_<direction>`` is logged as 0 or 1 each time.
 
     Args:
-        truth_floor: share of the way to the true counterpart below which translations stay with their inputs.
-        shift_floor: share of the way to the target's domain below which they do.
-        identity_floor: perceptual distance to the input below which a translation is a copy, where nothing else tells.
-        diversity_floor: distance to the nearest other output, relative to the inputs', below which they are alike.
-        patience: validations in a row below a floor before the warning; the test split, the last chance, needs none.
+        truth_floor: share of the distance to the ground truth below which translations count as copies.
+        shift_floor: share of the distance to the target domain below which they do.
+        identity_floor: perceptual distance to the input below which they do, where nothing else is known.
+        diversity_floor: distance to the nearest other output, relative to the inputs', below which outputs are alike.
+        patience: validations in a row below a floor before the warning; on the test split, one result is enough.
     """
 
     def __init__(
@@ -50,40 +51,40 @@ class CollapseAlarm(Callback):
         self.below: dict[str, int] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count how often each direction was below a floor, and warn once it lasts."""
+        """Count for how many validations each direction was below a floor; warn from `patience` on."""
         if trainer.sanity_checking:
             return
-        for name, direction, finding in self._judge(trainer, pl_module, "val"):
+        scalars: dict[str, float] = {}
+        for name, direction, finding in self._findings(trainer, pl_module, "val"):
             key = f"{name}_{direction}"
+            scalars[f"alarm/{key}"] = float(bool(finding))
             self.below[key] = self.below.get(key, 0) + 1 if finding else 0
             if finding and self.below[key] >= self.patience:
                 self._warn(trainer, pl_module, f"{finding}, {self.below[key]} validations in a row.")
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=module_of(pl_module).images_seen)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A short run has too few validations for patience: the figures that it reports are judged at once."""
+        """Warn at once: a short run has too few validations for patience, and the test scores are reported."""
         split = split_of(trainer)
-        for _, _, finding in self._judge(trainer, pl_module, split):
+        for _, _, finding in self._findings(trainer, pl_module, split):
             if finding:
                 state = f"with {Path(str(trainer.ckpt_path)).name}" if split == "best" else "at the end of the run"
                 self._warn(trainer, pl_module, f"{finding}, on the test split {state}.")
 
-    def _judge(self, trainer: Trainer, pl_module: Any, split: str) -> list[tuple[str, str, str]]:
-        """Name, direction and what was found, empty where all is well; draws the scalars."""
-        figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    def _findings(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> list[tuple[str, str, str]]:
+        """Name of the alarm, direction, and what was found, empty where all is well."""
+        logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
         findings = []
-        for direction in pl_module.generator.directions:
-            known = {name: figures.get(f"{split}/{name}_{direction}") for name in FIGURES}
+        for direction in module_of(pl_module).generator.directions:
+            known = {name: logged[key] for name in SCORES if (key := log_key(split, name, direction)) in logged}
             stays, alike = self._identity(known), self._mode(known)
             findings.append((IDENTITY, direction, stays and f"identity collapse in {direction}: {stays}"))
             findings.append((MODE, direction, alike and f"mode collapse in {direction}: {alike}"))
-        if split == "val":
-            scalars = {f"alarm/{name}_{direction}": float(bool(words)) for name, direction, words in findings}
-            for logger in trainer.loggers:
-                logger.log_metrics(scalars, step=pl_module.images_seen)
         return findings
 
-    def _identity(self, known: dict[str, float | None]) -> str:
-        gap, truth, shift = known["identity_gap"], known["lpips_truth"], known["domain_shift"]
+    def _identity(self, known: Mapping[str, float]) -> str:
+        gap, truth, shift = (known.get(name) for name in ("identity_gap", "lpips_truth", "domain_shift"))
         too_close = "translations stay too close to their inputs"
         if gap is not None and truth is not None and gap + truth > 0:
             share = gap / (gap + truth)
@@ -96,23 +97,21 @@ class CollapseAlarm(Callback):
             return f"{too_close} (identity_gap {gap:.4f}, floor {self.identity_floor})"
         return ""
 
-    def _mode(self, known: dict[str, float | None]) -> str:
-        diversity = known["diversity"]
+    def _mode(self, known: Mapping[str, float]) -> str:
+        diversity = known.get("diversity")
         if diversity is None or diversity >= self.diversity_floor:
             return ""
         return f"translations are too close to each other (diversity {diversity:.3f}, floor {self.diversity_floor})"
 
-    def _warn(self, trainer: Trainer, pl_module: Any, message: str) -> None:
+    def _warn(self, trainer: Trainer, pl_module: LightningModule, message: str) -> None:
         rank_zero_warn(message)
-        for logger in trainer.loggers:
-            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-            if add_text is not None and trainer.is_global_zero:
-                add_text("alarm", message, pl_module.images_seen)
+        for writer in tensorboards(trainer):
+            writer.add_text("alarm", message, module_of(pl_module).images_seen)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Counts go on over a resume."""
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """Counts continue over a resume."""
         return {"below": self.below}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, dict[str, int]]) -> None:
         """Take the counts of the interrupted run."""
         self.below = dict(state_dict["below"])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -12,7 +11,7 @@ from torchvision.utils import make_grid
 
 from datamodules.batches import Translation
 from lightning_modules.base import TranslationModule
-from lightning_modules.callbacks.evaluation import split_of
+from lightning_modules.callbacks.access import split_of, tensorboards
 from storage import atomic_write
 
 
@@ -44,10 +43,8 @@ class ImageGrid(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, TranslationModule) and isinstance(outputs, Translation)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                name = f"val/pictures_{outputs.direction}"
-                logger.experiment.add_image(name, self.draw(outputs), pl_module.images_seen)
+        for writer in tensorboards(trainer):
+            writer.add_image(f"val/pictures_{outputs.direction}", self.draw(outputs), pl_module.images_seen)
 
     def on_test_batch_end(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules.callbacks.access import tensorboards
 from networks.checkpoints.adapter import read_checkpoint, save_adapter
 from storage import atomic_write
 
@@ -30,13 +31,11 @@ class RunFolder(Callback):
         """Write configuration, prompts, base and data to TensorBoard."""
         self._recall_choice(trainer, pl_module)
         generator: Any = pl_module.generator
-        for logger in trainer.loggers:
-            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-            if add_text is not None and trainer.is_global_zero:
-                config = (self.folder / "config.yaml").read_text()
-                add_text("config", "```yaml\n" + config + "\n```")
-                add_text("prompts", "  \n".join(f"{d}: {prompt}" for d, prompt in generator.prompts.items()))
-                add_text("base and data", f"{generator.base_description}  \n{pl_module.run.data}")  # type: ignore[operator,union-attr]
+        for writer in tensorboards(trainer):
+            config = (self.folder / "config.yaml").read_text()
+            writer.add_text("config", "```yaml\n" + config + "\n```")
+            writer.add_text("prompts", "  \n".join(f"{d}: {prompt}" for d, prompt in generator.prompts.items()))
+            writer.add_text("base and data", f"{generator.base_description}  \n{pl_module.run.data}")  # type: ignore[operator,union-attr]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the metrics: what best-*.ckpt is chosen by is in this state too."""

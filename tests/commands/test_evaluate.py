@@ -8,6 +8,7 @@ import torch
 
 from commands import compare, evaluate, export
 from commands.cli.recipes import merged, read_settings
+from evaluation.external import ExternalTranslations
 from images.writing import write_image
 
 
@@ -55,18 +56,18 @@ def test_evaluate_measures_pictures_of_any_other_program(finished, folder_of_two
 def test_pictures_are_found_by_path_before_name(tmp_path):
     for name in ("a/0.png", "b/0.png", "1.png", "b/2.png"):
         write_image(tmp_path / name, torch.zeros(3, 4, 4))
-    pictures = evaluate.Pictures(tmp_path)
-    assert pictures.of("test/a/0.jpg", "a2b") == tmp_path / "a" / "0.png"
-    assert pictures.of("test/b/0.jpg", "a2b") == tmp_path / "b" / "0.png"
-    assert pictures.of("c/1.jpg", "a2b") == tmp_path / "1.png"
-    assert pictures.of("2.jpg", "a2b") == tmp_path / "b" / "2.png"
+    external = ExternalTranslations(tmp_path, short_side=4)
+    assert external.find("test/a/0.jpg", "a2b") == tmp_path / "a" / "0.png"
+    assert external.find("test/b/0.jpg", "a2b") == tmp_path / "b" / "0.png"
+    assert external.find("c/1.jpg", "a2b") == tmp_path / "1.png"
+    assert external.find("2.jpg", "a2b") == tmp_path / "b" / "2.png"
     for name, error, words in (
-        ("3.jpg", FileNotFoundError, "No picture for 3.jpg"),
+        ("3.jpg", FileNotFoundError, "No image for 3.jpg"),
         ("0.jpg", ValueError, "could both be the translation of 0.jpg"),
         ("d/1.jpg", ValueError, "translation of c/1.jpg and of d/1.jpg"),
     ):
         with pytest.raises(error, match=words):
-            pictures.of(name, "a2b")
+            external.find(name, "a2b")
 
 
 def test_a_released_file_takes_the_prompts_of_the_data(finished, two_level_base, folder_of_two_domains, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.batches import Translation
 from evaluation.report import FAILURES, Gallery, write_report
 
 N = 12
@@ -33,7 +34,8 @@ def gallery():
         real, fake = torch.full((4, 3, 32, 48), -1.0), torch.full((4, 3, 32, 48), -0.9)
         real[:, 0], fake[:, 1] = 0.5, 0.5
         fake[index == N - 1] = 1.0
-        found.add(index, [f"<{k}>.png" for k in index.tolist()], real, fake, fake * 0.9)
+        names = [f"<{k}>.png" for k in index.tolist()]
+        found.add(Translation("a2b", real, fake, index, names, truth=fake * 0.9))
     return found
 
 

@@ -18,6 +18,8 @@ class Data(LightningDataModule):
     """Two validation batches per direction, seven real images; counts how often the real ones are read."""
 
     stamp = "as they were"
+    directions = ("a2b", "b2a")
+    description = "made up"
 
     def __init__(self):
         super().__init__()
@@ -33,6 +35,9 @@ class Data(LightningDataModule):
 
     def val_dataloader(self):
         return [DataLoader(list(self.batches(d)), batch_size=None) for d in ("a2b", "b2a")]
+
+    def test_dataloader(self):
+        return self.val_dataloader()
 
     def reference_dataloader(self, direction, stage):
         self.asked.append((direction, stage))
@@ -80,6 +85,12 @@ def test_real_statistics_are_shared_by_runs_that_measure_alike(unpaired, tmp_pat
     assert run(statistics=str(tmp_path), resize="legacy")[0] == asked, "other features are other statistics"
     monkeypatch.setattr(Data, "stamp", "one was replaced")
     assert run(statistics=str(tmp_path))[0] == asked
+
+
+def test_data_that_cannot_be_scored_is_told_what_it_lacks(unpaired, monkeypatch):
+    monkeypatch.delattr(Data, "reference_stamp")
+    with pytest.raises(TypeError, match=r"Translations of Data cannot be scored: it has no reference_stamp\."):
+        fit(unpaired(), [Evaluation("random", "random", "random")])
 
 
 def test_other_data_has_real_statistics_of_its_own(unpaired):
@@ -207,8 +218,8 @@ def test_networks_of_training_are_not_loaded_again(unpaired):
     own, other = module.perceptual.features, load_features("random")
     other.weights = "a/file"
     evaluation = Evaluation("random", "random", "random")
-    evaluation.share(torch.nn.ModuleList([other]))  # of another source: not known to be the same
-    assert evaluation.networks == {}
-    evaluation.share(module)
-    evaluation.build([])
-    assert list(evaluation.networks.values()) == [own]
+    evaluation.scorer.share(torch.nn.ModuleList([other]))  # of another source: not known to be the same
+    assert evaluation.scorer.networks == {}
+    evaluation.scorer.share(module)
+    evaluation.scorer.build()
+    assert list(evaluation.scorer.networks.values()) == [own]

@@ -3,7 +3,9 @@
 import functools
 import math
 import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from datamodules.batches import EvaluationBatch, UnpairedBatch
 from datamodules.scenes import render
 from lightning_modules import CycleGANTurbo
 from lightning_modules.callbacks import CollapseAlarm, Evaluation
+from lightning_modules.callbacks.access import scoring_best
 from lightning_modules.unpaired import UnpairedWeights
 from networks import ImageTranslator, PatchDiscriminator
 from networks.resnet import NoWords
@@ -63,6 +66,9 @@ def scenes(first, count):
 class Data(LightningDataModule):
     """Ready-made batches; the test pictures of both domains show the same scenes, so the truth is known."""
 
+    directions = ("a2b", "b2a")
+    description = "made up"
+
     def __init__(self, steps, truth):
         super().__init__()
         self.steps = steps
@@ -97,6 +103,9 @@ class Data(LightningDataModule):
 
     def protocol(self, direction, stage):
         return {"split": stage}
+
+    def reference_stamp(self, direction, stage):
+        return "as they were"
 
 
 def train(tmp_path, blind=False, truth=True, steps=60, **weights):
@@ -169,10 +178,12 @@ def told(figures, split="val", times=1, **floors):
         testing=split != "val",
         ckpt_path="run/checkpoints/best-3.ckpt" if split == "best" else None,
         loggers=[],
+        is_global_zero=True,
         callback_metrics={f"{split}/{name}_b2a": torch.tensor(value) for name, value in figures.items()},
     )
-    module = SimpleNamespace(generator=SimpleNamespace(directions=["b2a"]), images_seen=0)
-    with warnings.catch_warnings(record=True) as caught:
+    module = Mock(spec=CycleGANTurbo, generator=SimpleNamespace(directions=["b2a"]), images_seen=0)
+    tested = scoring_best() if split == "best" else nullcontext()
+    with tested, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(times):
             (alarm.on_validation_end if split == "val" else alarm.on_test_end)(trainer, module)

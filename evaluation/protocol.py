@@ -1,0 +1,62 @@
+"""How scores are measured: what scoring asks of the data, and the "protocol" block of metrics.json."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from datamodules.batches import Direction, EvaluationBatch
+from metrics.functions import Networks
+
+Stage = Literal["validate", "test"]
+# Packages that decide how pixels on disk become a score.
+PACKAGES = ("torch", "torchvision", "timm", "torch-fidelity", "transformers", "numpy", "pillow")
+
+
+@runtime_checkable
+class EvaluationData(Protocol):
+    """What scoring asks of a data module; `datamodules.base.TranslationData` has it all."""
+
+    @property
+    def directions(self) -> Sequence[Direction]:
+        """What can be evaluated: "a2b", and "b2a" where the task has it."""
+
+    @property
+    def description(self) -> str:
+        """In one line, which data this is."""
+
+    def test_dataloader(self) -> Sequence[Iterable[EvaluationBatch]]:
+        """The test images to translate: a loader per direction, in the order of `directions`."""
+
+    def reference_dataloader(self, direction: Direction, stage: Stage) -> Iterable[EvaluationBatch]:
+        """Every real image of a direction's target domain; under several ranks, this rank's share."""
+
+    def protocol(self, direction: Direction, stage: Stage) -> Mapping[str, str | int | None]:
+        """What scores of a direction depend on, as far as the data decides; plain values by name."""
+
+    def reference_stamp(self, direction: Direction, stage: Stage) -> str:
+        """A text that changes whenever a real image of the direction's target domain does."""
+
+
+def protocol(data: EvaluationData, networks: Networks, direction: Direction, stage: Stage) -> dict[str, Any]:
+    """What the scores of a direction depend on: facts of the data, feature networks and versions."""
+    features, structure, lpips = networks.features, networks.structure, networks.lpips
+    packages = [f"{name} {version(name)}" for name in PACKAGES]
+    return {
+        "direction": direction,
+        **data.protocol(direction, stage),
+        "feature_resize": features.resize and f"{features.resize}, to {features.side} x {features.side}",
+        "networks": f"FID and KID {features.name} {features.hash}, structure {structure.name} {structure.hash}, "
+        f"perceptual {lpips.name} {lpips.hash}",
+        "versions": ", ".join([f"python {platform.python_version()}", *packages]),
+    }
+
+
+def protocol_text(block: Mapping[str, Any]) -> str:
+    """How a direction was measured, as a list in Markdown.
+
+    Args:
+        block: the direction's block of metrics.json.
+    """
+    facts = {**block["protocol"], "real images": block["n_real"], "translations": block["n_fake"]}
+    return "\n".join(f"- {name.replace('_', ' ')}: {fact}" for name, fact in facts.items() if fact is not None)
