@@ -5,12 +5,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from losses.reconstruction import PerceptualDistance, l1
-from losses.terms import weighted_total
 from networks.discriminators import PatchDiscriminator
 from networks.features import FeatureNetwork
 from pretraining.batches import ImageBatch
 from pretraining.hinge import hinge_discriminator_loss, hinge_generator_loss
-from pretraining.stages.stage import Stage, StageOptions, optimizer
+from pretraining.stages.stage import Stage, StageOptions, optimizer, weighted_sum
 
 
 class AutoencoderStage(Stage[ImageBatch]):
@@ -76,7 +75,7 @@ class AutoencoderStage(Stage[ImageBatch]):
             self.discriminator.requires_grad_(True)
         else:
             terms["kl"] = kl_divergence(posterior.mean, posterior.logvar)
-        self.descend(for_vae, weighted_total(terms, {name: self.weights[name] for name in terms}), self.clip_norm)
+        self.descend(for_vae, weighted_sum(terms, self.weights), self.clip_norm)
         if adversarial:
             terms["disc"] = hinge_discriminator_loss(self.discriminator(image), self.discriminator(output.detach()))
             self.descend(for_discriminator, terms["disc"], self.clip_norm)

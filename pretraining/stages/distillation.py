@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import CLIPTextModel
 
-from losses.terms import weighted_total
 from pretraining.batches import PairBatch
 from pretraining.hinge import hinge_discriminator_loss, hinge_generator_loss
 from pretraining.latent_discriminator import LatentDiscriminator
 from pretraining.sampling import draw_one_step
-from pretraining.stages.stage import Decoder, Stage, StageOptions, average, optimizer
+from pretraining.stages.stage import Decoder, Stage, StageOptions, average, optimizer, weighted_sum
 
 
 class DistillationStage(Stage[PairBatch]):
@@ -119,19 +118,17 @@ class DistillationStage(Stage[PairBatch]):
         """One step of the student, and one of the discriminator once it has begun."""
         step = batch["step"]
         for_student, for_discriminator = self.both_optimizers()
-        images = batch["latent"][: self.identity_batch]
-        context, _ = self.embed(torch.cat([batch["pair_tokens"], batch["tokens"][: len(images)]]))
-        result = self.one_step(self.student, torch.cat([batch["pair_noise"], images]), context)
-        drawn, returned = result.split([len(batch["pair_noise"]), len(images)])
+        unchanged = batch["latent"][: self.identity_batch]
+        context, _ = self.embed(torch.cat([batch["pair_tokens"], batch["tokens"][: len(unchanged)]]))
+        result = self.one_step(self.student, torch.cat([batch["pair_noise"], unchanged]), context)
+        drawn, returned = result.split([len(batch["pair_noise"]), len(unchanged)])
         early = step < self.gan_step
         terms = {
             "regression" if early else "regression_late": F.huber_loss(drawn, batch["pair_target"]),
-            "identity": F.huber_loss(returned, images),
+            "identity": F.huber_loss(returned, unchanged),
         }
         if early:
-            self.descend(
-                for_student, weighted_total(terms, {name: self.weights[name] for name in terms}), self.clip_norm
-            )
+            self.descend(for_student, weighted_sum(terms, self.weights), self.clip_norm)
             self.log_terms(terms, step)
             return
         generator, real = self.generator(step), batch["latent"]
@@ -143,7 +140,7 @@ class DistillationStage(Stage[PairBatch]):
         self.discriminator.heads.requires_grad_(False)
         terms["gan"] = hinge_generator_loss(self.discriminator(noised, t, context, pooled))
         self.discriminator.heads.requires_grad_(True)
-        self.descend(for_student, weighted_total(terms, {name: self.weights[name] for name in terms}), self.clip_norm)
+        self.descend(for_student, weighted_sum(terms, self.weights), self.clip_norm)
         logits = [self.discriminator(latent.detach(), t, context, pooled) for latent in (real, noised)]
         terms["disc"] = hinge_discriminator_loss(*logits)
         self.descend(for_discriminator, terms["disc"], self.clip_norm)

@@ -21,6 +21,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 from torchvision.utils import make_grid
 
+from losses.terms import weighted_total
 from pretraining.batches import StepBatch
 from storage import atomic_write
 
@@ -156,6 +157,11 @@ class Stage(LightningModule, Generic[BatchT]):
     def preview_images(self, batch: BatchT) -> tuple[int, Tensor]:
         """The image grid of the stage: images per row, and the images `(N, 3, H, W)` in [-1, 1]."""
         raise NotImplementedError
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The sum of the loss terms at hand, each with its weight; `weights` may have more names than `terms`."""
+    return weighted_total(terms, {name: weights[name] for name in terms})
 
 
 def optimizer(
