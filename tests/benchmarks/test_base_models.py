@@ -72,10 +72,10 @@ def test_seeds_give_mean_and_extremes():
     assert "(n = " not in text
 
 
-def test_rivals_measured_on_other_pictures_are_named():
-    rival = metrics(20.0)
-    rival["b2a"] = {**rival["b2a"], "n_fake": 32}
-    found = report({("t", "pocket", 0): metrics(), ("t", "random", 0): metrics(30.0), ("t", "resnet", 0): rival})
+def test_baselines_measured_on_other_images_are_named():
+    baseline = metrics(20.0)
+    baseline["b2a"] = {**baseline["b2a"], "n_fake": 32}
+    found = report({("t", "pocket", 0): metrics(), ("t", "random", 0): metrics(30.0), ("t", "resnet", 0): baseline})
     assert found["mismatches"] == ["t seed 0 b2a, resnet: n_fake: 64 and 32"]
     assert "NOT COMPARABLE" in markdown(found)
     assert "NOT COMPARABLE" not in markdown(report({("t", "pocket", 0): metrics()}))
@@ -178,14 +178,14 @@ def pretended(monkeypatch, tmp_path):
 
 
 def test_a_failure_is_shown_and_the_rest_goes_on(pretended, capsys, tmp_path):
-    flags = ["--tasks", "clear2foggy", "--images", "7", "--out", "kept.json"]
+    flags = ["--tasks", "clear2foggy", "--images", "7", "--out", "copy.json"]
     assert base_models.main(flags) == 1
     assert pretended == [("pocket",), ("random",), ("resnet", "00:00:01:00")]
-    kept = json.loads((tmp_path / "kept.json").read_text())
-    assert kept == json.loads((tmp_path / "runs/bench-base/table.json").read_text())
-    assert kept["failures"] == {"runs/bench-base/clear2foggy/random/seed0": "error: no room"}
-    assert (kept["images"], kept["seeds"], kept["versions"]) == (7, 1, {"torch": "2"})
-    assert "--images 7" in kept["command"]
+    written = json.loads((tmp_path / "copy.json").read_text())
+    assert written == json.loads((tmp_path / "runs/bench-base/table.json").read_text())
+    assert written["failures"] == {"runs/bench-base/clear2foggy/random/seed0": "error: no room"}
+    assert (written["images"], written["seeds"], written["versions"]) == (7, 1, {"torch": "2"})
+    assert "--images 7" in written["command"]
     assert "FAILED: error: no room" in capsys.readouterr().out
     # What is finished is not run again.
     assert base_models.main(flags) == 1

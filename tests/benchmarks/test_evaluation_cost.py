@@ -29,7 +29,7 @@ def test_time_is_booked_where_it_is_spent(tmp_path, monkeypatch, pause, code):
     assert report["all_but_translating"] == pytest.approx(1 - report["shares"]["translating"])
 
 
-def test_more_pictures_than_asked_for_are_left_alone(tmp_path, monkeypatch):
+def test_images_beyond_the_number_asked_for_are_not_read(tmp_path, monkeypatch):
     root = evaluation_cost.rendered(tmp_path / "data", 9, 64)
     monkeypatch.setattr(OneStepGenerator, "translate", lambda self, image, captions, direction: image)
     out = tmp_path / "cost.json"

@@ -67,18 +67,18 @@ def pretended(monkeypatch, tmp_path):
 
 def test_the_table_gives_shares_and_a_failure_does_not_stop_the_rest(pretended, tmp_path, capsys):
     flags = ["--tasks", "day2night", "--directions", "b2a", "a2b", "--root", str(tmp_path), "--x=1"]
-    flags += ["--out", str(tmp_path / "kept.json")]
+    flags += ["--out", str(tmp_path / "copy.json")]
     assert supervised.main(flags) == 1
     common = ["--seed_everything=0", "--exp=edge2image", "--base=pocket"]
     assert pretended == [
         [*common, f"--data={tmp_path}/day2night/{d}/pairs", f"--data.init_args.caption={prompt}", "--x=1"]
         for d, prompt in (("b2a", "driving in the day"), ("a2b", "driving in the night"))
     ]
-    kept = json.loads((tmp_path / "kept.json").read_text())
-    assert kept == json.loads((tmp_path / "table.json").read_text())
-    (found,) = kept["rows"]
+    written = json.loads((tmp_path / "copy.json").read_text())
+    assert written == json.loads((tmp_path / "table.json").read_text())
+    (found,) = written["rows"]
     assert found["of_copying"] == pytest.approx({"fid": 0.25, "lpips_truth": 0.8})
-    assert kept["failures"] == {f"{tmp_path}/day2night/b2a/seed0.log": "error: no room"}
+    assert written["failures"] == {f"{tmp_path}/day2night/b2a/seed0.log": "error: no room"}
     out = capsys.readouterr().out
     assert "| day2night a2b | 30 | 0.25 | 0.0400 | 0.80 | 20.0 | 1200 |" in out
     assert "b2a seed 0: FAILED: error: no room" in out
