@@ -25,6 +25,7 @@ from datamodules.scenes import render
 from evaluation.scorer import Scorer
 from images.writing import write_image
 from inference.device import pick_device
+from metrics.scores import markdown_table
 from networks import ImageTranslator, OneStepGenerator
 from storage import write_json
 
@@ -50,9 +51,8 @@ def main(args: list[str] | None = None) -> int:
         seconds, numbers = measure(data, generator, options.pairs, device)
     whole = sum(seconds.values())
     shares = {part: spent / whole for part, spent in seconds.items()}
-    print("| part | seconds | share |\n|---|---|---|")
-    for part in PARTS:
-        print(f"| {part} | {seconds[part]:.2f} | {shares[part]:.1%} |")
+    rows = [[part, f"{seconds[part]:.2f}", f"{shares[part]:.1%}"] for part in PARTS]
+    print(markdown_table(["part", "seconds", "share"], rows))
     rest = 1 - shares["translating"]
     print(f"all but translating: {rest:.1%} of {whole:.1f} s, {numbers['n_fake']} pairs at {options.size} px")
     if options.out:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 
 from datamodules.scenes import PROMPTS, render_pixels
+from metrics.scores import markdown_table
 from storage import write_json
 
 
@@ -29,9 +30,11 @@ def main() -> None:
             for index in range(options.count):
                 render_pixels(*world, seed=0, index=turn * options.count + index, size=options.size)
             rates["-".join(world)].append(options.count / (time.perf_counter() - start))
-    print(f"| world | images per second at {options.size} px, median (min to max) |\n|---|---|")
-    for name, found in rates.items():
-        print(f"| {name} | {statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f}) |")
+    rows = [
+        [name, f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"]
+        for name, found in rates.items()
+    ]
+    print(markdown_table(["world", f"images per second at {options.size} px, median (min to max)"], rows))
     if options.out:
         report = {
             "command": "make bench-scenes",

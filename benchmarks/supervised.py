@@ -20,6 +20,7 @@ from datamodules.files.layouts import FOLDER_NAMES
 from datamodules.scenes import SceneImages, render
 from datamodules.unpaired import UnpairedImages
 from images.writing import write_image
+from metrics.scores import markdown_table
 from storage import write_json
 
 TASKS = ("day2night", "clear2foggy", "horse2zebra")
@@ -63,13 +64,20 @@ def row(task: str, direction: str, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
-    lines = ["| task | FID | of copying | LPIPS to truth | of copying | PSNR to truth | images |", "|---" * 7 + "|"]
-    lines += [
-        f"| {r['task']} {r['direction']} | {r['fid']:.4g} | {r['of_copying']['fid']:.2f} | {r['lpips_truth']:.4f} | "
-        f"{r['of_copying']['lpips_truth']:.2f} | {r['psnr_truth']:.1f} | {r['images']} |"
+    headings = ["task", "FID", "of copying", "LPIPS to truth", "of copying", "PSNR to truth", "images"]
+    cells = [
+        [
+            f"{r['task']} {r['direction']}",
+            f"{r['fid']:.4g}",
+            f"{r['of_copying']['fid']:.2f}",
+            f"{r['lpips_truth']:.4f}",
+            f"{r['of_copying']['lpips_truth']:.2f}",
+            f"{r['psnr_truth']:.1f}",
+            str(r["images"]),
+        ]
         for r in rows
     ]
-    return "\n".join(lines) + "\n"
+    return markdown_table(headings, cells) + "\n"
 
 
 def train_all(
