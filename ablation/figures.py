@@ -1,12 +1,11 @@
-"""The picture of an ablation: the same inputs through every variant, each axis's effect, quality against cost."""
+"""The figure of an ablation: the same inputs through every variant, each axis's effect, quality against cost."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ablation.grids import Grid
@@ -16,38 +15,37 @@ from ablation.trials import Trial
 mpl.use("Agg")  # no window
 
 from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
-PAD = 2  # pixels between the pictures of a grid, as torchvision draws it
+PAD = 2  # pixels around the images of a run's PNG
 SHOWN = 3  # inputs
 COST_IN_SECONDS = ("seconds_per_batch", "seconds per batch, beside other trials")
 
 
-def pictures(trial: Trial, direction: str) -> list[np.ndarray] | None:
-    """The rows of a run's test pictures: inputs, translations and, where known, truths; None where they cannot be had.
+def images(trial: Trial, direction: str) -> list[NDArray[np.uint8]] | None:
+    """The test images in a run folder: inputs, translations and, where known, ground truth.
 
     Returns:
-        One array ``(n, h, w, 3)`` uint8 per row.
+        One array ``(n, h, w, 3)`` per row of the PNG; None where there is no PNG that says how it is laid out.
     """
     path = Path(trial.folder) / f"pictures_{direction}.png"
-    metrics: Any = trial.metrics()
-    if not path.is_file() or metrics is None or direction not in metrics:
+    if not path.is_file():
         return None
-    whole = np.asarray(Image.open(path).convert("RGB"))
-    rows = 3 if metrics[direction].get("psnr_truth") is not None else 2
-    height = (whole.shape[0] - PAD) // rows
-    strips = [whole[PAD + k * height : (k + 1) * height] for k in range(rows)]
-    # A column of the padding's black in every row parts two pictures.
-    black = np.flatnonzero(~whole.any(axis=(0, 2)))
-    edges = [x for x in black if x == 0 or x - 1 not in black]
-    cells = [(a + PAD, b) for a, b in itertools.pairwise(edges)]
-    if len({b - a for a, b in cells}) > 1:  # a picture with a black column of its own
+    with Image.open(path) as file:
+        layout = file.info
+        whole = np.asarray(file.convert("RGB"))
+    if "columns" not in layout or "rows" not in layout:
         return None
-    return [np.stack([strip[:, a:b] for a, b in cells]) for strip in strips] if cells else None
+    columns, rows = int(layout["columns"]), int(layout["rows"])
+    height, width = ((size - PAD) // count for size, count in zip(whole.shape, (rows, columns), strict=False))
+    # every image has its padding above and to the left
+    cells = whole[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)
+    return [*cells.transpose(0, 2, 1, 3, 4)[:, :, PAD:, PAD:]]
 
 
 def figure(grid: Grid, trials: Sequence[Trial]) -> Figure:
-    """Pictures above; an effect plot per axis and quality against cost below."""
+    """Draw images above, and below them an effect plot per axis and quality against cost."""
     columns, rows = collect(trials)
     by_name = {column.name: column for column in columns}
     directions = [d for d in ("a2b", "b2a") if f"fid_{d}" in by_name]
@@ -67,34 +65,34 @@ def figure(grid: Grid, trials: Sequence[Trial]) -> Figure:
     return drawing
 
 
-def _gallery(trials: Sequence[Trial], direction: str) -> list[tuple[str, np.ndarray]]:
-    """(title, pictures) of each column: the input, every point's translations, the truth."""
-    found: dict[str, list[np.ndarray]] = {}
+def _gallery(trials: Sequence[Trial], direction: str) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Title and images of each column: the input, every point's translations, the ground truth."""
+    found: dict[str, list[NDArray[np.uint8]]] = {}
     for trial in trials:
-        rows = pictures(trial, direction)
+        rows = images(trial, direction)
         if rows is not None and trial.point not in found:
             found[trial.point] = rows
     if not found:
         return []
     first = next(iter(found.values()))
     titles = {trial.point: "\n".join(trial.labels.values()) for trial in trials}
-    truth = [("truth", first[2])] if len(first) > 2 else []
+    truth = [("ground truth", first[2])] if len(first) > 2 else []
     return [("input", first[0]), *((titles[point], rows[1]) for point, rows in found.items()), *truth]
 
 
-def _draw_gallery(part: Any, direction: str, shown: list[tuple[str, np.ndarray]]) -> None:
-    count = min(SHOWN, *(len(images) for _, images in shown))
+def _draw_gallery(part: SubFigure, direction: str, shown: list[tuple[str, NDArray[np.uint8]]]) -> None:
+    count = min(SHOWN, *(len(found) for _, found in shown))
     cells = part.subplots(count, len(shown), squeeze=False)
     part.suptitle(direction, fontsize=9)
-    for column, (title, images) in enumerate(shown):
+    for column, (title, found) in enumerate(shown):
         for row in range(count):
-            cells[row][column].imshow(images[row])
+            cells[row][column].imshow(found[row])
             cells[row][column].set_axis_off()
         cells[0][column].set_title(title, fontsize=7)
 
 
-def _draw_effect(cell: Any, grid: Grid, axis: str, rows: Sequence[Row], scores: list[Column]) -> None:
-    """A line per direction through each value's mean over rows that differ in nothing else; dots are runs."""
+def _draw_effect(cell: Axes, grid: Grid, axis: str, rows: Sequence[Row], scores: list[Column]) -> None:
+    """Draw each value's mean over rows that differ in nothing else, a line per direction; dots are runs."""
     values = list(grid.axes[axis])
     whole = _comparable(rows, axis, values)
     for score in scores:
@@ -104,7 +102,7 @@ def _draw_effect(cell: Any, grid: Grid, axis: str, rows: Sequence[Row], scores: 
             runs = [v for row in there for v in row.values(score.name)]
             cell.plot([place] * len(runs), runs, "o", color="0.6", markersize=4)
             found = [mean for row in there if (mean := row.mean(score.name)) is not None]
-            means.append(np.mean(found) if found else np.nan)  # a point counts once, however many seeds it has
+            means.append(float(np.mean(found)) if found else np.nan)  # a point counts once, however many seeds it has
         cell.plot(range(len(values)), means, "-", label=score.heading)
     cell.set_xticks(range(len(values)), values)
     cell.set_title(f"FID by {axis}, all else equal", fontsize=9)
@@ -113,7 +111,7 @@ def _draw_effect(cell: Any, grid: Grid, axis: str, rows: Sequence[Row], scores: 
 
 
 def _comparable(rows: Sequence[Row], axis: str, values: list[str]) -> list[Row]:
-    """Rows whose like exists for every value of the axis: excluded combinations would tilt the means."""
+    """Rows that have a counterpart at every value of the axis: excluded combinations would bias the means."""
 
     def others(row: Row) -> tuple[tuple[str, str], ...]:
         return tuple((a, v) for a, v in row.labels.items() if a != axis)
@@ -122,10 +120,10 @@ def _comparable(rows: Sequence[Row], axis: str, values: list[str]) -> list[Row]:
     return [row for row in rows if all((others(row), value) in there for value in values)]
 
 
-def _draw_pareto(cell: Any, rows: Sequence[Row], directions: list[str]) -> None:
-    """Mean FID of the directions against cost; the line joins what nothing else beats in both.
+def _draw_pareto(cell: Axes, rows: Sequence[Row], directions: list[str]) -> None:
+    """Draw mean FID of the directions against cost; the line joins the Pareto front.
 
-    Cost is the number of trained parameters, where that differs: seconds depend on what ran beside.
+    Cost is the number of trained parameters where that differs, since seconds depend on the trials that ran beside.
     """
     counts = {row.mean("trainable_parameters") for row in rows if row.n}
     cost, name = ("trainable_parameters", "parameters trained") if len(counts) > 1 else COST_IN_SECONDS
@@ -146,7 +144,7 @@ def _draw_pareto(cell: Any, rows: Sequence[Row], directions: list[str]) -> None:
 
 
 def front_of(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The pairs that no other pair beats in both numbers, less being better, by rising first number."""
+    """The Pareto front: pairs that no other pair beats in both numbers, lower being better, by rising first number."""
     best, front = float("inf"), []
     for x, y in sorted(dots):
         if y < best:

@@ -74,9 +74,9 @@ def main(args: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("Interrupted. Finished trials are kept; RESUME=1 runs the rest.", file=sys.stderr)
             return 130
-    from ablation.report import write_answer  # matplotlib and scipy take a second to import
+    from ablation.report import write_results  # matplotlib and scipy take a second to import
 
-    written = write_answer(grid, trials, folder)
+    written = write_results(grid, trials, folder)
     print((folder / "table.md").read_text() if written else "No trial has finished: there is no table.")
     for name, error in errors.items():
         print(f"failed: {name}: {error}")

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from datamodules.batches import Direction, EvaluationBatch, Translation
 from evaluation.compare import differences
+from evaluation.gallery import Gallery, Record
 from evaluation.protocol import EvaluationData
-from evaluation.report import Gallery, Record
 from evaluation.scorer import Scorer
 
 # Figures of a training in metrics.json that an evaluation cannot measure.

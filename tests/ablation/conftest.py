@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ablation.grids import parse_grid
 from ablation.trials import Trial
@@ -60,4 +61,7 @@ def draw(path, rows, shades=(40, 80, 120, 160), height=12, width=16):
             top, left = 2 + row * (height + 2), 2 + column * (width + 2)
             canvas[top : top + height, left : left + width] = shade + 10 * row
     canvas[2 : 2 + height, 2:4] = 0
-    Image.fromarray(canvas).save(path)
+    layout = PngInfo()
+    layout.add_text("columns", str(len(shades)))
+    layout.add_text("rows", str(rows))
+    Image.fromarray(canvas).save(path, pnginfo=layout)
