@@ -237,7 +237,8 @@ def explain(message: str) -> str:
     words = [line.strip(" -").partition(". Got value: Namespace")[0] for line in what]
     said = "; ".join(word for word in words if word and not word.startswith(FRAME)).replace(":;", ":")
     said = re.sub(r"<class '(.+?)'>|typing\.", r"\1", said)
-    return f"Configuration key {'.'.join(key for _, key in keys)!r}: {said[:400]}."
+    hint = "; put the folder of your own code on PYTHONPATH" if "No module named" in said else ""
+    return f"Configuration key {'.'.join(key for _, key in keys)!r}: {said[:400]}{hint}."
 
 
 def _block(lines: list[str], start: int) -> Iterator[str]:

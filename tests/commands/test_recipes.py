@@ -7,7 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from commands import check_data, estimate, evaluate, train
+from commands import check_data, estimate, evaluate, resume, train
 from commands.cli.recipes import EXPERIMENTS, MEMORY, METHODS, base_source, compose, names, read_settings
 
 from .conftest import QUICK, arguments
@@ -135,3 +135,12 @@ def test_classes_beside_the_file_are_found_by_every_command(tmp_path, two_level_
     flags = [f"--ckpt={run / 'adapter'}", f"--exp={own}", f"--base={two_level_base}", data, f"--out={tmp_path}"]
     assert evaluate.main(flags) == 0, capsys.readouterr().err
     assert str(code) in os.environ["PYTHONPATH"].split(os.pathsep)
+
+    # A run folder may come from someone else: it never says where code is.
+    sys.path.remove(str(code))
+    sys.modules.pop("my_classes")
+    more = [f"--run={run}", "--model.init_args.max_images=3"]
+    assert resume.main(more) == 2
+    assert "No module named 'my_classes'; put the folder of your own code on PYTHONPATH" in capsys.readouterr().err
+    sys.path.append(str(code))
+    assert resume.main(more) == 0
