@@ -4,27 +4,22 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from commands.cli.errors import user_errors
-from commands.cli.recipes import base_source, compose, merged, names, read_settings
-from commands.cli.training import describe
-from datamodules.base import TranslationData
-from datamodules.batches import EvaluationBatch
-from evaluation.evaluate import evaluate, keep_training_figures
-from evaluation.external import ExternalTranslations
-from evaluation.report import write_report
-from evaluation.scorer import Scorer
-from evaluation.summary import summary
+from commands.cli.paths import check_checkpoint
+from commands.cli.recipes import Settings, base_source, compose, merged, names, read_settings
+from datamodules.files.layouts import existing_root
 from images.listing import list_images
-from inference.device import pick_device
-from networks import load_generator
-from networks.checkpoints.adapter import read_adapter
-from networks.checkpoints.card import RunFacts
-from networks.features.resizing import RESIZERS
 from storage import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datamodules import TranslationData
+    from datamodules.batches import EvaluationBatch
+
+RESIZE = ("clean", "legacy")  # names in networks.features.resizing.RESIZERS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl"
     )
     p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
-    p.add_argument("--resize", choices=[*RESIZERS], help="of images for FID and KID; default: the run's own way")
+    p.add_argument("--resize", choices=RESIZE, help="of images for FID and KID; default: the run's own way")
     p.add_argument("--out", metavar="FOLDER", help="where metrics.json goes; default: beside the checkpoint")
     p.add_argument("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: what is there")
     return p
@@ -50,9 +45,44 @@ def main(args: list[str] | None = None) -> int:
     own = parser().parse_args(args)
     path = Path(own.ckpt)
     external = _holds_images(path)
-    adapter = None if external else read_adapter(path)
-    config = _config(path, own.exp, own.base if own.base else "pocket")
+    if not external:
+        check_checkpoint(own.ckpt)
+    base = base_source(own.base)
+    config = _config(path, own.exp, own.base or "pocket")
     out = _out(path, own.out, beside=not external and path.suffix != ".pkl")
+    if own.data is not None:
+        existing_root(own.data)
+    own.base = base
+    measure(own, config, out, external)
+    return 0
+
+
+def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool) -> None:
+    """Compute and write metrics.json and report.html.
+
+    Args:
+        own: arguments of this command, checked.
+        config: configuration of the run or experiment.
+        out: folder to write to.
+        external: whether ``own.ckpt`` is a folder of images.
+
+    Raises:
+        ValueError: adapter, base, data or device cannot be used.
+    """
+    # These take seconds to import: errors above come at once.
+    from commands.cli.training import describe
+    from evaluation.evaluate import evaluate, keep_training_figures
+    from evaluation.external import ExternalTranslations
+    from evaluation.report import write_report
+    from evaluation.scorer import Scorer
+    from evaluation.summary import summary
+    from inference.device import pick_device
+    from networks import load_generator
+    from networks.checkpoints.adapter import read_adapter
+    from networks.checkpoints.card import RunFacts
+
+    path = Path(own.ckpt)
+    adapter = None if external else read_adapter(path)
     data = build_data(config, own.data)
     settings = config.get("evaluation", {}) | ({"resize": own.resize} if own.resize else {})
     scorer = Scorer(**settings | {"statistics": None})  # of an ablation's folder, which may be gone
@@ -68,7 +98,7 @@ def main(args: list[str] | None = None) -> int:
             "preprocessing": data.preprocessing,
         }
     else:
-        generator = load_generator(adapter, base_source(own.base)).to(device)
+        generator = load_generator(adapter, own.base).to(device)
         generator.prompts = generator.prompts or dict(data.prompts)  # a released .pkl holds none
         available = generator.directions
         training_features = list(adapter.card.run.training_features or ())
@@ -80,7 +110,7 @@ def main(args: list[str] | None = None) -> int:
         }
         print(f"base: {generator.base_description}")
 
-        def translate(batch: EvaluationBatch) -> Tensor:
+        def translate(batch: "EvaluationBatch") -> "Tensor":
             return generator.translate(batch.real, batch.captions, batch.direction)
 
     print(f"data: {data.description}\ndevice: {device}")
@@ -91,7 +121,6 @@ def main(args: list[str] | None = None) -> int:
     write_report(out / "report.html", report, records, run_folder(path))
     print(summary(report))
     print(f"written: {out / 'metrics.json'}, report.html")
-    return 0
 
 
 def _holds_images(path: Path) -> bool:
@@ -118,7 +147,7 @@ def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
     return compose(exp, base).config
 
 
-def build_data(config: dict[str, Any], root: str | None) -> TranslationData:
+def build_data(config: dict[str, Any], root: str | None) -> "TranslationData":
     """The data module of a whole configuration, on another folder if one is given."""
     section = config["data"]
     module, _, name = section["class_path"].rpartition(".")

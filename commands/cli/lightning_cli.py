@@ -155,11 +155,12 @@ class TrainCLI(LightningCLI):
         """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
         settings = dict(self.config_init["trainer"])
-        settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"] is not False)
+        # `Progress` is a bar to Lightning, which then adds none of its own.
+        settings["enable_progress_bar"] = settings["enable_progress_bar"] is not False
+        settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
         self.logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
         settings["logger"] = self.logger
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # a table for those who ask for it
-        settings["enable_progress_bar"] = False  # Lightning's; ours is a callback
         return ExactTrainer(**settings | kwargs)
 
     def callbacks(self, chosen: list[Callback] | Callback | None, progress: bool) -> list[Callback]:

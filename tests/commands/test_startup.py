@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from commands import translate
+from commands import evaluate, translate
 from commands.cli.keys import check_keys
 from commands.cli.recipes import compose
 from images.line_drawings import LINE_DRAWINGS
+from networks.features.resizing import RESIZERS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
@@ -35,7 +36,10 @@ def started(command, arguments, folder):
     return code, done.stderr, HEAVY & set(modules), seconds
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "translate", "ablate", "export", "doctor", "compare"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "resume", "translate", "evaluate", "ablate", "export", "doctor", "compare", "data", "check_data"],
+)
 def test_help_needs_no_torch(command, tmp_path):
     code, _, heavy, seconds = started(command, ["--help"], tmp_path)
     assert (code, heavy) == (0, set())
@@ -72,6 +76,12 @@ GENERATOR = "--model.init_args.generator.init_args"
         ("translate", ["--ckpt=run", "--in=.", "--out=o", "--strength=2"], "STRENGTH must lie in [0, 1]"),
         ("translate", ["--ckpt=run", "--in=.", "--out=o", "--preprocess=cany"], "Did you mean 'canny'?"),
         ("translate", ["--ckpt=run", "--in=.", "--out=o", "--base=poket"], "Did you mean 'pocket'?"),
+        ("evaluate", ["--ckpt=no"], "No checkpoint at no"),
+        ("evaluate", ["--ckpt=run"], "give EXP="),
+        ("evaluate", ["--ckpt=run", "--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
+        ("evaluate", ["--ckpt=run", "--base=pockt"], "Did you mean 'pocket'?"),
+        ("evaluate", ["--ckpt=run", EXP, "--data=no/folder"], "no/folder"),
+        ("check_data", ["--exp=clear2fogy", "--data=."], "Did you mean 'clear2foggy'?"),
         ("resume", ["--run=no"], "No run to resume in no"),
         ("export", ["--ckpt=no", "--format=diffusers", "--out=x"], "No checkpoint at no"),
         ("ablate", ["--grid=desing"], "Did you mean 'design'?"),
@@ -108,5 +118,6 @@ def test_what_may_be_right_is_left_to_lightning(arguments):
     check_keys(compose("clear2foggy"), arguments)
 
 
-def test_the_line_drawings_are_those_of_the_library():
+def test_names_that_are_checked_before_the_library_is_imported_are_the_librarys():
     assert translate.LINES == ("none", *LINE_DRAWINGS)
+    assert evaluate.RESIZE == tuple(RESIZERS)
