@@ -40,6 +40,8 @@ class Cluster:
         gpus: GPUs of a trial, a fraction shares one; None is 1 where there are any.
 
     Attributes:
+        cores: CPU threads of a trial.
+        gpus: GPUs of a trial.
         at_once: number of trials that fit side by side.
 
     Raises:

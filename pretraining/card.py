@@ -87,7 +87,7 @@ def quality_table(report: dict[str, Any]) -> str:
     return (
         f"{table}\n\nAutoencoder on unseen scenes: PSNR {auto['psnr']:.2f} dB, LPIPS {auto['lpips']:.4f}; "
         f"with one step of the UNet in between: {kept['psnr']:.2f} dB, {kept['lpips']:.4f}. "
-        f"Diversity: pictures of one prompt differ {report['diversity_mean']:.2f} times as much as renders do."
+        f"Diversity: images of one prompt differ {report['diversity_mean']:.2f} times as much as renders do."
     )
 
 
@@ -107,7 +107,7 @@ pipeline_tag: text-to-image
 ---
 # pocket: a one-step text-to-image model of {data.size} px, made here from scratch
 
-One prediction at t = 999 turns noise and a prompt into a picture. Same kind of parts as SD-Turbo (AutoencoderKL with
+One prediction at t = 999 turns noise and a prompt into an image. Same kind of parts as SD-Turbo (AutoencoderKL with
 4 latent channels, UNet2DConditionModel with cross-attention, CLIP text encoder and tokenizer, the same noise schedule,
 epsilon prediction), small enough to ship with the package and to train with on two CPU cores. It knows rendered scenes
 only, not photographs.
@@ -119,10 +119,10 @@ only, not photographs.
 and free captions in the renderer's words, such as "a street at night with a red car and trees".
 
 ## Data
-{data.count} rendered {data.size} px pictures of each of the six worlds of `datamodules/scenes/`, world seed
+{data.count} rendered {data.size} px images of each of the six worlds of `datamodules/scenes/`, world seed
 {WORLD_SEED}, which no experiment uses. No scene was shown in both of its domains. Half of the captions are the world's
-fixed prompt, half describe the scene. The autoencoder also saw edges and sketches of the pictures. No other data, no
-pretrained weights; EfficientNet-Lite1 (ImageNet) judged the autoencoder's perceptual distance.
+fixed prompt, half describe the scene. The autoencoder also saw edges and sketches of the images. No other data, no
+pretrained weights; the autoencoder's perceptual distance is by EfficientNet-Lite1 (ImageNet).
 
 ## Stages
 | stage | steps | minutes | device | fingerprint |
@@ -131,13 +131,13 @@ pretrained weights; EfficientNet-Lite1 (ImageNet) judged the autoencoder's perce
 
 Autoencoder: L1, perceptual distance, light KL, then a patch discriminator on the decoder. Teacher: UNet and text
 encoder together, noise prediction, min-SNR weights, moving average. Distillation: regression on {distilled["pairs"]} of
-the teacher's draws ({distilled["pairs_steps"]} steps, guidance {distilled["guidance"]}), then also a discriminator on
-the teacher's features; all the while, pictures' own latents are handed on as they are, so that a translation starts as
-what the autoencoder makes of its input. Seed {workspace.settings.seed} throughout; {versions}.
+the teacher's samples ({distilled["pairs_steps"]} steps, guidance {distilled["guidance"]}), then also a discriminator on
+the teacher's features; throughout, latents of images are to be returned unchanged, so that a translation starts as
+the autoencoder's reconstruction of its input. Seed {workspace.settings.seed} throughout; {versions}.
 Settings: `pretraining/pocket.yaml`; made by `make pocket`.
 
 ## Measured quality
-On {report["n"]} pictures a side of scenes that no stage saw, with EfficientNet-Lite0 features ({report["features"]}),
+On {report["n"]} images a side of scenes that no stage saw, with EfficientNet-Lite0 features ({report["features"]}),
 which no stage was trained with. FID depends on n and features: compare it with the row "renders" (unseen renders
 against other unseen renders at the same n), not with figures from elsewhere. Probe: a linear
 probe trained on renders reads the domain that the prompt asked for; in brackets, of fixed prompts only. All figures:
@@ -146,5 +146,5 @@ probe trained on renders reads the domain that the prompt asked for; in brackets
 {table}
 
 ## Licence
-Apache-2.0, weights and renderer alike: the pictures were drawn by this project's own code.
+Apache-2.0, weights and renderer alike: the images were rendered by this project's own code.
 """
