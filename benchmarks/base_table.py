@@ -84,7 +84,7 @@ def _summary(values: list[float | None]) -> dict[str, Any] | None:
 def verdict(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Whether pocket's FID is at most half of random's and below resnet's, in every direction; None if not known.
 
-    ``to_copy``: pocket's FID and LPIPS to the truth as shares of what returning the input unchanged scores.
+    ``to_copy``: pocket's FID and LPIPS to the ground truth as shares of what returning the input unchanged scores.
     """
     fids: dict[str, dict[str, float]] = {}
     to_copy: dict[str, dict[str, float]] = {}

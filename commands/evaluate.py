@@ -71,7 +71,7 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     """
     # These take seconds to import: errors above come at once.
     from commands.cli.training import describe
-    from evaluation.evaluate import evaluate, keep_training_figures
+    from evaluation.evaluate import evaluate, with_training_figures
     from evaluation.external import ExternalTranslations
     from evaluation.report import write_report
     from evaluation.scorer import Scorer
@@ -116,7 +116,7 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     print(f"data: {data.description}\ndevice: {device}")
     directions = [direction for direction in data.directions if direction in available]
     blocks, records = evaluate(scorer, data, directions, translate, device, training_features)
-    report = keep_training_figures(out / "metrics.json", report | blocks)
+    report = with_training_figures(out / "metrics.json", report | blocks)
     write_json(out / "metrics.json", report)
     write_report(out / "report.html", report, records, run_folder(path))
     print(summary(report))

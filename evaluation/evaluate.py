@@ -57,10 +57,10 @@ def evaluate(
     return blocks, {d: gallery.records(scorer.per_image(d)) for d, gallery in galleries.items()}
 
 
-def keep_training_figures(file: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+def with_training_figures(file: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     """The report, preceded by what only training measures, from the metrics.json that it will replace.
 
-    Nothing is kept of another state.  The run's best state is kept only where it was measured in the same way.
+    Figures of another state are dropped.  The run's best state stays only where it was measured in the same way.
 
     Args:
         file: the metrics.json; need not be there.
@@ -69,9 +69,9 @@ def keep_training_figures(file: Path, report: Mapping[str, Any]) -> dict[str, An
     old = json.loads(file.read_text()) if file.is_file() else {}
     if old.get("images_seen") is None or old["images_seen"] != report.get("images_seen"):
         return dict(report)
-    kept = {key: old[key] for key in OF_TRAINING if key in old}
+    figures = {key: old[key] for key in OF_TRAINING if key in old}
     best = old.get("best")
     measured = [d for d in ("a2b", "b2a") if best and d in best]
     if best and not any(differences(best[d], report.get(d, {})) for d in measured):
-        kept["best"] = best
-    return {**kept, **report}
+        figures["best"] = best
+    return {**figures, **report}

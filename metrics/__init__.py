@@ -1,1 +1,1 @@
-"""What a run reports: torchmetrics metrics over 8-bit pictures, equal whatever the number of ranks."""
+"""Scores of translations: the registry, one function per score, and metrics that are equal on any number of ranks."""

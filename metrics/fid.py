@@ -36,7 +36,7 @@ def gaussian_distance(real: Moments, fake: Moments) -> Tensor:
 
 
 def frechet_floor(real: Tensor, seed: int = 0) -> Tensor:
-    """Fréchet distance between two seeded halves of the real set: what a perfect model could not be told from.
+    """Fréchet distance between two seeded halves of the real set: about the lowest FID that a perfect model gets.
 
     Args:
         real: `(n, D)`, in an order that does not depend on ranks.

@@ -1,4 +1,4 @@
-"""Metric state as tables of one row per image, keyed by the image's place in its split."""
+"""Metric state with one row per image, keyed by the image's index in its split; equal on any number of ranks."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,17 @@ from metrics.moments import Moments, double, fold, moments_of, unfold
 
 
 class TableMetric(Metric):
-    """Base of metrics that gather rows from all ranks and compute from them in the order of the images.
+    """Base class of metrics that gather rows from all ranks and compute from them in the order of the images.
 
-    Ordered by index, and with each index once, the rows do not depend on ranks, batches or the repeats by which a
+    Ordered by index, and with each index once, the rows do not depend on ranks, batches or the repeats with which a
     distributed sampler fills up.  A rank without images takes part with an empty table of the right width.
 
-    A table of features has bounded memory: whenever it holds `2 * sample_size` rows, all but a sample of them, drawn by
-    a fixed scramble of the index, go into a summary of their moments, and only their indices stay, 8 bytes an image.
+    A table of features has bounded memory: whenever it holds `2 * sample_size` rows, all but a sample of them (chosen
+    by a fixed permutation of the indices) are folded into a summary of their moments, and only their indices remain,
+    8 bytes per image.
 
     Attributes:
-        sample_size: rows in the sample of a table of features; up to so many images, it is all of them.
+        sample_size: rows in the sample of a table of features; of fewer images, the sample is all of them.
     """
 
     full_state_update = False
@@ -30,33 +31,33 @@ class TableMetric(Metric):
     def __init__(self) -> None:
         super().__init__()
         self._widths: dict[str, int] = {}
-        self._kept: set[str] = set()
+        self._surviving: set[str] = set()
         self._sampled: set[str] = set()
 
-    def add_table(self, name: str, width: int, kept: bool = False) -> None:
-        """Declare a table of float32 rows of length `width`; a `kept` one survives `reset()`."""
+    def add_table(self, name: str, width: int, survives_reset: bool = False) -> None:
+        """Declare a table of float32 rows of length `width`, which `reset()` empties unless it survives that."""
         self._widths[name] = width
-        if kept:
-            self._kept.add(name)
-        for state, nothing in self._nothing(name).items():
+        if survives_reset:
+            self._surviving.add(name)
+        for state, empty in self._empty(name).items():
             self.add_state(state, default=[], dist_reduce_fx="cat")
-            getattr(self, state).append(nothing)
+            getattr(self, state).append(empty)
 
-    def add_features(self, name: str, width: int, kept: bool = False) -> None:
-        """Declare a table of features: as `add_table`, but of bounded memory, and with `moments`."""
+    def add_features(self, name: str, width: int, survives_reset: bool = False) -> None:
+        """Declare a table of features: like `add_table`, but with bounded memory and with `moments`."""
         self._sampled.add(name)
-        self.add_table(name, width, kept)
+        self.add_table(name, width, survives_reset)
 
     def append(self, name: str, index: Tensor, rows: Tensor) -> None:
-        """Add `rows` `(B, width)` of the images at `index` `(B,)`; an index that is there already is ignored later."""
+        """Add `rows` `(B, width)` of the images at `index` `(B,)`; the first row of an index counts."""
         if rows.shape != (len(index), self._widths[name]):
             expected = (len(index), self._widths[name])
-            raise ValueError(f"Table '{name}' wants rows {expected}, one per index, got {tuple(rows.shape)}.")
+            raise ValueError(f"Table '{name}' needs rows {expected}, one per index, got {tuple(rows.shape)}.")
         held = getattr(self, f"{name}_index")
         held.append(index.to(rows.device, torch.int64))
         getattr(self, f"{name}_rows").append(rows.detach().float())
-        self._computed = None  # whatever was computed before holds no more
-        # not at every image beyond the sample: one row costs as much to summarise as some hundred at once
+        self._computed = None  # a result computed before is out of date
+        # not at every image beyond the sample: summarising one row costs as much as summarising hundreds
         if name in self._sampled and sum(len(part) for part in held) >= 2 * self.sample_size:
             self._evict(name)
 
@@ -92,15 +93,15 @@ class TableMetric(Metric):
         return unfold(fold(self._factor(name), rows), len(evicted) + len(index))
 
     def reset(self) -> None:
-        """Empty all tables but the kept ones."""
-        kept = {state: list(getattr(self, state)) for name in self._kept for state in self._nothing(name)}
+        """Empty all tables but those declared to survive it."""
+        surviving = {state: list(getattr(self, state)) for name in self._surviving for state in self._empty(name)}
         super().reset()
         for name in self._widths:
-            for state, nothing in self._nothing(name).items():
-                getattr(self, state).extend(kept.get(state, [nothing]))
+            for state, empty in self._empty(name).items():
+                getattr(self, state).extend(surviving.get(state, [empty]))
 
     def _held(self, name: str) -> tuple[Tensor, Tensor]:
-        """Indices and rows that are held, ordered by index, without repeats, be it of what another rank evicted."""
+        """Indices and rows that are held, ordered by index, without repeats and without what any rank evicted."""
         index, order = self._state(name, "index").sort(stable=True)
         once = torch.ones_like(index, dtype=torch.bool)
         once[1:] = index[1:] != index[:-1]
@@ -109,9 +110,9 @@ class TableMetric(Metric):
         return index[once], self._state(name, "rows")[order[once]]
 
     def _sample(self, index: Tensor) -> Tensor:
-        """Which of different indices are in the sample, `(n,)` bool.
+        """Which of `n` different indices are in the sample, `(n,)` bool.
 
-        Those whose scrambled index is smallest, so that what a rank evicts is in no sample of more images.
+        Those whose permuted index is smallest, so that what one rank evicts is in no sample of more images.
         """
         chosen = torch.ones_like(index, dtype=torch.bool)
         chosen[_scramble(index).argsort(stable=True)[self.sample_size :]] = False
@@ -130,17 +131,17 @@ class TableMetric(Metric):
             setattr(self, f"{name}_{part}", [value])
 
     def _factor(self, name: str) -> Tensor:
-        """The summary of all ranks' evicted rows, as `fold` takes it."""
+        """The summary of the rows that all ranks evicted, in the form that `fold` takes."""
         bits = self._state(name, "factor")
         return (bits.cpu() if bits.device.type == "mps" else bits).view(torch.float64)
 
     def _state(self, name: str, part: str) -> Tensor:
         return dim_zero_cat(getattr(self, f"{name}_{part}"))
 
-    def _nothing(self, name: str) -> dict[str, Tensor]:
+    def _empty(self, name: str) -> dict[str, Tensor]:
         """The states of an empty table.
 
-        torchmetrics stands in for an empty list with a 1-d tensor, which ranks with 2-d rows cannot be gathered with.
+        torchmetrics replaces an empty list by a 1-d tensor, which cannot be gathered with the 2-d rows of other ranks.
         """
         width, none = self._widths[name], torch.empty(0, dtype=torch.int64, device=self.device)
         states = {f"{name}_index": none, f"{name}_rows": torch.empty(0, width, device=self.device)}
@@ -150,7 +151,7 @@ class TableMetric(Metric):
 
 
 def _scramble(index: Tensor) -> Tensor:
-    """A fixed permutation of the numbers below 2^32 that looks random."""
+    """A fixed pseudo-random permutation of the numbers below 2^32."""
     for _ in range(2):
         index = ((index >> 16) ^ index) * 0x45D9F3B & 0xFFFFFFFF
     return (index >> 16) ^ index

@@ -75,7 +75,7 @@ class TranslationMetrics(TableMetric):
         # columns of the table of scores per image: of the translations, then of the inputs returned unchanged
         each = [score for score in self.scores if score.per_image]
         self._columns = [(score, False) for score in each] + [(score, True) for score in each if score.of_input]
-        self.add_features("real", width, kept=True)
+        self.add_features("real", width, survives_reset=True)
         self.add_features("source", width)
         self.add_features("fake", width)
         self.add_table("scores", len(self._columns))
