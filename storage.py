@@ -37,6 +37,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_write`, from a folder that no other process writes to."""
+    for part in folder.glob(".*.part"):
+        part.unlink()
+
+
 def write_json(path: Path, values: Mapping[str, object]) -> None:
     """Write an indented JSON file atomically.
 

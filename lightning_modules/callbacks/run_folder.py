@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules.callbacks.access import tensorboards
 from networks.checkpoints.adapter import read_checkpoint, save_adapter
-from storage import atomic_write
+from storage import atomic_write, remove_unfinished
 
 LAST = "last.ckpt"
 
@@ -29,6 +29,8 @@ class RunFolder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write configuration, prompts, base and data to TensorBoard."""
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder / "checkpoints")
         self._recall_choice(trainer, pl_module)
         generator: Any = pl_module.generator
         for writer in tensorboards(trainer):
