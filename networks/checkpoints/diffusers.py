@@ -26,6 +26,6 @@ def to_diffusers(generator: "OneStepGenerator") -> tuple[dict[str, Tensor], dict
         f"{module}.{half}.weight": tensor
         for module, half, tensor in lora_tensors(generator.unet, settings.alpha_unet / settings.rank_unet)
     }
-    conv_in = {k: t.detach().cpu().clone() for k, t in generator.unet.conv_in.trained.state_dict().items()}
+    conv_in = {k: t.detach().cpu().clone() for k, t in generator.conv_in.trained.state_dict().items()}
     lost = ["the VAE's LoRA and the skip convolutions (diffusers has no place for skips)"]
     return lora, conv_in, lost if generator.branch is None else [*lost, f"the {settings.conditioning} branch"]

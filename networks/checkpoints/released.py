@@ -221,7 +221,7 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
     if settings.frozen_dtype != "float32":
         lost.append(f"that the base's weights were rounded to {settings.frozen_dtype} in training")
     autoencoder = generator.autoencoder("a2b")
-    skips = [f"skip_conv_{k}" for k in range(1, len(autoencoder.vae.decoder.up_blocks) + 1)]
+    skips = [f"skip_conv_{k}" for k in range(1, len(autoencoder.skip_channels) + 1)]
     common = {
         "rank_unet": settings.rank_unet,
         "rank_vae": settings.rank_vae,
@@ -233,7 +233,7 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
 
 
 def _paired(generator: "OneStepGenerator", stochastic: bool) -> dict[str, Any]:
-    conv_in = generator.unet.conv_in
+    conv_in = generator.conv_in
     kinds = {"conv_in_pretrained.": conv_in.pretrained, "conv_in_curr.": conv_in.trained}
     if not stochastic:
         kinds = {"": conv_in.trained}
@@ -274,7 +274,7 @@ def _unpaired(generator: "OneStepGenerator", lost: list[str]) -> dict[str, Any]:
 
 def _conv_in_lora(generator: "OneStepGenerator", lost: list[str]) -> dict[str, Tensor]:
     """The change of `conv_in`'s weight as ``B A`` of the UNet's rank."""
-    conv, rank = generator.unet.conv_in, generator.settings.rank_unet
+    conv, rank = generator.conv_in, generator.settings.rank_unet
     change = float_copy(conv.trained.weight) - float_copy(conv.pretrained.weight)
     u, s, v = torch.linalg.svd(change.flatten(1).double(), full_matrices=False)
     keep = min(rank, len(s))
@@ -283,7 +283,9 @@ def _conv_in_lora(generator: "OneStepGenerator", lost: list[str]) -> dict[str, T
     rest = float(s[keep:].norm() / s.norm()) if s.norm() else 0.0
     if rest > 1e-6:
         lost.append(f"{rest:.1%} of the change of conv_in's weight (rank {rank} is too low for it)")
-    bias = float((float_copy(conv.trained.bias) - float_copy(conv.pretrained.bias)).abs().max())
+    bias = float(
+        (float_copy(conv.trained.get_parameter("bias")) - float_copy(conv.pretrained.get_parameter("bias"))).abs().max()
+    )
     if bias:
         lost.append(f"the change of conv_in's bias (up to {bias:.2g})")
     return {"lora_A": down.view(rank, *change.shape[1:]), "lora_B": up.view(len(change), rank, 1, 1)}
@@ -311,9 +313,7 @@ def _skips(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(weight, lora_A, lora_B) of every skip convolution, coarsest first; weights of zero where there are no skips."""
     draw = torch.Generator().manual_seed(0)
-    sources = [block.resnets[0].in_channels for block in reversed(autoencoder.vae.encoder.down_blocks)]
-    targets = [block.resnets[0].in_channels for block in autoencoder.vae.decoder.up_blocks]
-    for k, (c_in, c_out) in enumerate(zip(sources, targets, strict=True)):
+    for k, (c_in, c_out) in enumerate(autoencoder.skip_channels):
         conv = autoencoder.skip_convs[k].state_dict() if len(autoencoder.skip_convs) else {}
         own = dict(renamed(name, tensor) for name, tensor in conv.items())
         weight = own.get("base_layer.weight", own.get("weight"))

@@ -1,8 +1,10 @@
 """The VAE with skips from encoder to decoder (arXiv 2403.12036, Sec. 3 "Preserving input details")."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from networks.checkpoints.settings import SkipInit
@@ -21,29 +23,34 @@ class SkipAutoencoder(nn.Module):
         skip_init: every weight of the 1x1 convolutions ("zero-convs", released value 1e-5), or "gaussian" for
             PyTorch's own initialisation.
         checkpointing: recompute each block's activations during backward.
+
+    Attributes:
+        skip_channels: channels into and out of every possible skip convolution, coarsest first.
     """
 
-    def __init__(self, vae: Any, skips: bool = True, skip_init: SkipInit = 1e-5, checkpointing: bool = False) -> None:
+    def __init__(
+        self, vae: AutoencoderKL, skips: bool = True, skip_init: SkipInit = 1e-5, checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.vae = vae
-        self.scaling: float = vae.config.scaling_factor
-        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.scaling: float = vae.config["scaling_factor"]
+        self.factor: int = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.checkpointing = checkpointing
-        # Coarsest first: decoder up block k meets the encoder's down block n - 1 - k.
-        sources = [block.resnets[0].in_channels for block in reversed(vae.encoder.down_blocks)]
-        targets = [block.resnets[0].in_channels for block in vae.decoder.up_blocks]
-        pairs = list(zip(sources, targets, strict=True)) if skips else []
-        self.skip_convs = nn.ModuleList(nn.Conv2d(c_in, c_out, 1, bias=False) for c_in, c_out in pairs)
+        # Decoder up block k meets the encoder's down block n - 1 - k.
+        sources, targets = _input_channels(vae.encoder.down_blocks), _input_channels(vae.decoder.up_blocks)
+        self.skip_channels = list(zip(reversed(sources), targets, strict=True))
+        channels = self.skip_channels if skips else []
+        self.skip_convs = nn.ModuleList(nn.Conv2d(c_in, c_out, 1, bias=False) for c_in, c_out in channels)
         if skip_init != "gaussian":
             for weight in self.skip_convs.parameters():
                 nn.init.constant_(weight, float(skip_init))
 
-    def _run(self, block: nn.Module, *args: Any) -> Tensor:
+    def _run(self, block: nn.Module, *args: Tensor) -> Tensor:
         return checkpoint(block, *args) if self.checkpointing and torch.is_grad_enabled() else block(*args)
 
     @property
     def latent_only(self) -> tuple[str, ...]:
-        """Beginnings of the VAE's module names that the latent needs and the skips do not."""
+        """Prefixes of the VAE's modules that the latent needs and the skips do not."""
         if not len(self.skip_convs):
             return ("encoder.",)
         last = len(self.vae.encoder.down_blocks) - 1
@@ -104,3 +111,9 @@ class SkipAutoencoder(nn.Module):
                 x = x.float() + self.skip_convs[k](skip if gamma is None else skip * per_sample(gamma, skip)).float()
             x = self._run(block, x)
         return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x))).float().clamp(-1, 1)
+
+
+def _input_channels(blocks: Iterable[nn.Module]) -> list[int]:
+    """Channels that enter each down or up block."""
+    first = (block.get_submodule("resnets.0") for block in blocks)
+    return [resnet.in_channels for resnet in first if isinstance(resnet, ResnetBlock2D)]

@@ -1,14 +1,16 @@
-"""The only door to base models: ``pocket``, a local folder in Hugging Face layout, or a hub id with a revision."""
+"""Load base models: ``pocket``, a local folder in Hugging Face layout, or a hub id with a revision."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTokenizer
 
@@ -17,6 +19,7 @@ from networks.one_step.text_conditioning import Conditions, Parts, conditions_of
 from storage import digest
 
 POCKET = Path(__file__).parents[1] / "pocket"
+Part = TypeVar("Part")
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -34,7 +37,7 @@ class Base:
         alpha_bar: cumulative product at the last timestep (0.00466 for SD-Turbo).
         timestep: the last one (999).
         prediction_type: what the UNet predicts.
-        conditions: what the UNet is told beside the latent.
+        conditions: the kind of conditioning that the UNet takes beside the latent.
         fingerprint: short hash over names, shapes and sampled values of UNet and VAE, equal for fp16 and fp32 files.
     """
 
@@ -59,15 +62,15 @@ class Base:
         """Tokenizers and frozen text encoders, loaded anew: they may leave memory once prompts are embedded."""
         where, found = _where(self.source, self.revision), []
         for k, (tokenizer_part, part, kind) in enumerate(self.conditions.parts):
-            tokenizer = _read(CLIPTokenizer, tokenizer_part, self.name, where)
+            tokenizer = _read(CLIPTokenizer.from_pretrained, tokenizer_part, self.name, where)
             if self.random_init:
-                config = _read(CLIPTextConfig, part, self.name, where)
+                config = _read(CLIPTextConfig.from_pretrained, part, self.name, where)
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(2 + k)
-                    encoder = kind(config)
+                    encoder: nn.Module = kind(config)
             else:
-                # Said aloud: transformers would take the file's own precision.
-                encoder = _read(kind, part, self.name, where, dtype=torch.float32)
+                # Explicit: transformers would take the file's own precision.
+                encoder = _read(kind.from_pretrained, part, self.name, where, dtype=torch.float32)
             found.append((tokenizer, encoder.requires_grad_(False).eval()))
         return found
 
@@ -101,12 +104,12 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
     if random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            vae = AutoencoderKL.from_config(_read(AutoencoderKL, "vae", name, where, config_only=True))
+            vae = AutoencoderKL.from_config(_read(AutoencoderKL.load_config, "vae", name, where))
             torch.manual_seed(1)
-            unet = UNet2DConditionModel.from_config(_read(UNet2DConditionModel, "unet", name, where, config_only=True))
+            unet = UNet2DConditionModel.from_config(_read(UNet2DConditionModel.load_config, "unet", name, where))
     else:
-        vae = _read(AutoencoderKL, "vae", name, where)
-        unet = _read(UNet2DConditionModel, "unet", name, where)
+        vae = _read(AutoencoderKL.from_pretrained, "vae", name, where)
+        unet = _read(UNet2DConditionModel.from_pretrained, "unet", name, where)
     conditions = conditions_of(unet.config, name)
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
@@ -114,12 +117,12 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
             f"{vae.config.latent_channels}; direct conditioning feeds one to the other."
         )
     with torch.device("cpu"):  # numbers are read from it, even where the networks are built without memory
-        scheduler = _read(DDPMScheduler, "scheduler", name, where)
+        scheduler = _read(DDPMScheduler.from_pretrained, "scheduler", name, where)
     alpha_bar = float(scheduler.alphas_cumprod[-1])
     if alpha_bar <= 0 and scheduler.config.prediction_type == "epsilon":
         raise ValueError(
             f"Base {name!r} cannot work here: its schedule ends in pure noise (rescale_betas_zero_snr), from which "
-            "no picture can be read off a predicted noise."
+            "no image can be estimated from a predicted noise."
         )
     return Base(
         name=name,
@@ -150,11 +153,14 @@ def fingerprint(*modules: nn.Module) -> str:
     return digest(pieces(), digits=12)
 
 
-def _where(source: str, revision: str | None) -> dict[str, Any]:
+def _where(source: str, revision: str | None) -> dict[str, str]:
     return {"pretrained_model_name_or_path": source} | ({"revision": revision} if revision else {})
 
 
-def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: bool = False, **options: Any) -> Any:
+def _read(
+    read: Callable[..., Part], part: str, name: str, where: dict[str, str], dtype: torch.dtype | None = None
+) -> Part:
+    """Read a part of a base by a `from_pretrained` or `load_config`."""
     path = where["pretrained_model_name_or_path"]
     folder = Path(path) / part
     is_local = Path(path).is_dir()
@@ -164,19 +170,18 @@ def _read(kind: Any, part: str, name: str, where: dict[str, Any], config_only: b
             "(what `hf download stabilityai/sd-turbo --local-dir FOLDER` writes)."
         )
     try:
-        if config_only:
-            return kind.load_config(**where, subfolder=part)
+        options: dict[str, str | torch.dtype] = {**where, "subfolder": part} | ({"dtype": dtype} if dtype else {})
         if is_local and _only_half(folder):
             options["variant"] = "fp16"
         with no_loading_bar():
             try:
-                return kind.from_pretrained(**where, subfolder=part, **options)
+                return read(**options)
             except OSError:
                 if is_local or part.startswith(("tokenizer", "scheduler")):
                     raise
                 # A hub or mirror that holds the fp16 files only.
                 with suppress(OSError, ValueError):
-                    return kind.from_pretrained(**where, subfolder=part, variant="fp16", **options)
+                    return read(**options, variant="fp16")
                 raise
     except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:200]

@@ -1,7 +1,6 @@
 """The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,6 @@ from networks.contract import ImageTranslator
 from networks.one_step.autoencoder import SkipAutoencoder
 from networks.one_step.bases import load_base
 from networks.one_step.diffusion import blend, noise_map, predict_x0
-from networks.one_step.frozen import store_in_bfloat16
 from networks.one_step.image_branches import build_branch
 from networks.one_step.lora import (
     UNET_TARGETS,
@@ -31,6 +29,7 @@ from networks.one_step.lora import (
     inject_lora,
     merge_lora,
     share_parameters,
+    store_in_bfloat16,
     strength_scope,
     trainable_names,
 )
@@ -40,7 +39,7 @@ from networks.one_step.prompts import PromptEncoder
 class OneStepGenerator(ImageTranslator):
     """A one-step text-to-image model turned into an image-to-image network.
 
-    One UNet serves every direction, told apart by the prompt; each direction has VAE adapters and skip convolutions of
+    One UNet serves every direction, which the prompt tells it; each direction has VAE adapters and skip convolutions of
     its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in
     full, the skip convolutions.
 
@@ -54,9 +53,9 @@ class OneStepGenerator(ImageTranslator):
         alpha_vae: likewise for the VAE (released value 8 at rank 4, so scale 2).
         skips: False leaves out the skip connections.
         skip_init: initial value of every skip weight, or "gaussian".
-        input_range: what the VAE is fed with, "[-1, 1]" or "[0, 1]" (released paired files).
-        conditioning: how the picture reaches the UNet: "direct", as its input (the method), or by a "controlnet" or
-            "t2i_adapter" branch beside a noise map (the ablation's rivals, trained in full).
+        input_range: range of the VAE's input, "[-1, 1]" or "[0, 1]" (released paired files).
+        conditioning: how the image reaches the UNet: "direct", as its input (the method), or by a "controlnet" or
+            "t2i_adapter" branch beside a noise map (the ablation's baselines, trained in full).
         checkpointing: recompute UNet and VAE blocks during backward: less memory, about a third more time.
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
@@ -135,14 +134,13 @@ class OneStepGenerator(ImageTranslator):
         self.conditions = loaded.conditions
 
         self.branch = build_branch(conditioning, loaded, checkpointing)
-        # diffusers' models are nn.Modules whose attributes type checkers cannot see.
-        self.unet: Any = inject_lora(loaded.unet, settings.unet_targets, rank_unet, settings.alpha_unet)
-        self.unet.conv_in = TrainedConv(self.unet.conv_in)
+        self.unet = inject_lora(loaded.unet, settings.unet_targets, rank_unet, settings.alpha_unet)
+        self.unet.add_module("conv_in", TrainedConv(self.unet.conv_in))
         if checkpointing:
             self.unet.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint)
         self.autoencoders = nn.ModuleDict()
         for direction in directions:
-            autoencoder: Any = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
+            autoencoder = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
             # Behind a branch the latent goes unread: a LoRA on what only makes the latent would never train.
             unread = autoencoder.latent_only if self.branch else ()
             inject_lora(autoencoder.vae, settings.vae_targets, rank_vae, alpha_vae, leave_out=unread)
@@ -155,7 +153,7 @@ class OneStepGenerator(ImageTranslator):
             self.autoencoders[direction] = autoencoder
         if frozen_dtype == "bfloat16":
             # Last: peft gives a LoRA the dtype of its layer.
-            store_in_bfloat16(self, keep=self.unet.conv_in.pretrained)
+            store_in_bfloat16(self, keep=self.conv_in.pretrained)
         self.prompts: dict[str, str] = {}
         self.trained_names = trainable_names(self)
         self.eval()
@@ -163,7 +161,7 @@ class OneStepGenerator(ImageTranslator):
             self.load_adapter(adapter)
 
     def train(self, mode: bool = True) -> "OneStepGenerator":
-        """Stays in evaluation mode: the frozen base has no layer that should behave differently in training."""
+        """Stay in evaluation mode: the frozen base has no layer that should behave differently in training."""
         super().train(False)
         return self
 
@@ -171,12 +169,19 @@ class OneStepGenerator(ImageTranslator):
         """Released unpaired files hold `conv_in` as a difference to the pretrained one."""
         tensors = dict(adapter.tensors)
         if adapter.conv_in_delta is not None:
-            pretrained = self.unet.conv_in.pretrained
+            pretrained = self.conv_in.pretrained
             tensors["unet.conv_in.trained.weight"] = pretrained.weight.detach().float().cpu() + adapter.conv_in_delta
-            tensors["unet.conv_in.trained.bias"] = pretrained.bias.detach().float().cpu()
+            tensors["unet.conv_in.trained.bias"] = pretrained.get_parameter("bias").detach().float().cpu()
         return tensors
 
-    def autoencoder(self, direction: Direction) -> SkipAutoencoder:
+    @property
+    def conv_in(self) -> TrainedConv:
+        """The UNet's first convolution."""
+        conv_in = self.unet.get_submodule("conv_in")
+        assert isinstance(conv_in, TrainedConv)
+        return conv_in
+
+    def autoencoder(self, direction: str) -> SkipAutoencoder:
         """The autoencoder of a direction."""
         autoencoder = self.autoencoders[direction]
         assert isinstance(autoencoder, SkipAutoencoder)
@@ -190,18 +195,17 @@ class OneStepGenerator(ImageTranslator):
     @property
     def factor(self) -> int:
         """Image pixels per latent pixel; sides are padded to its multiples."""
-        autoencoder: Any = next(iter(self.autoencoders.values()))
-        return autoencoder.factor
+        return self.autoencoder(self.directions[0]).factor
 
     @property
     def reads_noise(self) -> bool:
-        """Whether the UNet reads a noise map, the picture coming by a branch."""
+        """Whether the UNet reads a noise map, the image coming by a branch."""
         return self.branch is not None
 
     @property
     def latent_channels(self) -> int:
         """Channels of latent and noise map."""
-        return self.unet.config.in_channels
+        return self.unet.config["in_channels"]
 
     def translate_together(
         self,
@@ -230,38 +234,37 @@ class OneStepGenerator(ImageTranslator):
         height, width = next(iter(images.values())).shape[-2:]
         fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
-        told = self.conditions.unet_inputs(context, height, width)
+        kwargs = self.conditions.unet_inputs(context, height, width)
         skips = {}
-        autoencoders: Any = self.autoencoders
         if self.branch is None:
             latents = []
             for k, direction in enumerate(images):
                 with strength_scope(strengths[k]):
-                    latent, skips[direction] = autoencoders[direction].encode(fed[direction])
+                    latent, skips[direction] = self.autoencoder(direction).encode(fed[direction])
                 latents.append(latent)
             latent = torch.cat(latents)
             if strength is not None and noise is not None:
                 latent = blend(strength, latent, noise.to(latent).expand_as(latent))
         else:
-            skips = {direction: autoencoders[direction].skips(image) for direction, image in fed.items()}
+            skips = {direction: self.autoencoder(direction).skips(image) for direction, image in fed.items()}
             if noise is None:
                 noise = noise_map(0, self.noise_shape(next(iter(images.values()))))
             latent = noise.to(context).expand(sum(counts), -1, -1, -1)
-            told |= self.branch(torch.cat(list(fed.values())), latent, self._timestep, told)
+            kwargs |= self.branch(torch.cat(list(fed.values())), latent, self._timestep, kwargs)
         with strength_scope(strength):
-            prediction = self.unet(latent, self._timestep, **told).sample
+            prediction = self.unet(latent, self._timestep, **kwargs).sample
         x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
             with strength_scope(strengths[k]):
-                image = autoencoders[direction].decode(part, skips[direction], strengths[k])
+                image = self.autoencoder(direction).decode(part, skips[direction], strengths[k])
             outputs[direction] = image[..., :height, :width]
         return outputs
 
     def skip_parameters(self) -> list[nn.Parameter]:
         """Trained parameters of the skip convolutions, direction after direction."""
-        autoencoders: Any = self.autoencoders.values()
-        return [p for autoencoder in autoencoders for p in autoencoder.skip_convs.parameters() if p.requires_grad]
+        convs = (self.autoencoder(direction).skip_convs for direction in self.directions)
+        return [p for conv in convs for p in conv.parameters() if p.requires_grad]
 
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
         """Shape of the noise map of one image: ``(1, C, padded H / factor, padded W / factor)``."""
@@ -280,7 +283,7 @@ class OneStepGenerator(ImageTranslator):
             raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
         if strength is not None and self.branch is not None:
             raise ValueError(
-                f"strength blends the picture into the noise at the UNet's input; with conditioning="
+                f"strength blends the image into the noise at the UNet's input; with conditioning="
                 f"{self.settings.conditioning} the UNet reads noise alone. Use conditioning=direct."
             )
         if strength is not None and self.merged:

@@ -1,21 +1,22 @@
-"""Where LoRA goes, how strength scales it, and how it is merged away.
+"""LoRA: its targets, how strength scales it, how it is merged; and the dtype of the frozen weights.
 
 `strength` travels to every LoRA layer as a dynamic scope, never as a switched module attribute: gradient checkpointing
 runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MethodType
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Conv2d as LoraConv
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from networks.one_step.diffusion import blend, per_sample
@@ -29,6 +30,11 @@ ADAPTER = "default"
 SMALL_LAYER = 100_000
 """Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
 which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
+
+LoraLayer = LoraConv | LoraLinear
+Layer = TypeVar("Layer", bound=nn.Module)
+Network = TypeVar("Network", bound=nn.Module)
+Output = TypeVar("Output")
 
 _strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
 
@@ -47,19 +53,21 @@ def strength_scope(strength: Tensor | None) -> Iterator[None]:
         _strength.reset(token)
 
 
-def checkpoint(module: nn.Module, *args: Any) -> Any:
+def checkpoint(module: Callable[..., Output], *args: object) -> Output:
     """Non-reentrant gradient checkpointing that recomputes under the strength of the first run."""
     strength = _strength.get()
 
-    def run(*inputs: Any) -> Any:
+    def run(*inputs: object) -> Output:
         with strength_scope(strength):
             return module(*inputs)
 
     return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
 
 
-def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, leave_out: Sequence[str] = ()) -> Any:
-    """Put a LoRA of one rank on every module whose name ends in a target; in place; exact no-op until trained.
+def inject_lora(
+    module: Network, targets: Sequence[str], rank: int, alpha: float, leave_out: Sequence[str] = ()
+) -> Network:
+    """Put a LoRA of one rank on every layer whose name ends in a target; in place; exact no-op until trained.
 
     Freezes everything else in ``module`` (peft does), so call it before anything is made trainable.
 
@@ -68,7 +76,7 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, le
         targets: name endings, or full names.
         rank: r of LoRA (Hu et al. 2021, Sec. 4.1), at least 1.
         alpha: the scale is ``alpha / rank``.
-        leave_out: beginnings of module names that get none.
+        leave_out: prefixes of module names that get none.
 
     Raises:
         ValueError: the rank is below 1, or nothing in the module carries a target's name.
@@ -83,23 +91,36 @@ def inject_lora(module: Any, targets: Sequence[str], rank: int, alpha: float, le
     # lora_alpha is annotated int by peft; any number scales.
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
     inject_adapter_in_model(config, module, adapter_name=ADAPTER)
-    layers: list[Any] = lora_layers(module)
-    for layer in layers:
+    for layer in lora_layers(module):
         layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
-        if layer.get_base_layer().weight.numel() <= SMALL_LAYER:
-            layer.forward = MethodType(_forward_merged, layer)
+        if _base_layer(layer).weight.numel() <= SMALL_LAYER:
+            _replace_forward(layer, _forward_merged)
     return module
 
 
-def _forward_merged(layer: Any, x: Tensor) -> Tensor:
+def _replace_forward(layer: Layer, forward: Callable[[Layer, Tensor], Tensor]) -> None:
+    layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]  # of this one layer, not of its class
+
+
+def _class_forward(layer: Layer, x: Tensor) -> Tensor:
+    return type(layer).forward(layer, x)
+
+
+def _base_layer(layer: LoraLayer) -> nn.Conv2d | nn.Linear:
+    base = layer.get_base_layer()
+    assert isinstance(base, nn.Conv2d | nn.Linear)
+    return base
+
+
+def _forward_merged(layer: LoraLayer, x: Tensor) -> Tensor:
     """``W x + s B A x`` as ``(W + s B A) x``.
 
     Not under autocast: a young LoRA is smaller than the rounding step of a weight in bfloat16, and would train blindly.
     """
     if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
-        return type(layer).forward(layer, x)
-    base = layer.get_base_layer()
-    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        return _class_forward(layer, x)
+    base = _base_layer(layer)
+    down, up = (half[ADAPTER].get_parameter("weight") for half in (layer.lora_A, layer.lora_B))
     delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
     weight = torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
     if isinstance(base, nn.Conv2d):
@@ -107,7 +128,7 @@ def _forward_merged(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, weight, base.bias)
 
 
-def _scale_by_strength(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _scale_by_strength(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     strength = _strength.get()
     return output if strength is None else output * per_sample(strength, output)
 
@@ -145,9 +166,8 @@ def merge_lora(module: nn.Module) -> nn.Module:
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, LoraLayer):
             continue
-        merged: Any = layer.get_base_layer()
-        delta: Any = layer.get_delta_weight  # type: ignore[attr-defined]  # every kind of layer here has it
-        weight = merged.weight.detach().float() + delta(ADAPTER).detach().float()
+        merged = _base_layer(layer)
+        weight = merged.weight.detach().float() + layer.get_delta_weight(ADAPTER).detach().float()
         merged.weight = nn.Parameter(weight, requires_grad=False)
         if merged.bias is not None:
             merged.bias = nn.Parameter(merged.bias.detach().float(), requires_grad=False)
@@ -156,9 +176,35 @@ def merge_lora(module: nn.Module) -> nn.Module:
     return module
 
 
-def share_parameters(module: Any) -> Any:
+def store_in_bfloat16(module: nn.Module, keep: nn.Module | None = None) -> None:
+    """Store the frozen weights of convolutions and linear layers as bfloat16: half of their memory; in place.
+
+    Under bfloat16 autocast they are used as they lie.  Elsewhere each call makes a float32 copy, which autograd holds
+    until the backward pass: float32 training saves memory only with checkpointing.  Norms and biases, a
+    thousandth of the weights, stay float32.
+
+    Args:
+        module: network whose trained weights require a gradient and whose frozen ones do not.
+        keep: a layer of it that stays as it is.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.requires_grad and layer is not keep:
+            layer.weight.data = layer.weight.data.to(torch.bfloat16)  # the parameter may be shared: it stays the same
+            _replace_forward(layer, _forward_from_bfloat16)
+
+
+def _forward_from_bfloat16(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    if torch.is_autocast_enabled(x.device.type):
+        return _class_forward(layer, x)
+    weight = layer.weight.to(x.dtype)
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, weight, layer.bias)
+    return F.linear(x, weight, layer.bias)
+
+
+def share_parameters(module: Network) -> Network:
     """A second module tree over the SAME parameters and buffers: what is added to one tree is not in the other."""
-    memo: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    memo = {id(t): t for t in [*module.parameters(), *module.buffers()]}
     return copy.deepcopy(module, memo)
 
 

@@ -1,26 +1,30 @@
-"""What a base's UNet is told beside the latent: prompts, and for SDXL's kind the picture's size.
+"""Conditioning of a base's UNet beside the latent: prompt embeddings, and for SDXL's kind the image's size.
 
-An embedding is one tensor ``(B, L, D)`` wherever it travels, whatever the kind; the kind alone takes it apart.
+An embedding is one tensor ``(B, L, D)`` everywhere, whatever the kind; only the kind takes it apart.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-Parts = list[tuple[Any, Any]]
+TextEncoder = type[CLIPTextModel] | type[CLIPTextModelWithProjection]
+Parts = list[tuple[CLIPTokenizer, nn.Module]]
+UNetKwargs = dict[str, Any]
+"""Keyword arguments of diffusers' `UNet2DConditionModel` beside latent and timestep."""
 
 
 class Conditions(Protocol):
     """A kind of conditioning.
 
     Attributes:
-        parts: (tokenizer's folder, text encoder's folder, its class) of each text encoder.
+        parts: tokenizer's folder, text encoder's folder and class, of each text encoder.
     """
 
-    parts: tuple[tuple[str, str, Any], ...]
+    parts: tuple[tuple[str, str, TextEncoder], ...]
 
     def encode(self, parts: Parts, texts: list[str], device: torch.device | str) -> Tensor:
         """B texts => embeddings ``(B, L, D)`` float32 on the device.
@@ -31,12 +35,12 @@ class Conditions(Protocol):
             device: where the text encoders run.
         """
 
-    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> UNetKwargs:
         """The UNet's arguments beside latent and timestep.
 
         Args:
             embedding: ``(B, L, D)``.
-            height: of the picture, pixels.
+            height: of the image, pixels.
             width: likewise.
         """
 
@@ -47,14 +51,14 @@ class Conditions(Protocol):
 class Prompt:
     """Stable Diffusion 1 and 2, SD-Turbo, pocket: the last hidden states of one text encoder."""
 
-    parts: tuple[tuple[str, str, Any], ...] = (("tokenizer", "text_encoder", CLIPTextModel),)
+    parts: tuple[tuple[str, str, TextEncoder], ...] = (("tokenizer", "text_encoder", CLIPTextModel),)
 
     def encode(self, parts: Parts, texts: list[str], device: torch.device | str) -> Tensor:
         """See `Conditions`."""
         ((tokenizer, encoder),) = parts
         return encoder.to(device)(_tokens(tokenizer, texts, device)).last_hidden_state.float()
 
-    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> UNetKwargs:
         """See `Conditions`."""
         return {"encoder_hidden_states": embedding}
 
@@ -64,7 +68,7 @@ class Prompt:
 
 
 class PromptAndSize:
-    """SDXL (Podell et al. 2023, Sec. 2.1 and 2.2): two text encoders, a pooled embedding, the picture's size.
+    """SDXL (Podell et al. 2023, Sec. 2.1 and 2.2): two text encoders, a pooled embedding, the image's size.
 
     An embedding holds the penultimate hidden states of both encoders side by side, and as its last row the pooled
     embedding of the second, zeros behind it.
@@ -73,7 +77,7 @@ class PromptAndSize:
         pooled: length of the pooled embedding.
     """
 
-    parts: tuple[tuple[str, str, Any], ...] = (
+    parts: tuple[tuple[str, str, TextEncoder], ...] = (
         ("tokenizer", "text_encoder", CLIPTextModel),
         ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
     )
@@ -91,8 +95,8 @@ class PromptAndSize:
         pooled = found[-1].text_embeds.float()
         return torch.cat([context, F.pad(pooled, (0, context.shape[-1] - self.pooled))[:, None]], dim=1)
 
-    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> dict[str, Any]:
-        """See `Conditions`; original and target size are the picture's, the crop starts at its corner."""
+    def unet_inputs(self, embedding: Tensor, height: int, width: int) -> UNetKwargs:
+        """See `Conditions`; original and target size are the image's, the crop starts at its corner."""
         sizes = embedding.new_tensor([height, width, 0, 0, height, width]).expand(len(embedding), -1)
         added = {"text_embeds": embedding[:, -1, : self.pooled], "time_ids": sizes}
         return {"encoder_hidden_states": embedding[:, :-1], "added_cond_kwargs": added}
@@ -102,7 +106,7 @@ class PromptAndSize:
         return tokens + 1, width
 
 
-def conditions_of(config: Any, name: str) -> Conditions:
+def conditions_of(config: Mapping[str, Any], name: str) -> Conditions:
     """The kind that a UNet's config asks for.
 
     Args:
@@ -125,5 +129,5 @@ def conditions_of(config: Any, name: str) -> Conditions:
     )
 
 
-def _tokens(tokenizer: Any, texts: list[str], device: torch.device | str) -> Tensor:
+def _tokens(tokenizer: CLIPTokenizer, texts: list[str], device: torch.device | str) -> Tensor:
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
