@@ -55,54 +55,22 @@ class Score:
     tables: tuple[Table, ...] = TABLES
 
 
-SCORES: dict[str, Score] = {
-    score.name: score
-    for score in (
-        Score("fid", "FID", better="lower", network="features", of_input=True),
-        Score("fid_floor", "FID floor", network="features", tables=("report", "compare", "card", "terminal")),
-        Score("kid", "KID", better="lower", network="features", of_input=True),
-        Score("kid_std", "KID standard deviation", network="features", tables=()),
-        Score("structure", "structure", better="lower", network="structure", per_image=True),
-        Score(
-            "lpips_truth",
-            "LPIPS to truth",
-            better="lower",
-            network="lpips",
-            needs="truth",
-            per_image=True,
-            of_input=True,
-            tables=("report", "compare", "ablation", "card"),
-        ),
-        Score(
-            "psnr_truth",
-            "PSNR to truth",
-            unit="dB",
-            better="higher",
-            needs="truth",
-            per_image=True,
-            of_input=True,
-            tables=("report", "compare", "ablation", "card"),
-        ),
-        Score(
-            "caption_similarity",
-            "caption similarity",
-            better="higher",
-            network="clip",
-            needs="captions",
-            per_image=True,
-            tables=("report", "ablation"),
-        ),
-        Score(
-            "identity_gap",
-            "identity gap",
-            network="lpips",
-            per_image=True,
-            tables=("report", "compare", "terminal"),
-        ),
-        Score("diversity", "diversity", network="features", tables=("report", "compare", "ablation")),
-        Score("domain_shift", "domain shift", network="features", tables=("report",)),
-    )
-}
+_TRUTH: tuple[Table, ...] = ("report", "compare", "ablation", "card")
+_CAPTIONS: tuple[Table, ...] = ("report", "ablation")
+_SCORES = (
+    Score("fid", "FID", better="lower", network="features", of_input=True),
+    Score("fid_floor", "FID floor", network="features", tables=("report", "compare", "card", "terminal")),
+    Score("kid", "KID", better="lower", network="features", of_input=True),
+    Score("kid_std", "KID standard deviation", network="features", tables=()),
+    Score("structure", "structure", "", "lower", "structure", per_image=True),
+    Score("lpips_truth", "LPIPS to truth", "", "lower", "lpips", "truth", per_image=True, of_input=True, tables=_TRUTH),
+    Score("psnr_truth", "PSNR to truth", "dB", "higher", None, "truth", per_image=True, of_input=True, tables=_TRUTH),
+    Score("caption_similarity", "caption similarity", "", "higher", "clip", "captions", True, tables=_CAPTIONS),
+    Score("identity_gap", "identity gap", network="lpips", per_image=True, tables=("report", "compare", "terminal")),
+    Score("diversity", "diversity", network="features", tables=("report", "compare", "ablation")),
+    Score("domain_shift", "domain shift", network="features", tables=("report",)),
+)
+SCORES: dict[str, Score] = {score.name: score for score in _SCORES}  # in the order of the tables' columns
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {}  # by name of the score; `computes` adds to it
 
 
