@@ -104,11 +104,9 @@ def bases() -> list[Finding]:
     """Check the packaged base, and look for SD-Turbo in the hub's local cache."""
     from networks.one_step.bases import POCKET
 
-    if not (POCKET / "unet" / "config.json").is_file():
+    if not any((POCKET / "unet").glob("*.safetensors")):
         missing = f"{POCKET} is incomplete: the checkout lacks the packaged base, clone it again"
         return [Finding("pocket", "missing", missing)]
-    trained = any((POCKET / "unet").glob("*.safetensors"))
-    pocket = "pretrained" if trained else "PLACEHOLDER: its architecture at seeded random weights"
     parts = [
         _cached("stabilityai/sd-turbo", f"{part}/{file}{variant}.safetensors")
         for part, file in (
@@ -120,7 +118,7 @@ def bases() -> list[Finding]:
     ]
     whole = all(any(parts[k : k + 2]) for k in (0, 2, 4))
     turbo = "in the hub cache" if whole else "not cached: a hub connection, or a local folder as BASE=, is needed"
-    return [Finding("pocket", pocket), Finding("stabilityai/sd-turbo", turbo)]
+    return [Finding("pocket", "pretrained"), Finding("stabilityai/sd-turbo", turbo)]
 
 
 def feature_networks() -> list[Finding]:

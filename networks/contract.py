@@ -35,13 +35,13 @@ class Discriminator(Protocol):
 
 
 class Prompts(Protocol):
-    """Texts to embeddings; what it needs for that can leave memory."""
+    """Prompt encoder: texts to embeddings; its networks can be freed."""
 
     def __call__(self, prompts: list[str], device: torch.device | str = "cpu") -> Tensor:
         """B texts => embeddings ``(B, L, D)`` float32."""
 
     def release(self) -> None:
-        """Free the encoder; texts embedded before stay known."""
+        """Free the text encoder; embeddings of earlier texts stay cached."""
 
 
 class ImageTranslator(nn.Module, ABC):
@@ -58,9 +58,9 @@ class ImageTranslator(nn.Module, ABC):
         base_name: what the weights start from, as `load_base` takes it.
         base_description: one line for logs, cards and metrics.json.
         base_fingerprint: short hash of the frozen part; a checkpoint fits only the same one.
-        base_random_init: the base's architecture at random weights was asked for.
-        trained_names: of the tensors that training changes: what an adapter holds.
-        merged: LoRA was folded into the base.
+        base_random_init: whether the base has its architecture alone, at random weights.
+        trained_names: names of the tensors that training changes and an adapter holds.
+        merged: whether LoRA was folded into the base.
     """
 
     settings: Settings
@@ -91,7 +91,14 @@ class ImageTranslator(nn.Module, ABC):
         strength: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Translate in several directions at once; see `forward`, every argument by direction or for all images."""
+        """Translate in several directions at once.
+
+        Args:
+            images: by direction, see `forward`.
+            embeddings: by direction, see `forward`.
+            strength: for the images of all directions, in order; see `forward`.
+            noise: likewise.
+        """
 
     def skip_parameters(self) -> list[nn.Parameter]:
         """Trained parameters of skip connections, which may have a learning rate of their own; none by default."""
@@ -133,7 +140,7 @@ class ImageTranslator(nn.Module, ABC):
         strength: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Translate pictures with everything spelled out: what `make translate` and notebooks call.
+        """Translate images with every argument checked: for commands and notebooks.
 
         Args:
             image: ``(B, 3, H, W)`` in [-1, 1], any size.
@@ -158,10 +165,10 @@ class ImageTranslator(nn.Module, ABC):
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must lie in [0, 1], got {strength}.")
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
-            raise ValueError(f"translate wants float images (B, 3, H, W), got {image.dtype} {tuple(image.shape)}.")
+            raise ValueError(f"translate takes float images (B, 3, H, W), got {image.dtype} {tuple(image.shape)}.")
         if image.numel() and image.abs().max() > 1.001:
             low, high = (float(value) for value in image.aminmax())
-            raise ValueError(f"translate wants images in [-1, 1], these reach from {low:.3g} to {high:.3g}.")
+            raise ValueError(f"translate takes images in [-1, 1], these reach from {low:.3g} to {high:.3g}.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if len(prompts) not in (1, len(image)):
             raise ValueError(f"{len(prompts)} prompts for {len(image)} images: give one, or one per image.")
@@ -187,7 +194,7 @@ class ImageTranslator(nn.Module, ABC):
             )
 
     def load_adapter(self, adapter: Adapter) -> None:
-        """Copy an adapter's tensors and prompts in.
+        """Load an adapter's tensors and prompts.
 
         Raises:
             ValueError: it was trained on another base, or its tensors do not fit.

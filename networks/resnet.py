@@ -1,4 +1,4 @@
-"""The rival from before pretrained bases: plain residual networks, trained from scratch, one per direction.
+"""Baseline without a pretrained base: residual networks (ResNet), trained from scratch, one per direction.
 
 With the losses of experiments/base/resnet.yaml it is CycleGAN (Zhu et al. 2017, Appendix 7.2), with those of
 resnet.paired.yaml pix2pix (Isola et al. 2017).
@@ -19,20 +19,20 @@ FACTOR = 4  # two layers of stride 2
 
 
 class NoWords:
-    """Stands where a text encoder would: every prompt is the empty embedding."""
+    """Prompt encoder of generators that read no prompts: every embedding is empty."""
 
     def __call__(self, prompts: list[str], device: torch.device | str = "cpu") -> Tensor:
         """B texts => ``(B, 0, 0)``."""
         return torch.empty(len(prompts), 0, 0, device=device)
 
     def release(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is no encoder to free."""
 
 
 class ResnetGenerator(ImageTranslator):
     """``c7s1-w, d2w, d4w, R4w x blocks, u2w, uw, c7s1-3`` per direction (Johnson et al. 2016; Zhu et al. 2017).
 
-    Reflection padding and instance norm throughout; no words, no noise, nothing pretrained.
+    Reflection padding and instance norm throughout; no prompts, no noise, nothing pretrained.
 
     Args:
         directions: "a2b" alone (paired) or with "b2a" (unpaired).
@@ -102,7 +102,7 @@ class ResnetGenerator(ImageTranslator):
         return {direction: self._translate(image, direction) for direction, image in images.items()}
 
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
-        """No noise map at all."""
+        """Shape of an empty noise map."""
         return 1, 0, 0, 0
 
     def _translate(self, image: Tensor, direction: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trained generators from disk."""
+"""Load trained generators from disk."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from networks.resnet import ResnetGenerator
 
 
 def load_generator(path: str | Path | Adapter, base: str | None = None) -> ImageTranslator:
-    """A trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
+    """Load a trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
 
     Args:
         path: see `read_adapter`; or what it returned.

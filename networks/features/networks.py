@@ -113,7 +113,7 @@ class FeatureNetwork(nn.Module, Generic[Trunk]):
             ValueError: if `image` has another shape.
         """
         if image.dim() != 4 or image.shape[1] != 3:
-            raise ValueError(f"Feature network '{self.name}' wants images (B, 3, H, W), got {tuple(image.shape)}.")
+            raise ValueError(f"Feature network '{self.name}' takes images (B, 3, H, W), got {tuple(image.shape)}.")
         with torch.autocast(image.device.type, enabled=False):
             image = image.float() if self.resize is None else RESIZERS[self.resize](image.float(), self.side)
             unit = (image + 1) / 2  # [-1, 1] => [0, 1]

@@ -93,7 +93,7 @@ class T2IAdapterBranch(Branch):
 
 
 def build_branch(name: ConditioningName, base: Base, checkpointing: bool) -> Branch | None:
-    """The branch of that name, beside a base whose UNet has no LoRA yet; None for "direct".
+    """Build the branch of that name, beside a base whose UNet has no LoRA yet; None for "direct".
 
     Raises:
         ValueError: there is none of that name, or it does not fit the base.

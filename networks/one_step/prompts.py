@@ -8,7 +8,7 @@ from torch import Tensor
 from networks.one_step.bases import Base
 from networks.one_step.text_conditioning import Parts
 
-CACHE = 1024  # captions kept; 77 x 1024 floats each at full size = 315 kB
+CACHE = 1024  # cached captions; 77 x 1024 floats each at full size = 315 kB
 
 
 class PromptEncoder:
@@ -30,7 +30,7 @@ class PromptEncoder:
         """Embed prompts, padded to the tokenizer's `model_max_length`.
 
         Args:
-            prompts: B texts; what is longer than the model reads is cut.
+            prompts: B texts; longer ones are cut to the model's length.
             device: where the text encoder runs and the result lies.
 
         Returns:

@@ -31,7 +31,7 @@ class Conditions(Protocol):
 
         Args:
             parts: (tokenizer, text encoder) of each of `parts`.
-            texts: what is longer than the model reads is cut.
+            texts: longer ones are cut to the model's length.
             device: where the text encoders run.
         """
 

@@ -24,11 +24,11 @@ def test_this_machine_can_train(capsys):
         assert name in printed
 
 
-def test_pocket_without_weights_is_called_a_placeholder(capsys, monkeypatch, tmp_path):
+def test_pocket_without_weights_is_missing(monkeypatch, tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{}")
     monkeypatch.setattr("networks.one_step.bases.POCKET", tmp_path)
-    assert "PLACEHOLDER" in doctor.bases()[0].value
+    assert doctor.bases()[0].value == "missing"
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
     assert doctor.bases()[0].value == "pretrained"
 

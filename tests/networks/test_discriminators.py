@@ -148,7 +148,7 @@ def test_patchgan_at_its_smallest_size_and_below():
         PatchDiscriminator(norm="batch")
 
 
-def test_instance_norm_judges_each_image_by_itself():
+def test_instance_norm_scores_each_image_by_itself():
     model = PatchDiscriminator(width=4).train()
     assert torch.allclose(model(IMAGE)[0][:1], model(IMAGE[:1])[0], atol=1e-6)
 

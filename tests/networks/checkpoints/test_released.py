@@ -269,7 +269,7 @@ def test_a_damaged_file_is_refused(tmp_path, content):
         read_released(tmp_path / "cut.pkl")
 
 
-def test_a_foreign_file_is_told_what_was_looked_for(tmp_path, files):
+def test_a_foreign_file_is_refused_with_the_missing_keys(tmp_path, files):
     torch.save({"model": torch.zeros(2)}, tmp_path / "foreign.pkl")
     with pytest.raises(ValueError, match=r"foreign\.pkl.*state_dict_unet"):
         read_released(tmp_path / "foreign.pkl")

@@ -215,7 +215,7 @@ def test_what_a_network_lacks_is_said():
         bare.embedding(IMAGE)
     with pytest.raises(ValueError, match="'clip' has no keys"):
         tiny_clip().keys(IMAGE)
-    with pytest.raises(ValueError, match=r"wants images \(B, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"takes images \(B, 3, H, W\)"):
         dino(IMAGE[:, :1])
 
 

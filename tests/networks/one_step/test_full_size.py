@@ -76,6 +76,6 @@ def test_nothing_at_this_size_forms_its_whole_weight_but_the_smallest_layers():
     assert sum(m.get_base_layer().weight.numel() for m in formed) < 1_000_000
 
 
-def test_what_the_rivals_of_direct_conditioning_would_train():
+def test_parameters_that_the_baselines_of_direct_conditioning_train():
     counts = {name: count(trained(build(conditioning=name), "branch")) for name in ("controlnet", "t2i_adapter")}
     assert counts == {"controlnet": 364_228_240, "t2i_adapter": 77_369_280}

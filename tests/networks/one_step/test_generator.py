@@ -251,7 +251,7 @@ def test_adapter_round_trip(tiny_base, image, tmp_path):
         (torch.zeros(3, 3, 16, 16), ["a day", "a night"], "2 prompts for 3 images"),
     ],
 )
-def test_translate_says_what_it_wants(picture, prompt, words, tiny_base):
+def test_translate_refuses_other_images_and_prompts(picture, prompt, words, tiny_base):
     with pytest.raises(ValueError, match=words):
         build(tiny_base).translate(picture, prompt)
 
@@ -300,3 +300,11 @@ def test_the_text_encoder_can_leave_memory(tiny_base):
     assert generator.encode_prompts._text is None
     assert torch.equal(generator.encode_prompts(["a night", "a day"]), first.flip(0))
     assert generator.encode_prompts._text is None, "cached prompts need no text encoder"
+
+
+@pytest.mark.parametrize("skip_lora", [False, True])
+def test_skip_parameters_are_all_trained_ones_of_the_skips_and_no_others(tiny_base, skip_lora):
+    generator = build(tiny_base, skip_lora=skip_lora)
+    named = [p for name, p in generator.named_parameters() if p.requires_grad and ".skip_convs." in name]
+    assert [id(p) for p in generator.skip_parameters()] == [id(p) for p in named] and named
+    assert build(tiny_base, skips=False).skip_parameters() == []
