@@ -2,7 +2,7 @@
 
 from lightning import Callback, LightningModule, Trainer
 
-from lightning_modules.callbacks.state import images_seen
+from lightning_modules.callbacks.access import module_of
 
 
 class FinalValidation(Callback):
@@ -21,11 +21,11 @@ class FinalValidation(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note which state was validated."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._validated_at = images_seen(pl_module)
+            self._validated_at = module_of(pl_module).images_seen
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run Lightning's validation loop once more, as it runs between two training batches."""
-        if not trainer.enable_validation or self._validated_at == images_seen(pl_module):
+        if not trainer.enable_validation or self._validated_at == module_of(pl_module).images_seen:
             return
         trainer.validating = True  # the stage that loops, hooks and loggers go by
         trainer.fit_loop.epoch_loop.val_loop.run()

@@ -7,8 +7,6 @@ import time
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from lightning_modules.callbacks.state import images_seen
-
 
 class Throughput(Callback):
     """Logs ``perf/{images_per_s,seconds_per_batch,peak_memory_mb}`` and sums them up for metrics.json.
@@ -30,7 +28,7 @@ class Throughput(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the wall time, which includes validations."""
         self._started = time.perf_counter()
-        self._new_batches, self._new_seconds, self._logged_at = 0, 0.0, images_seen(pl_module)
+        self._new_batches, self._new_seconds, self._logged_at = 0, 0.0, _images_seen(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the wall time before the test."""
@@ -59,7 +57,7 @@ class Throughput(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 is Lightning's "never"
         if not every or self._new_batches < every:
             return
-        seen, span = images_seen(pl_module), max(self._new_seconds, 1e-9)
+        seen, span = _images_seen(pl_module), max(self._new_seconds, 1e-9)
         scalars = {
             "perf/images_per_s": (seen - self._logged_at) / span,
             "perf/seconds_per_batch": span / self._new_batches,
@@ -97,6 +95,12 @@ class Throughput(Callback):
         """Continue the sums of the interrupted run."""
         self.batches, self.seconds = int(state_dict["batches"]), state_dict["seconds"]
         self.wall_before, self._peak = state_dict["wall_s"], state_dict["peak_memory_mb"]
+
+
+def _images_seen(module: LightningModule) -> int:
+    seen = module.images_seen
+    assert isinstance(seen, int), "only a module that counts images has a speed"
+    return seen
 
 
 def _on_cuda() -> bool:

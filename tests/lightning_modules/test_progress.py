@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_modules.callbacks.progress import Lines, _images_at_the_end, _losses, _Pace
+from lightning_modules.callbacks.displays import Lines, Pace
+from lightning_modules.callbacks.progress import _images_at_the_end, _losses
 
 
 class Clock:
@@ -33,7 +34,7 @@ def test_lines_come_often_at_first_and_once_a_minute_later():
 
 def test_the_time_left_counts_validations_and_not_the_images_of_an_earlier_run():
     clock = Clock()
-    pace = _Pace(clock)
+    pace = Pace(clock)
     clock.now = 30.0  # the first batch is slow
     pace.count(102)
     assert pace.facts(102, 200) == []
