@@ -105,7 +105,8 @@ def test_it_trains_and_translates(copy, two_level_base, tmp_path):
 
 @pytest.mark.slow
 def test_the_other_tests_pass(copy):
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in TESTS)]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses=2", "--dist=loadfile"]
+    words += [f"tests/{name}" for name in TESTS]
     words += [f"--deselect=tests/test_docs.py::test_{name}" for name in NOT_RUN]
     said = run(copy, sys.executable, *words)
     assert int(re.search(r"(\d+) passed", said)[1]) > 300
