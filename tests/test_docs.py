@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+import losses.terms
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):.*?## .+$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -141,8 +143,16 @@ def test_configuration_keys_exist():
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_named_modules_exist():
+    """Every file of code or YAML in a folder of this repository that a page names."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for name in re.findall(r"`(\w+/[\w/.-]+\.(?:py|yaml|html))`", page.read_text()):
+            if (ROOT / name.partition("/")[0]).is_dir():
+                assert (ROOT / name).is_file(), f"{page.name}: {name}"
 
 
 def test_named_files_exist():
@@ -235,6 +245,29 @@ def test_the_run_left_what_the_pages_name(desk):
     # The scores against the truth exist where the data has it, captions' with CLIP, a sample's size beyond 4096.
     scores = {key for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
     assert scores - {"psnr_truth", "lpips_truth", "caption_similarity", "kid_images"} <= set(metrics["a2b"])
+
+
+@pytest.mark.skipif(not hasattr(losses.terms, "TermInputs"), reason="loss terms of one's own are not here yet")
+def test_parts_of_your_own_train(desk, two_level_base):
+    """Experiment, data module, discriminator, loss term and score as written on the page, outside the repository."""
+    for path, text in files().items():
+        (desk / path).parent.mkdir(exist_ok=True)
+        (desk / path).write_text(text)
+    for season, letter in (("summer", "A"), ("winter", "B")):
+        shutil.copytree(desk / "my-data" / f"train_{letter}", desk / "my-seasons" / season)
+    (command,) = [c for c in COMMANDS if "EXP=mine/" in c]
+    module, arguments = module_and_arguments(command, desk)
+    arguments += [*SMALL, f"--model.init_args.generator.init_args.base={two_level_base}"]
+    env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=desk, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = desk / "runs" / "seasons" / "pocket" / "version_0"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 < metrics["a2b"]["brightness"] < 255
+    assert "summer and winter, train 4 + 4, validate 2 + 2, test 2 + 2" in metrics["data"]
+    assert "mean_colour" in done.stdout, "among the loss terms"
+    heads = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
 
 
 @pytest.mark.parametrize("code", [text for _, text in blocks("python") if not text.startswith("# mine/")])
