@@ -148,12 +148,22 @@ def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
 
 
 def build_data(config: dict[str, Any], root: str | None) -> "TranslationData":
-    """The data module of a whole configuration, on another folder if one is given."""
+    """The data module of a whole configuration, on another folder if one is given.
+
+    Raises:
+        ValueError: its class is not found.
+    """
     section = config["data"]
     module, _, name = section["class_path"].rpartition(".")
     init_args = section.get("init_args", {}) | ({"root": root} if root else {})
-    data: TranslationData = getattr(importlib.import_module(module), name)(**init_args)
-    return data
+    try:
+        kind: type[TranslationData] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"The data module {section['class_path']} is not found ({error}): put the folder of your own code on "
+            "PYTHONPATH."
+        ) from error
+    return kind(**init_args)
 
 
 def _out(path: Path, given: str | None, beside: bool) -> Path:

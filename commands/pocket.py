@@ -1,28 +1,12 @@
 """``make pocket``: make the packaged base from scratch, in stages that can be resumed."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-import pretraining
 from commands.cli.errors import user_errors
-from inference.device import pick_device
-from networks.one_step.bases import POCKET
-from pretraining.card import export, quality
-from pretraining.training import distil, train_autoencoder, train_teacher
-from pretraining.workspace import Workspace, flat
+from pretraining.settings import RECIPE, read_settings
 
-RECIPE = Path(pretraining.__file__).with_name("pocket.yaml")
-STAGES: dict[str, Callable[[Workspace], None]] = {
-    "autoencoder": train_autoencoder,
-    "teacher": train_teacher,
-    "distillation": distil,
-    "export": export,
-    "quality": quality,
-}
+STAGES = ("autoencoder", "teacher", "distillation", "export", "quality")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "skipped, an interrupted one is resumed from its last checkpoint. TensorBoard: make tensorboard LOGDIR=WORK.",
         allow_abbrev=False,
     )
-    p.add_argument("--out", type=Path, default=POCKET, metavar="FOLDER", help="where the base goes (networks/pocket)")
+    p.add_argument("--out", type=Path, metavar="FOLDER", help="where the base goes (default: networks/pocket)")
     p.add_argument(
         "--work",
         type=Path,
@@ -61,40 +45,26 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(args)
-    device, settings = pick_device(options.device), read_settings(options.set)
-    workspace = Workspace(options.work, options.out, settings, options.again, device)
-    for name, run in STAGES.items():
+    settings = read_settings(options.set)
+    # After the checks: these import torch, which takes seconds.
+    from inference.device import pick_device
+    from networks.one_step.bases import POCKET
+    from pretraining import card, training
+    from pretraining.workspace import Workspace
+
+    run = {
+        "autoencoder": training.train_autoencoder,
+        "teacher": training.train_teacher,
+        "distillation": training.distil,
+        "export": card.export,
+        "quality": card.quality,
+    }
+    device = pick_device(options.device)
+    workspace = Workspace(options.work, options.out or POCKET, settings, options.again, device)
+    for name in STAGES:
         if options.stage is None or name in options.stage:
-            run(workspace)
+            run[name](workspace)
     return 0
-
-
-def read_settings(changes: list[str], path: Path = RECIPE) -> DictConfig:
-    """The recipe with changes such as "teacher.steps=500".
-
-    Raises:
-        ValueError: a change is no assignment, or names no setting, or its value is of another kind.
-    """
-    settings = OmegaConf.load(path)
-    assert isinstance(settings, DictConfig)
-    content = OmegaConf.to_container(settings)
-    assert isinstance(content, dict)
-    known = flat(content)
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or key not in known:
-            raise ValueError(f"Unknown setting {change!r}: give one as KEY=VALUE. Known: {', '.join(known)}.")
-        try:
-            one = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{change}: the value cannot be read: {error}") from error
-        assert isinstance(one, dict)
-        old, parsed = known[key], one["value"]
-        number = isinstance(old, float) and isinstance(parsed, int) and not isinstance(parsed, bool)
-        if old is not None and not number and type(parsed) is not type(old):
-            raise ValueError(f"{key} is {old!r}, so {value!r} cannot stand there.")
-        OmegaConf.update(settings, key, parsed)
-    return settings
 
 
 if __name__ == "__main__":

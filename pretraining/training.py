@@ -19,10 +19,11 @@ from networks.one_step.diffusion import noise_map
 from pretraining.batches import ImageBatches, LatentBatches, PairBatches
 from pretraining.captioned_scenes import CaptionedScenes
 from pretraining.sampling import draw_many_steps, encode_tokens
+from pretraining.settings import flat
 from pretraining.stages import AutoencoderStage, DistillationStage, TeacherStage
 from pretraining.stages.stage import Decoder
 from pretraining.vocabulary import read_tokenizer, text_config, write_tokenizer
-from pretraining.workspace import Workspace, fit, flat, load_weights, run_stage, save_tensors, to_device
+from pretraining.workspace import Workspace, fit, load_weights, run_stage, save_tensors, to_device
 
 PAIR_CHUNK = 100  # pairs per file: what an interruption can cost
 

@@ -22,6 +22,7 @@ from lightning_modules.quiet import silence_libraries
 from networks.one_step.bases import POCKET
 from pretraining.batches import PretrainingData, StepBatches
 from pretraining.captioned_scenes import CaptionedScenes, render_scenes
+from pretraining.settings import flat
 from pretraining.stages import PeriodicCheckpoint, Stage, StageOptions
 from pretraining.stages.stage import LOG_EVERY, BatchT
 from storage import atomic_write, write_json
@@ -138,14 +139,6 @@ def run_stage(workspace: Workspace, name: str, inputs: Mapping[str, object]) -> 
     results: dict[str, Any] = {}
     yield results
     write_json(folder / "stage.json", {**begun, "finished": True, **results})
-
-
-def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings => settings by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -116,7 +116,7 @@ def test_arrows(path):
     assert list(literal_devices(tree)) == []
     if name not in OPENS_WEIGHTS:
         assert not calls(tree, "from_pretrained"), (
-            "weights are opened in networks/bases.py and networks/features.py only"
+            "weights are opened in networks/one_step/bases.py and networks/features/loading.py only"
         )
 
 

@@ -10,7 +10,9 @@ from commands import pocket
 from networks.one_step.bases import POCKET, load_base
 from networks.one_step.prompts import PromptEncoder
 from pretraining.quality import classify
+from pretraining.settings import read_settings
 from pretraining.stages import PeriodicCheckpoint
+from tests.commands.test_startup import started
 
 SETTINGS = {
     "workers": 1,
@@ -171,7 +173,7 @@ def test_wrong_settings_are_named(change, said, tmp_path, capsys):
 
 def test_settings_of_every_kind_can_be_changed():
     changes = ["teacher.lr=1e-3", "distillation.noise_range=[0,9]", "workers=2", "autoencoder.features=vgg"]
-    settings = pocket.read_settings(changes)
+    settings = read_settings(changes)
     assert settings.teacher.lr == 1e-3 and settings.distillation.noise_range == [0, 9]
     assert settings.workers == 2 and settings.autoencoder.features == "vgg"
 
@@ -181,3 +183,10 @@ def test_the_probe_separates_what_can_be_separated():
     labels = torch.arange(80) % 2
     rows = torch.randn(80, 5, generator=draw) + 4 * labels[:, None]
     assert torch.equal(classify(rows[:40], labels[:40], rows[40:]), labels[40:])
+
+
+@pytest.mark.parametrize(("words", "code", "says"), [(["--help"], 0, ""), (["--set=no.such=1"], 2, "no.such=1")])
+def test_help_and_a_mistyped_setting_need_no_torch(words, code, says, tmp_path):
+    found, error, heavy, _ = started("pocket", words, tmp_path)
+    assert (found, heavy) == (code, set())
+    assert says in error
