@@ -1,13 +1,13 @@
-"""What both models share: optimisers, one `optimise` step, counting, and what a checkpoint holds.
+"""What both models share: optimisers, the optimiser step, counting, logging, and what a checkpoint holds.
 
 Progress is counted in `images_seen`: training samples over all ranks (an unpaired sample is one image of each domain).
 Lightning's `global_step` counts every optimiser step, so nothing here reads it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -16,16 +16,23 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from datamodules.batches import EvaluationBatch, PairedBatch, Translation, UnpairedBatch
 from lightning_modules.random_states import random_states, set_random_states
+from lightning_modules.runtime import NonFiniteLossError, Runtime, clip_gradients
+from lightning_modules.schedule import cool_down, warm_up
+from losses.terms import LossTerm, check_names, weighted_total
 from networks import ImageTranslator
 from networks.checkpoints.adapter import load_trained, trained_state
 from networks.checkpoints.card import AdapterCard, RunFacts
+from networks.contract import Direction, Discriminator
 from networks.features import FeatureNetwork
 from networks.one_step.diffusion import noise_map
 
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss or a gradient became NaN or infinite; raised before the step: weights and last checkpoint are good."""
+Images = dict[Direction, Tensor]
+Terms = dict[str, Tensor]
+Player = Literal["generator", "discriminators"]
+PLAYERS: tuple[Player, ...] = ("generator", "discriminators")  # in the order of their optimisers
+IMPRECISE = ("16-mixed", "16-true", "bf16-true")
 
 
 class TranslationModule(LightningModule):
@@ -33,9 +40,13 @@ class TranslationModule(LightningModule):
 
     Args:
         generator: the one-step generator, or a plain network to compare it with.
-        discriminators: by name; only their heads train.
+        discriminators: by direction; only their heads train.
         optimizer_g: builds the generator's optimiser from its parameters.
         optimizer_d: builds the discriminators' optimiser.
+        weights: by the name of each loss term, those of weight 0 left out.
+        extra_terms: the user's own loss terms.
+        prompts: target prompt by direction, from the data.
+        run: what the adapter's card says of the run beside the generator: task, experiment, data ...
         warmup_images: the learning rate rises linearly over this many images, then stays; 0 for none.
         clip_norm: gradient norm above which gradients are scaled down, generator and discriminators each.
         accumulate: batches per optimiser step.
@@ -43,8 +54,12 @@ class TranslationModule(LightningModule):
         skip_lr_factor: learning rate of the generator's skip convolutions, as a multiple of its own.
         cooldown: last share of `max_images`, in [0, 1], over which the learning rate falls linearly towards 0; without
             `max_images` there is no end to count back from, and the rate stays.
-        prompts: target prompt by direction, from the data.
-        run: what the adapter's card says of the run beside the generator: task, experiment, data ...
+
+    Attributes:
+        images_seen: training samples so far, over all ranks.
+        batches_seen: batches so far, of each rank.
+        full_rates: learning rates of the parameter groups of each optimiser, before warm-up and cool-down.
+        runtime: through which training steps reach the Trainer.
     """
 
     def __init__(
@@ -53,14 +68,17 @@ class TranslationModule(LightningModule):
         discriminators: nn.ModuleDict,
         optimizer_g: OptimizerCallable,
         optimizer_d: OptimizerCallable,
-        warmup_images: int,
-        clip_norm: float,
-        accumulate: int,
-        max_images: int | None,
-        skip_lr_factor: float,
-        cooldown: float,
-        prompts: dict[str, str],
+        *,
+        weights: Mapping[str, float],
+        extra_terms: Sequence[LossTerm],
+        prompts: Mapping[str, str],
         run: RunFacts,
+        warmup_images: int = 0,
+        clip_norm: float = 1.0,
+        accumulate: int = 1,
+        max_images: int | None = None,
+        skip_lr_factor: float = 1.0,
+        cooldown: float = 0.0,
     ) -> None:
         super().__init__()
         if accumulate < 1:
@@ -68,25 +86,25 @@ class TranslationModule(LightningModule):
         if not 0 <= cooldown <= 1:
             raise ValueError(f"cooldown is a share of max_images in [0, 1], got {cooldown}.")
         self.automatic_optimization = False
-        self.strict_loading = (
-            False  # frozen weights are not in a checkpoint; on_load_checkpoint checks the rest exactly
-        )
+        self.strict_loading = False  # frozen weights are in no checkpoint; on_load_checkpoint checks the rest exactly
         self.generator = generator
         self.discriminators = discriminators
         generator.prompts = dict(prompts)
         self.optimizer_g, self.optimizer_d = optimizer_g, optimizer_d
-        self.warmup_images, self.clip_norm, self.accumulate, self.max_images = (
-            warmup_images,
-            clip_norm,
-            accumulate,
-            max_images,
-        )
-        self.skip_lr_factor, self.cooldown = skip_lr_factor, cooldown
+        self.weights, self.extra_terms = dict(weights), list(extra_terms)
+        # Registered, so that they follow the module to its device.
+        self.term_modules = nn.ModuleList(t.function for t in extra_terms if isinstance(t.function, nn.Module))
+        self.warmup_images, self.max_images, self.cooldown = warmup_images, max_images, cooldown
+        self.clip_norm, self.accumulate, self.skip_lr_factor = clip_norm, accumulate, skip_lr_factor
         self.run = run
         self.images_seen = 0
         self.batches_seen = 0
+        self.full_rates: dict[Player, list[float]] = {}
+        self.runtime = Runtime(self)
         self._rng: list[dict[str, Any]] | None = None
         self._gradients: dict[str, Tensor] = {}
+
+    # --- optimisation ---
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Generator's optimiser, its skip convolutions in a group of their own; then the discriminators'."""
@@ -101,70 +119,65 @@ class TranslationModule(LightningModule):
         if skips:
             optimizers[0].param_groups[1]["lr"] *= self.skip_lr_factor
         # The recipe's rates: a resumed optimiser holds warmed-up ones.
-        self._full_lrs = [[group["lr"] for group in o.param_groups] for o in optimizers]
+        self.full_rates = {
+            player: [group["lr"] for group in optimizer.param_groups]
+            for player, optimizer in zip(PLAYERS, optimizers, strict=True)
+        }
         return optimizers
-
-    def on_fit_start(self) -> None:
-        """Refuse what would silently ruin training; one that was resumed after its last batch has none to add."""
-        if self.max_images is not None and self.images_seen >= self.max_images:
-            self.trainer.should_stop = True
-            rank_zero_info(
-                f"nothing left to train: {self.images_seen} images are seen and max_images is {self.max_images}; "
-                f"more of them extend the run (--model.init_args.max_images={2 * self.images_seen})"
-            )
-        if self.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
-            raise ValueError(
-                f"precision {self.trainer.precision} is refused: trained weights stay float32 and "
-                "the one-step estimate "
-                "multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
-            )
-
-    def _optimizers(self) -> list[Any]:
-        return self.optimizers()  # type: ignore[return-value]
 
     @property
     def lr_factor(self) -> float:
         """Share of the full learning rate at the current count of images: linear rise, constant, linear fall."""
-        rise = (self.images_seen + 1) / self.warmup_images if self.warmup_images else 1.0
-        fall = 1.0
-        if self.max_images and self.cooldown:
-            fall = max(0.0, (1 - self.images_seen / self.max_images) / self.cooldown)
-        return min(1.0, rise, fall)
+        rise = warm_up(self.images_seen, self.warmup_images)
+        return min(rise, cool_down(self.images_seen, self.max_images, self.cooldown))
 
-    def optimise(self, which: int, loss: Tensor) -> None:
-        """Backward, and every `accumulate` batches clip, step and clear.
+    def optimise(self, player: Player, terms: Terms, names: Sequence[str]) -> None:
+        """Backward, and every `accumulate` batches an optimiser step; see `add_gradient` and `step`."""
+        self.add_gradient(terms, names)
+        self.step(player)
+
+    def add_gradient(self, terms: Terms, names: Sequence[str]) -> None:
+        """Add the gradient of the weighted sum of loss terms to what the next `step` takes.
 
         Args:
-            which: 0 for the generator, 1 for the discriminators.
-            loss: scalar.
+            terms: scalars by name.
+            names: files of the batch, for the error message.
+
+        Raises:
+            NonFiniteLossError: the sum is NaN or infinite, on this rank or on another; every rank raises.
         """
-        self.backward_part(loss)
-        self.step(which)
+        total = weighted_total(terms, {name: w for name, w in self.weights.items() if name in terms})
+        if not self.runtime.is_finite(total, on_every_rank=True):
+            values = ", ".join(f"{k}={float(v.detach()):.3g}" for k, v in terms.items() if not torch.isfinite(v))
+            raise NonFiniteLossError(
+                f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
+                f"{', '.join(names)}. Weights are as before this batch; the last checkpoint is good."
+            )
+        self.runtime.backward(total / self.accumulate)
 
-    def backward_part(self, loss: Tensor) -> None:
-        """Add a scalar loss's gradient to what the next `step` takes."""
-        self.manual_backward(loss / self.accumulate)
+    def step(self, player: Player) -> None:
+        """Every `accumulate` batches set the learning rate, clip, step and clear.
 
-    def step(self, which: int) -> None:
-        """Every `accumulate` batches clip, step and clear; see `optimise`."""
+        Raises:
+            NonFiniteLossError: the norm of the gradients is not finite, and clipping would make each of them 0 or NaN.
+                Gradients are means over ranks, so every rank raises.
+        """
         if (self.batches_seen + 1) % self.accumulate:
             return
-        optimizer = self._optimizers()[which]
-        for group, lr in zip(optimizer.param_groups, self._full_lrs[which], strict=True):
-            group["lr"] = lr * self.lr_factor
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.check_gradient(nn.utils.clip_grad_norm_(parameters, self.clip_norm), which)
+        optimizer = self.runtime.optimizers()[PLAYERS.index(player)]
+        for group, rate in zip(optimizer.param_groups, self.full_rates[player], strict=True):
+            group["lr"] = rate * self.lr_factor
+        if not self.runtime.is_finite(clip_gradients(optimizer, self.clip_norm)):
+            raise NonFiniteLossError(
+                f"A gradient of the {player} is not finite after {self.images_seen} images, though the loss is. "
+                "Weights are as before this batch; the last checkpoint is good."
+            )
         optimizer.step()
         optimizer.zero_grad()
 
-    def noise_of(self, image: Tensor, seed: Tensor) -> Tensor:
-        """Noise maps ``(B, C, h, w)`` for images of this size, one from each sample's seed ``(B,)``."""
-        shape = self.generator.noise_shape(image)
-        return torch.cat([noise_map(s, shape) for s in seed.tolist()]).to(image.device)
-
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:
-        """The generator's backward reaches the discriminators' inputs, never their weights."""
+        """The generator's backward reaches the inputs of the discriminators, never their weights."""
         heads = [p for p in self.discriminators.parameters() if p.requires_grad]
         for p in heads:
             p.requires_grad_(False)
@@ -174,63 +187,91 @@ class TranslationModule(LightningModule):
             for p in heads:
                 p.requires_grad_(True)
 
-    def check_finite(self, loss: Tensor, terms: dict[str, Tensor], names: list[str]) -> None:
-        """Stop on every rank together, naming the files of the batch.
+    # --- parts of a training step ---
+
+    def logits(self, direction: Direction, image: Tensor, seed: Tensor) -> list[Tensor]:
+        """Logits of a direction's discriminator for images ``(B, 3, H, W)`` in [-1, 1].
 
         Raises:
-            NonFiniteLossError: this rank's loss, or another's, is NaN or infinite.
+            ValueError: the discriminator returns something else than a list of tensors.
         """
-        bad = (~torch.isfinite(loss.detach())).float()
-        anywhere = self._over_ranks(bad).max() if self.trainer.world_size > 1 else bad
-        if anywhere:
-            values = ", ".join(f"{k}={float(v.detach()):.3g}" for k, v in terms.items() if not torch.isfinite(v))
-            raise NonFiniteLossError(
-                f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
-                f"{', '.join(names)}. Nothing of this step was kept; the last checkpoint is good."
+        discriminator: Discriminator = self.discriminators[direction]
+        found = discriminator(image, seed)
+        if not isinstance(found, list | tuple):
+            raise ValueError(
+                f"Discriminator {type(discriminator).__name__} must return a list of logits, got a "
+                f"{type(found).__name__}."
             )
+        return found
 
-    def check_gradient(self, norm: Tensor, which: int) -> None:
-        """Stop before a step that clipping would spoil: an infinite norm makes every gradient 0 or NaN.
+    def noise_of(self, image: Tensor, seed: Tensor) -> Tensor:
+        """Noise maps ``(B, C, h, w)`` for images of this size, one from each sample's seed ``(B,)``."""
+        shape = self.generator.noise_shape(image)
+        return torch.cat([noise_map(s, shape) for s in seed.tolist()]).to(image.device)
 
-        Gradients are the mean over ranks, so all of them stop.
+    def finish_batch(self, terms: Terms, batch_size: int) -> Terms:
+        """Count one batch of this size on every rank, stop when `max_images` is reached, and log.
+
+        Returns:
+            The terms without their graph, for the progress display.
 
         Raises:
-            NonFiniteLossError: the gradients' norm is NaN or infinite.
+            ValueError: a term has no weight, or a weight no term.
         """
-        if not torch.isfinite(norm):
-            raise NonFiniteLossError(
-                f"A gradient of the {('generator', 'discriminators')[which]} is not finite after {self.images_seen} "
-                "images, though the loss is. Nothing of this step was kept; the last checkpoint is good."
-            )
-
-    def _over_ranks(self, value: Tensor) -> Tensor:
-        """``(...)`` => ``(ranks, ...)``."""
-        gathered: Any = self.all_gather(value)
-        return gathered
-
-    def count(self, batch_size: int) -> None:
-        """Book one batch of this size on every rank, and stop when `max_images` is reached."""
-        self.images_seen += batch_size * self.trainer.world_size
+        check_names(terms, self.weights)
+        self.images_seen += batch_size * self.runtime.world_size
         self.batches_seen += 1
         if self.max_images is not None and self.images_seen >= self.max_images:
-            self.trainer.should_stop = True
+            self.runtime.stop()
+        self.log_terms(terms)
+        return {name: term.detach() for name, term in terms.items()}
 
-    def log_terms(self, terms: dict[str, Tensor]) -> None:
+    def log_terms(self, terms: Terms) -> None:
         """Write loss terms and learning rates, x axis `images_seen`, every `log_every_n_steps` batches."""
-        trainer: Any = self.trainer
-        every = trainer.log_every_n_steps  # 0 is Lightning's never
+        every = self.runtime.log_every
         if not every or (self.batches_seen % every and self.batches_seen != 1):
             return
         stacked = torch.stack([t.detach().float() for t in terms.values()])
-        if self.trainer.world_size > 1:
-            stacked = self._over_ranks(stacked).mean(0)
-        scalars = {f"train/{name}": value for name, value in zip(terms, stacked.tolist(), strict=True)}
-        for name, optimizer in zip(("g", "d"), self._optimizers(), strict=True):
-            scalars[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
-        for logger in self.trainer.loggers:
-            logger.log_metrics(scalars, step=self.images_seen)
+        means = zip(terms, self.runtime.mean_over_ranks(stacked), strict=True)
+        rates = zip("gd", self.runtime.optimizers(), strict=True)
+        scalars = {f"train/{name}": value for name, value in means}
+        scalars |= {f"lr/{letter}": optimizer.param_groups[0]["lr"] for letter, optimizer in rates}
+        self.runtime.log(scalars, self.images_seen)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    # --- validation ---
+
+    def translate_for_evaluation(self, batch: EvaluationBatch, with_extras: bool) -> Translation:
+        """Translate a batch deterministically, in float32; `with_extras` adds further images for the grid."""
+        raise NotImplementedError
+
+    # Lightning expects tensors or dicts of a step; callbacks here read one typed object.
+    def validation_step(  # type: ignore[override]
+        self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Translation:
+        """Translate a batch of one direction; the first batch of a loader also yields the grid's further images."""
+        # Float32 whatever the training precision: the image must be the exported adapter's.
+        with torch.autocast(batch.real.device.type, enabled=False):
+            return self.translate_for_evaluation(batch, with_extras=batch_idx == 0)
+
+    test_step = validation_step  # type: ignore[assignment]
+
+    # --- Lightning's hooks ---
+
+    def on_fit_start(self) -> None:
+        """Refuse what would silently ruin training; one that was resumed after its last batch has none to add."""
+        if self.max_images is not None and self.images_seen >= self.max_images:
+            self.runtime.stop()
+            rank_zero_info(
+                f"nothing left to train: {self.images_seen} images are seen and max_images is {self.max_images}; "
+                f"more of them extend the run (--model.init_args.max_images={2 * self.images_seen})"
+            )
+        if self.trainer.precision in IMPRECISE:
+            raise ValueError(
+                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step "
+                "estimate multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
+            )
+
+    def on_train_batch_start(self, batch: UnpairedBatch | PairedBatch, batch_idx: int) -> None:
         """The first batch after a resume starts from the random states and gradients that the checkpoint held."""
         if self._rng is not None:
             set_random_states(self._rng, self.trainer.global_rank)
@@ -241,7 +282,9 @@ class TranslationModule(LightningModule):
         self._gradients = {}
 
     def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradients that batches before a validation left for the next step; Lightning would drop them."""
+        """Leave the gradients of batches before a validation to the next step; Lightning would drop them."""
+
+    # --- checkpoints ---
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trained tensors, the adapter's card, counters and every rank's random states; plain types only."""
@@ -253,10 +296,10 @@ class TranslationModule(LightningModule):
         checkpoint["gradients"] = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names and shapes must be exactly this module's.
+        """Restore what `on_save_checkpoint` wrote.
 
         Raises:
-            ValueError: they are not, or the base is another one.
+            ValueError: names or shapes are not exactly this module's, or the base is another one.
         """
         card = AdapterCard.from_json(checkpoint["adapter"], "The checkpoint")
         if card.base_fingerprint != self.generator.base_fingerprint:
@@ -268,14 +311,19 @@ class TranslationModule(LightningModule):
         self.images_seen = checkpoint["progress"]["images_seen"]
         self.batches_seen = checkpoint["progress"]["batches_seen"]
         self._rng = checkpoint["rng"]
-        self._gradients = checkpoint.get("gradients", {})  # older checkpoints hold none
+        self._gradients = checkpoint["gradients"]
 
     @property
     def training_features(self) -> list[str]:
         """Names of the frozen networks that training looks at: a metric on one of them would flatter."""
-        return sorted({m.name for m in self.modules() if isinstance(m, FeatureNetwork)})
+        return sorted({network.name for network in feature_networks(self)})
 
     @property
     def run_facts(self) -> RunFacts:
         """What an adapter written now says of this run."""
         return replace(self.run, training_features=tuple(self.training_features), images_seen=self.images_seen)
+
+
+def feature_networks(module: nn.Module) -> Iterable[FeatureNetwork]:
+    """Every frozen feature network within a module, once, in the order of its submodules."""
+    return [m for m in module.modules() if isinstance(m, FeatureNetwork)]

@@ -1,7 +1,7 @@
 """CycleGAN-Turbo: unpaired translation with one generator for both directions (arXiv 2403.12036, Sec. 3.2)."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,15 +10,25 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules.batches import EvaluationBatch, Translation, UnpairedBatch
-from lightning_modules.base import TranslationModule
+from lightning_modules.base import Images, Terms, TranslationModule, feature_networks
 from losses.adversarial import fake_half, generator_loss, real_half
+from losses.extra import ExtraTerm, build_extra_terms
 from losses.reconstruction import PerceptualDistance, l1
-from losses.terms import weighted_total
+from losses.terms import LossTerm, Reading, TermInputs, term_name
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
-from networks.features import FeatureNetwork, load_features
+from networks.contract import Direction
+from networks.features import load_features
 
-Pictures = dict[str, Tensor]
+DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
+BACK: dict[Direction, Direction] = {"a2b": "b2a", "b2a": "a2b"}
+Update = Literal["fused", "split", "sequential"]
+# The translations that share a backward pass, by update: what a loss term reads must lie within one of these sets.
+PASSES: dict[Update, list[frozenset[Reading]]] = {
+    "fused": [frozenset(("fake", "reconstruction", "identity"))],
+    "split": [frozenset(("fake", "reconstruction")), frozenset(("identity",))],
+    "sequential": [frozenset(("fake", "reconstruction")), frozenset(("fake",)), frozenset(("identity",))],
+}
 
 
 @dataclass
@@ -47,7 +57,8 @@ class CycleGANTurbo(TranslationModule):
 
     Args:
         generator: holds both directions.
-        discriminator: judges domain B; a twin with heads of its own, over the same frozen features, judges domain A.
+        discriminator: judges domain B; a copy with heads of its own, over the same frozen weights, judges domain A.
+            A `torch.nn.Module` that satisfies `networks.contract.Discriminator`.
         optimizer_g: builds the generator's optimiser.
         optimizer_d: builds the discriminators' optimiser.
         prompts: target prompt by direction, ``{"a2b": prompt of B, "b2a": prompt of A}``.
@@ -55,18 +66,19 @@ class CycleGANTurbo(TranslationModule):
         lpips_features: network of the LPIPS terms: "vgg" (the paper), "lite1" (offline); not loaded at weight 0.
         update: "fused" takes one summed generator step per batch, in which cycle and adversarial terms share their
             translations and both directions share the UNet's passes; "split" takes the same step from four graphs, one
-            after the other, for the memory of one; "sequential" is the released order of three generator steps and two
-            discriminator steps.
-        warmup_images: see `TranslationModule`.
-        clip_norm: see `TranslationModule`.
-        accumulate: see `TranslationModule`; 1 with "sequential".
-        max_images: see `TranslationModule`.
-        skip_lr_factor: see `TranslationModule`.
-        cooldown: see `TranslationModule`.
+            after the other, for the memory of one; "sequential" is the released order of three generator steps (cycle,
+            adversarial, identity) and two discriminator steps.
+        clip_norm: gradient norm above which gradients are scaled down, generator and discriminators each.
+        extra_terms: your own terms of the generator's loss, added for each direction; see `losses.extra.ExtraTerm`.
+            With "split", a term that reads the reconstruction or the translation alone is added where those are made,
+            one that reads the identity where that is.  With "sequential" it belongs to the cycle step where it reads
+            the reconstruction, to the identity step where it reads the identity, else to the adversarial step.
         card: further entries of adapter.json, such as the labels of a trial in an ablation.
+        **training: further arguments of `TranslationModule`.
 
     Raises:
-        ValueError: the generator has only one direction, or sequential steps should accumulate.
+        ValueError: the generator has only one direction, sequential steps should accumulate, or an extra term cannot be
+            used.
     """
 
     def __init__(
@@ -78,196 +90,219 @@ class CycleGANTurbo(TranslationModule):
         prompts: dict[str, str],
         weights: UnpairedWeights,
         lpips_features: str = "vgg",
-        update: Literal["fused", "split", "sequential"] = "fused",
-        warmup_images: int = 0,
+        update: Update = "fused",
         clip_norm: float = 10.0,
-        accumulate: int = 1,
-        max_images: int | None = None,
-        skip_lr_factor: float = 1.0,
-        cooldown: float = 0.0,
+        extra_terms: Sequence[ExtraTerm] = (),
         card: dict[str, Any] | None = None,
+        **training: Any,
     ) -> None:
         if set(generator.directions) != {"a2b", "b2a"}:
             raise ValueError(f"CycleGAN-Turbo needs both directions, the generator has {generator.directions}.")
-        if update == "sequential" and accumulate > 1:
+        if update == "sequential" and training.get("accumulate", 1) > 1:
             raise ValueError("update=sequential takes five steps per batch and cannot accumulate: set accumulate=1.")
-        shared = {id(m): m for m in discriminator.modules() if isinstance(m, FeatureNetwork)}
-        discriminators = nn.ModuleDict({"a2b": discriminator, "b2a": copy.deepcopy(discriminator, shared)})
+        # The copy has trained weights of its own, and all that is frozen in common.
+        shared = {id(m): m for m in feature_networks(discriminator)}
+        frozen = {id(p): p for p in discriminator.parameters() if not p.requires_grad}
+        twin = copy.deepcopy(discriminator, {**shared, **frozen})
+        families = asdict(weights)
+        terms = build_extra_terms(extra_terms, families, PASSES[update])
+        used = {name: w for name, w in families.items() if w} | {term.name: term.weight for term in terms}
         super().__init__(
             generator,
-            discriminators,
+            nn.ModuleDict({"a2b": discriminator, "b2a": twin}),
             optimizer_g,
             optimizer_d,
-            warmup_images,
-            clip_norm,
-            accumulate,
-            max_images,
-            skip_lr_factor,
-            cooldown,
-            prompts,
-            RunFacts.from_json({"task": "unpaired", **(card or {})}),
+            weights={term_name(family, d): w for family, w in used.items() for d in DIRECTIONS},
+            extra_terms=terms,
+            prompts=prompts,
+            run=RunFacts.from_json({"task": "unpaired", **(card or {})}),
+            clip_norm=clip_norm,
+            **training,
         )
         self.update = update
-        self.weights = {f"{term}_{d}": w for term, w in asdict(weights).items() for d in ("a2b", "b2a") if w}
+        self.reads_reconstruction = [term for term in terms if "reconstruction" in term.reads]
+        self.reads_identity = [term for term in terms if "identity" in term.reads]
+        self.reads_fake = [t for t in terms if t not in self.reads_reconstruction and t not in self.reads_identity]
+        self.families = frozenset(used)
+        self.with_cycle = bool(self.families & {"cycle", "cycle_lpips"} or self.reads_reconstruction)
+        self.with_identity = bool(self.families & {"idt", "idt_lpips"} or self.reads_identity)
         # Only where a term needs it: what is not looked at in training must not be listed as looked at.
-        self.perceptual: Any = PerceptualDistance(load_features(lpips_features)) if self._wants_lpips() else None
+        lpips = self.families & {"cycle_lpips", "idt_lpips"}
+        self.perceptual = PerceptualDistance(load_features(lpips_features)) if lpips else None
 
     def setup(self, stage: str) -> None:
         """Embed both prompts once; the text encoder leaves memory."""
         self.generator.encode_prompts(list(self.generator.prompts.values()))
         self.generator.encode_prompts.release()
 
-    def training_step(self, batch: UnpairedBatch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: UnpairedBatch, batch_idx: int) -> Terms:
         """One batch: generator, then discriminators."""
         updates = {"fused": self._fused, "split": self._split, "sequential": self._sequential}
         terms = updates[self.update](batch)
-        self.count(batch.real_a.shape[0])
-        self.log_terms(terms)
-        return {name: term.detach() for name, term in terms.items()}  # for the progress display
+        return self.finish_batch(terms, batch.real_a.shape[0])
 
-    def _fused(self, batch: UnpairedBatch) -> Pictures:
+    def _fused(self, batch: UnpairedBatch) -> Terms:
         # a2b sees [real_a, real_b] (translate, keep), b2a sees [real_b, real_a]: four generator passes, one UNet call.
-        identity = self._wants("idt")
-        a2b = torch.cat([batch.real_a, batch.real_b]) if identity else batch.real_a
-        b2a = torch.cat([batch.real_b, batch.real_a]) if identity else batch.real_b
+        sources, examples = _domains(batch)
+        n = batch.real_a.shape[0]
+        seen = {d: torch.cat([sources[d], examples[d]]) for d in DIRECTIONS} if self.with_identity else sources
         with self.frozen_discriminators():
-            first = self._translate({"a2b": a2b, "b2a": b2a}, batch.seed)
-            n = batch.real_a.shape[0]
-            fake_b, fake_a = first["a2b"][:n], first["b2a"][:n]
-            terms = self._adversarial_terms(batch, fake_b, fake_a) if self._wants("gan") else {}
-            if self._wants("cycle"):
-                terms |= self._cycle_terms(batch, fake_b, fake_a)
-            if identity:
-                kept = {"a2b": (first["a2b"][n:], batch.real_b), "b2a": (first["b2a"][n:], batch.real_a)}
-                terms |= self._pixel_terms("idt", kept)
-            self._step_generator(terms, batch)
-        return terms | self._step_discriminators(batch, fake_b.detach(), fake_a.detach(), together=True)
+            first = self._translate(seen, batch.seed)
+            fakes = {d: first[d][:n] for d in DIRECTIONS}
+            identities = {d: first[d][n:] for d in DIRECTIONS} if self.with_identity else {}
+            terms = self._adversarial_terms(fakes, batch)
+            reconstructions = self._round_trip(fakes, batch) if self.with_cycle else {}
+            terms |= self._pixel_terms("cycle", reconstructions, sources)
+            terms |= self._pixel_terms("idt", identities, examples)
+            terms |= self._own_terms(self.extra_terms, batch, fakes, reconstructions, identities)
+            del reconstructions, identities  # to be freed with the graph
+            if terms:
+                self.optimise("generator", terms, batch.names)
+        return terms | self._step_discriminators(batch, fakes, together=True)
 
-    def _split(self, batch: UnpairedBatch) -> Pictures:
-        terms: Pictures = {}
-        fakes: Pictures = {}
-        reals = {"a2b": batch.real_a, "b2a": batch.real_b}
+    def _split(self, batch: UnpairedBatch) -> Terms:
+        terms: Terms = {}
+        fakes: Images = {}
+        sources, examples = _domains(batch)
         with self.frozen_discriminators():
-            for there, back in (("a2b", "b2a"), ("b2a", "a2b")):
-                fake = self._translate({there: reals[there]}, batch.seed)[there]
-                fakes[there] = fake.detach()
-                round_trip: Pictures = {}
-                if self._wants("gan"):
-                    round_trip[f"gan_{there}"] = generator_loss(self.discriminators[there](fake, batch.seed))
-                if self._wants("cycle"):
-                    rec = self._translate({back: fake}, batch.seed)[back]
-                    round_trip |= self._pixel_terms("cycle", {there: (rec, reals[there])})
-                terms |= self._backward_of(round_trip, batch)
-                if self._wants("idt"):
-                    same = self._translate({there: reals[back]}, batch.seed)[there]
-                    terms |= self._backward_of(self._pixel_terms("idt", {there: (same, reals[back])}), batch)
-            self.step(0)
-        return terms | self._step_discriminators(batch, fakes["a2b"], fakes["b2a"], together=True)
+            for d in DIRECTIONS:
+                fake = self._translate({d: sources[d]}, batch.seed)
+                there = self._adversarial_terms(fake, batch)
+                back = self._round_trip(fake, batch) if self.with_cycle else {}
+                there |= self._pixel_terms("cycle", back, sources)
+                there |= self._own_terms([*self.reads_reconstruction, *self.reads_fake], batch, fake, back, {})
+                terms |= self._backward(there, batch)
+                fakes[d] = fake[d].detach()
+                if self.with_identity:
+                    identity = self._translate({d: examples[d]}, batch.seed)
+                    kept = self._pixel_terms("idt", identity, examples)
+                    kept |= self._own_terms(self.reads_identity, batch, {d: fakes[d]}, {}, identity)
+                    terms |= self._backward(kept, batch)
+            self.step("generator")
+        return terms | self._step_discriminators(batch, fakes, together=True)
 
-    def _backward_of(self, terms: Pictures, batch: UnpairedBatch) -> Pictures:
-        """Add the terms' gradient and let their graph go."""
-        if not terms:
-            return {}
-        total = weighted_total(terms, {name: self.weights[name] for name in terms})
-        self.check_finite(total, terms, batch.names)
-        self.backward_part(total)
+    def _backward(self, terms: Terms, batch: UnpairedBatch) -> Terms:
+        """Add the gradient of the terms; returns their values without graph."""
+        if terms:
+            self.add_gradient(terms, batch.names)
         return {name: term.detach() for name, term in terms.items()}
 
-    def _sequential(self, batch: UnpairedBatch) -> Pictures:
-        terms: Pictures = {}
+    def _sequential(self, batch: UnpairedBatch) -> Terms:
+        terms: Terms = {}
+        sources, examples = _domains(batch)
+
+        def step(found: Terms) -> None:
+            if found:
+                self.optimise("generator", found, batch.names)
+                terms.update(found)
+
         with self.frozen_discriminators():
-            if self._wants("cycle"):
-                fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b}, batch.seed)
-                cycle = self._cycle_terms(batch, fakes["a2b"], fakes["b2a"])
-                self._step_generator(cycle, batch)
-                terms |= cycle
-            fakes = self._translate({"a2b": batch.real_a, "b2a": batch.real_b}, batch.seed)
-            if self._wants("gan"):
-                adversarial = self._adversarial_terms(batch, fakes["a2b"], fakes["b2a"])
-                self._step_generator(adversarial, batch)
-                terms |= adversarial
-            if self._wants("idt"):
-                idt = self._translate({"a2b": batch.real_b, "b2a": batch.real_a}, batch.seed)
-                kept = {"a2b": (idt["a2b"], batch.real_b), "b2a": (idt["b2a"], batch.real_a)}
-                identity = self._pixel_terms("idt", kept)
-                self._step_generator(identity, batch)
-                terms |= identity
-        return terms | self._step_discriminators(batch, fakes["a2b"].detach(), fakes["b2a"].detach(), together=False)
+            if self.with_cycle:
+                fakes = self._translate(sources, batch.seed)
+                back = self._round_trip(fakes, batch)
+                cycle = self._pixel_terms("cycle", back, sources)
+                step(cycle | self._own_terms(self.reads_reconstruction, batch, fakes, back, {}))
+            fakes = self._translate(sources, batch.seed)
+            adversarial = self._adversarial_terms(fakes, batch)
+            step(adversarial | self._own_terms(self.reads_fake, batch, fakes, {}, {}))
+            if self.with_identity:
+                same = self._translate(examples, batch.seed)
+                kept = self._pixel_terms("idt", same, examples)
+                step(kept | self._own_terms(self.reads_identity, batch, fakes, {}, same))
+        return terms | self._step_discriminators(batch, fakes, together=False)
 
-    def _wants(self, family: str) -> bool:
-        return any(name.removesuffix("_a2b") in (family, f"{family}_lpips") for name in self.weights)
-
-    def _wants_lpips(self) -> bool:
-        return any("lpips" in name for name in self.weights)
-
-    def _translate(self, images: Pictures, seed: Tensor | None = None) -> Pictures:
+    def _translate(self, images: Images, seed: Tensor | None = None) -> Images:
         """Images ``(k B, 3, H, W)`` by direction; in training with the ``seed`` ``(B,)`` of each sample."""
-        embeddings = {d: self.generator.encode_prompts([self.generator.prompts[d]], self.device) for d in images}
+        embeddings: dict[str, Tensor] = {
+            d: self.generator.encode_prompts([self.generator.prompts[d]], image.device) for d, image in images.items()
+        }
         noise = None
         if seed is not None and self.generator.reads_noise:
             rows = sum(len(image) for image in images.values())
             noise = self.noise_of(next(iter(images.values())), seed).repeat(rows // len(seed), 1, 1, 1)
-        return self.generator.translate_together(images, embeddings, noise=noise)
+        found = self.generator.translate_together(dict(images.items()), embeddings, noise=noise)
+        return {d: found[d] for d in images}
 
-    def _cycle_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
-        rec = self._translate({"a2b": fake_a, "b2a": fake_b}, batch.seed)
-        return self._pixel_terms("cycle", {"a2b": (rec["b2a"], batch.real_a), "b2a": (rec["a2b"], batch.real_b)})
+    def _round_trip(self, fakes: Images, batch: UnpairedBatch) -> Images:
+        """Translations, by direction, back to where they came from."""
+        back = self._translate({BACK[d]: fakes[d] for d in reversed(fakes)}, batch.seed)
+        return {d: back[BACK[d]] for d in fakes}
 
-    def _pixel_terms(self, family: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> Pictures:
-        """Terms of a family from (output, what it should be) by direction; LPIPS looks at all of them at once."""
-        terms = {f"{family}_{d}": l1(out, want) for d, (out, want) in pairs.items()}
-        if f"{family}_lpips_a2b" in self.weights:
-            outs, wants = zip(*pairs.values(), strict=True)
-            distance = self.perceptual(torch.cat(outs), torch.cat(wants))
-            parts = distance.split([len(out) for out in outs])
-            terms |= {f"{family}_lpips_{d}": part.mean() for d, part in zip(pairs, parts, strict=True)}
-        return {name: term for name, term in terms.items() if name in self.weights}
+    def _pixel_terms(self, family: str, outputs: Images, wanted: Images) -> Terms:
+        """L1 and LPIPS terms of a family, by direction; LPIPS looks at all outputs at once."""
+        terms: Terms = {}
+        if family in self.families:
+            terms |= {term_name(family, d): l1(out, wanted[d]) for d, out in outputs.items()}
+        lpips = f"{family}_lpips"
+        if outputs and lpips in self.families and self.perceptual is not None:
+            distance = self.perceptual(torch.cat([*outputs.values()]), torch.cat([wanted[d] for d in outputs]))
+            parts = distance.split([len(out) for out in outputs.values()])
+            terms |= {term_name(lpips, d): part.mean() for d, part in zip(outputs, parts, strict=True)}
+        return terms
 
-    def _adversarial_terms(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor) -> Pictures:
-        return {
-            "gan_a2b": generator_loss(self.discriminators["a2b"](fake_b, batch.seed)),
-            "gan_b2a": generator_loss(self.discriminators["b2a"](fake_a, batch.seed)),
-        }
+    def _adversarial_terms(self, fakes: Images, batch: UnpairedBatch) -> Terms:
+        if "gan" not in self.families:
+            return {}
+        return {term_name("gan", d): generator_loss(self.logits(d, fake, batch.seed)) for d, fake in fakes.items()}
 
-    def _step_generator(self, terms: Pictures, batch: UnpairedBatch) -> None:
-        total = weighted_total(terms, {name: self.weights[name] for name in terms})
-        self.check_finite(total, terms, batch.names)
-        self.optimise(0, total)
+    def _own_terms(
+        self,
+        terms: Sequence[LossTerm],
+        batch: UnpairedBatch,
+        fakes: Images,
+        reconstructions: Images,
+        identities: Images,
+    ) -> Terms:
+        """The user's terms in every direction of `fakes`; each sees what it reads, and the translation as a value."""
+        found: Terms = {}
+        sources, examples = _domains(batch)
+        for term in terms:
+            for d, fake in fakes.items():
+                inputs = TermInputs(
+                    direction=d,
+                    source=sources[d],
+                    fake=fake if "fake" in term.reads else fake.detach(),
+                    prompts=[self.generator.prompts[d]] * len(fake),
+                    seed=batch.seed,
+                    example=examples[d],
+                    reconstruction=reconstructions[d] if "reconstruction" in term.reads else None,
+                    identity=identities[d] if "identity" in term.reads else None,
+                )
+                found[term_name(term.name, d)] = term(inputs)
+        return found
 
-    def _step_discriminators(self, batch: UnpairedBatch, fake_b: Tensor, fake_a: Tensor, together: bool) -> Pictures:
+    def _step_discriminators(self, batch: UnpairedBatch, fakes: Images, together: bool) -> Terms:
         """One step on reals and fakes together, or one on the fakes and then one on the reals."""
-        if not self._wants("disc"):
+        if "disc" not in self.families:
             return {}
 
-        def judged(half: Callable[[list[Tensor]], Tensor], b: Tensor, a: Tensor) -> Pictures:
-            pictures = {"a2b": b, "b2a": a}
-            return {f"disc_{d}": half(self.discriminators[d](x, batch.seed)) for d, x in pictures.items()}
+        def terms_of(half: Callable[[list[Tensor]], Tensor], images: Images) -> Terms:
+            return {term_name("disc", d): half(self.logits(d, image, batch.seed)) for d, image in images.items()}
 
-        def step(terms: Pictures) -> Pictures:
-            total = weighted_total(terms, {name: self.weights[name] for name in terms})
-            self.check_finite(total, terms, batch.names)
-            self.optimise(1, total)
+        def step(terms: Terms) -> Terms:
+            self.optimise("discriminators", terms, batch.names)
             return {name: term.detach() for name, term in terms.items()}
 
+        _, examples = _domains(batch)
+        fakes = {d: fake.detach() for d, fake in fakes.items()}
         if together:
-            real, fake = judged(real_half, batch.real_b, batch.real_a), judged(fake_half, fake_b, fake_a)
+            real, fake = terms_of(real_half, examples), terms_of(fake_half, fakes)
             return step({name: real[name] + fake[name] for name in real})
-        fake = step(judged(fake_half, fake_b, fake_a))
-        real = step(judged(real_half, batch.real_b, batch.real_a))
+        fake = step(terms_of(fake_half, fakes))
+        real = step(terms_of(real_half, examples))
         return {name: real[name] + fake[name] for name in real}
 
-    # Lightning expects tensors or dicts of a step; callbacks here read one typed object.
-    def validation_step(  # type: ignore[override]
-        self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> Translation:
-        """Translate in the batch's direction; its first batch also goes round the cycle and through the identity."""
-        back = "b2a" if batch.direction == "a2b" else "a2b"
-        # Float32 whatever the training precision: the picture must be the exported adapter's.
-        with torch.autocast(self.device.type, enabled=False):
-            fake = self._translate({batch.direction: batch.real})[batch.direction]
-            extra = {}
-            if batch_idx == 0:
-                extra = {"rec": self._translate({back: fake})[back], "idt": self._translate({back: batch.real})[back]}
-        return Translation(batch.direction, batch.real, fake, batch.index, batch.names, batch.truth, extra=extra)
+    def translate_for_evaluation(self, batch: EvaluationBatch, with_extras: bool) -> Translation:
+        """Translate in the batch's direction; the grid's further images are the round trip and the identity."""
+        there: Direction = "a2b" if batch.direction == "a2b" else "b2a"
+        fake = self._translate({there: batch.real})[there]
+        extra = {}
+        if with_extras:
+            back = BACK[there]
+            extra = {"rec": self._translate({back: fake})[back], "idt": self._translate({back: batch.real})[back]}
+        return Translation(there, batch.real, fake, batch.index, batch.names, batch.truth, extra=extra)
 
-    test_step = validation_step  # type: ignore[assignment]
+
+def _domains(batch: UnpairedBatch) -> tuple[Images, Images]:
+    """Real images of the source domain and of the target domain, each by direction."""
+    return {"a2b": batch.real_a, "b2a": batch.real_b}, {"a2b": batch.real_b, "b2a": batch.real_a}

@@ -17,8 +17,8 @@ from commands.cli.lightning_cli import TrainCLI
 from commands.cli.paths import shared_with_ranks
 from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
-from lightning_modules.base import NonFiniteLossError
 from lightning_modules.callbacks.access import scoring_best
+from lightning_modules.runtime import NonFiniteLossError
 from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
 from networks.checkpoints.card import AdapterCard, RunFacts
@@ -138,7 +138,7 @@ def _report(cli: TrainCLI, metrics: Metrics) -> None:
     results: Metrics = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
     flat = {f"final/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
     settings = {"experiment": model.run.experiment or "", **model.generator.settings.to_json()}
-    settings |= {"lr": model._full_lrs[0][0], **(model.run.ablation or {})}
+    settings |= {"lr": model.full_rates["generator"][0], **(model.run.ablation or {})}
     cli.logger.log_hyperparams(settings, flat)
     cli.logger.save()
     print(summary(metrics))

@@ -8,7 +8,8 @@ import torch
 
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import compose
-from commands.estimate import PeakMemory, main, random_batch, without_trainer
+from commands.estimate import main
+from lightning_modules.memory import PeakMemory, prepare, random_batch
 
 MB = 2**20
 
@@ -112,9 +113,9 @@ def test_the_estimate_is_what_real_tensors_take(capsys, size, batch):
     counter = PeakMemory()
     with counter:
         module = TrainCLI(Path("runs/a/b/version_0"), [*recipe.arguments, *flags]).model
-        with without_trainer(module):
-            for _ in range(2):
-                gc.collect()
-                counter.peak = counter.live
-                module.training_step(random_batch(module, batch, size), 0)
+        prepare(module)
+        for _ in range(2):
+            gc.collect()
+            counter.peak = counter.live
+            module.training_step(random_batch(module, batch, size), 0)
     assert counted == pytest.approx(counter.peak / MB, rel=0.25)

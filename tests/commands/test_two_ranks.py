@@ -21,12 +21,12 @@ import torch
 from commands.cli.lightning_cli import TrainCLI
 from pathlib import Path
 
-def keep(self, which):
-    if which == 0:
+def keep(self, player):
+    if player == "generator":
         found = {n: p.grad.clone() for n, p in self.generator.named_parameters() if p.grad is not None}
     else:
         found = {n: p.grad.clone() for n, p in self.discriminators.named_parameters() if p.grad is not None}
-    torch.save(found, f"{sys.argv[1]}-{which}-rank{self.global_rank}.pt")
+    torch.save(found, f"{sys.argv[1]}-{player}-rank{self.global_rank}.pt")
 
 from lightning_modules.base import TranslationModule
 TranslationModule.step = keep
@@ -57,9 +57,9 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(
     }.items():
         command = [sys.executable, "gradients.py", name, *common, *flags]
         subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True)
-    for which in (0, 1):
-        one = torch.load(f"one-{which}-rank0.pt")
-        ranks = [torch.load(f"two-{which}-rank{r}.pt") for r in (0, 1)]
+    for player in ("generator", "discriminators"):
+        one = torch.load(f"one-{player}-rank0.pt")
+        ranks = [torch.load(f"two-{player}-rank{r}.pt") for r in (0, 1)]
         assert one.keys() == ranks[0].keys() == ranks[1].keys()
         total = torch.stack([gradient.norm() for gradient in one.values()]).norm()
         for name, gradient in one.items():

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_modules.base import NonFiniteLossError
 from lightning_modules.paired import PairedWeights
+from lightning_modules.runtime import NonFiniteLossError
 from lightning_modules.unpaired import UnpairedWeights
 from networks import VisionAidedDiscriminator
 from networks.checkpoints.adapter import trained_state
@@ -68,9 +68,9 @@ def test_generator_step_leaves_no_gradient_in_the_discriminators(model, unpaired
     seen = []
     optimise = module.optimise
 
-    def spy(which, loss):
-        optimise(which, loss)
-        if which == 0:
+    def spy(player, terms, names):
+        optimise(player, terms, names)
+        if player == "generator":
             seen.append([n for n, p in module.discriminators.named_parameters() if p.grad is not None])
 
     monkeypatch.setattr(module, "optimise", spy)
@@ -155,7 +155,7 @@ def test_optimiser_steps_of_a_batch(unpaired, monkeypatch, update, steps):
     module = unpaired(update=update)
     taken = []
     step = module.step
-    monkeypatch.setattr(module, "step", lambda which: [taken.append("gd"[which]), step(which)])
+    monkeypatch.setattr(module, "step", lambda player: [taken.append(player[0]), step(player)])
     fit(module, [unpaired_batch(1)])
     assert "".join(taken) == steps
 
