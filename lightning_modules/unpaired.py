@@ -153,9 +153,10 @@ class CycleGANTurbo(TranslationModule):
             terms = self._adversarial_terms(fakes, batch)
             reconstructions = self._round_trip(fakes, batch) if self.with_cycle else {}
             terms |= self._pixel_terms("cycle", reconstructions, sources)
+            if not self.reads_reconstruction:
+                reconstructions = {}  # nothing reads them any more: their memory is free for what follows
             terms |= self._pixel_terms("idt", identities, examples)
             terms |= self._own_terms(self.extra_terms, batch, fakes, reconstructions, identities)
-            del reconstructions, identities  # to be freed with the graph
             if terms:
                 self.optimise("generator", terms, batch.names)
         return terms | self._step_discriminators(batch, fakes, together=True)
