@@ -22,7 +22,8 @@ from benchmarks.context import device_name, typed_command
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, names
 from commands.cli.training import versions
-from commands.estimate import random_batch, untrained, without_trainer
+from commands.estimate import untrained
+from lightning_modules.memory import prepare, random_batch
 from storage import write_json
 
 GB = 1e9
@@ -86,15 +87,15 @@ def _steps(cli: TrainCLI, batch: int, size: int) -> float:
     module = cli.model.to(device).train()
     bf16 = cli.trainer.precision == "bf16-mixed"
     seconds = []
-    with without_trainer(module):
-        inputs = move_data_to_device(random_batch(module, batch, size), device)
-        for _ in range(STEPS):
-            start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-                module.training_step(inputs, 0)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+    prepare(module)
+    inputs = move_data_to_device(random_batch(module, batch, size), device)
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            module.training_step(inputs, 0)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
