@@ -165,7 +165,7 @@ def prepare(module: TranslationModule) -> None:
     generator = module.generator
     shape: Sequence[int] = (1, 1)
     if isinstance(generator, OneStepGenerator):
-        shape = generator.conditions.embedding_shape(TOKENS, generator.unet.config.cross_attention_dim)
+        shape = generator.conditions.embedding_shape(TOKENS, generator.unet.config["cross_attention_dim"])
     generator.encode_prompts = ShapeOfPrompts(shape)
     module.runtime = NoTrainer(module)
 
