@@ -8,13 +8,17 @@ from importlib import import_module
 from typing import Any, TypedDict, get_args
 
 from torch import nn
-from typing_extensions import NotRequired
 
 from losses.terms import LossTerm, Reading
 from storage import did_you_mean
 
 
-class ExtraTerm(TypedDict):
+class _TermEntry(TypedDict):
+    class_path: str
+    weight: float
+
+
+class ExtraTerm(_TermEntry, total=False):
     """An entry of `extra_terms`.
 
     Attributes:
@@ -27,10 +31,8 @@ class ExtraTerm(TypedDict):
         name: as logged; by default the class's, in snake case.
     """
 
-    class_path: str
-    weight: float
-    init_args: NotRequired[dict[str, Any]]
-    name: NotRequired[str]
+    init_args: dict[str, Any]
+    name: str
 
 
 def build_extra_terms(
