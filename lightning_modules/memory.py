@@ -37,7 +37,7 @@ class PeakMemory(TorchDispatchMode):
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    ) -> Any:  # noqa: ANN401  # as torch declares it
         result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self.add, result)
         return result

@@ -84,7 +84,7 @@ def build_extra_terms(
     return terms
 
 
-def _imported(path: str) -> Any:
+def _imported(path: str) -> Any:  # noqa: ANN401  # whatever the user named
     module_name, _, name = path.rpartition(".")
     try:
         module = import_module(module_name or name)

@@ -15,8 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-import losses.terms
-
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):.*?## .+$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -247,7 +245,6 @@ def test_the_run_left_what_the_pages_name(desk):
     assert scores - {"psnr_truth", "lpips_truth", "caption_similarity", "kid_images"} <= set(metrics["a2b"])
 
 
-@pytest.mark.skipif(not hasattr(losses.terms, "TermInputs"), reason="loss terms of one's own are not here yet")
 def test_parts_of_your_own_train(desk, two_level_base):
     """Experiment, data module, discriminator, loss term and score as written on the page, outside the repository."""
     for path, text in files().items():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:  # noqa: ANN401  # callers check what they got
     """Read a file of ``torch.save`` that holds tensors, numbers, strings, lists and dicts; nothing in it is run.
 
     Raises:
