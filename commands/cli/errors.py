@@ -19,7 +19,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
-        warnings.formatwarning = _one_line
+        warnings.showwarning = _one_line  # not formatwarning: Lightning sets its own when it is imported
         try:
             return main(*args, **kwargs)
         except (ValueError, OSError) as error:
@@ -38,5 +38,5 @@ def _shortened(message: str) -> str:
     return message.strip().splitlines()[-1].partition("Error: ")[2] or message
 
 
-def _one_line(message: Warning | str, *args: object, **kwargs: object) -> str:
-    return f"warning: {message}\n"
+def _one_line(message: Warning | str, *args: object, **kwargs: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)

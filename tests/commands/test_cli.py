@@ -1,5 +1,9 @@
 """The command line that every training goes through."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from commands import train
@@ -8,6 +12,7 @@ from commands.cli.lightning_cli import ParsedOnly
 from commands.cli.recipes import base_source
 from commands.train import configuration
 
+ROOT = str(train.__file__).rsplit("/", 2)[0]
 KEYS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 
 
@@ -48,3 +53,12 @@ def test_short_names_of_bases_are_those_of_training():
     assert base_source("sd-turbo") == "stabilityai/sd-turbo"
     assert base_source("sdxl-turbo") == "stabilityai/sdxl-turbo"
     assert [base_source(given) for given in (None, "pocket", "a/folder")] == [None, "pocket", "a/folder"]
+
+
+def test_a_warning_is_one_line_although_lightning_is_imported_later(tmp_path):
+    """In a process of its own: Lightning replaces the format of warnings when it is imported."""
+    code = "import warnings; from commands.cli.errors import user_errors\n@user_errors\ndef main():\n"
+    code += "    import lightning.pytorch\n    warnings.warn('few images')\n    return 0\nmain()"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1:] == ["warning: few images"], done.stderr
