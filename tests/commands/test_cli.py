@@ -56,9 +56,10 @@ def test_short_names_of_bases_are_those_of_training():
 
 
 def test_a_warning_is_one_line_although_lightning_is_imported_later(tmp_path):
-    """In a process of its own: Lightning replaces the format of warnings when it is imported."""
+    """Lightning, imported after the checks, replaces the format of warnings from paths that start with its name."""
     code = "import warnings; from commands.cli.errors import user_errors\n@user_errors\ndef main():\n"
-    code += "    import lightning.pytorch\n    warnings.warn('few images')\n    return 0\nmain()"
+    code += "    import lightning.pytorch\n    import lightning_modules\n"
+    code += "    warnings.warn_explicit('few images', UserWarning, lightning_modules.__file__, 1)\n    return 0\nmain()"
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1:] == ["warning: few images"], done.stderr
