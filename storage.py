@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of `atomic_write`, from a folder that no other process writes to."""
+    """Remove unfinished files that killed processes left, from a folder that no other process writes to."""
     for part in folder.glob(".*.part"):
         part.unlink()
 
@@ -89,7 +89,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except BlockingIOError as error:
         os.close(handle)
         raise ValueError(f"Another training uses {folder}: wait for it to end, or name another folder.") from error
-    except OSError:  # some network file systems cannot lock a folder: training there goes on without a lock
+    except OSError:  # some network file systems cannot lock a folder: training there runs without a lock
         pass
     try:
         yield

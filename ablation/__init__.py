@@ -1,1 +1,1 @@
-"""Grids of trainings: which points, how they run, and what they say."""
+"""Ablations: grids of trainings, their trials on Ray Tune, tables and figures."""

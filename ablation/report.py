@@ -1,4 +1,4 @@
-"""What a grid leaves in its folder: table.csv, table.md, report.png, report.html."""
+"""Write the report of a grid into its folder: table.csv, table.md, report.png, report.html."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""One training of a grid in a process of its own: the commands that a user types, and an ordinary run folder."""
+"""Run one trial of a grid: the train or resume command in a child process, with an ordinary run folder."""
 
 import ctypes
 import json
@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from storage import write_json
 
-POLL_SECONDS = 5.0  # between two looks at a running training
+POLL_SECONDS = 5.0  # between two checks of a running training's progress
 PROMPT = "$ "  # before the command line of each attempt in a log
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 

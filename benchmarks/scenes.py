@@ -19,7 +19,7 @@ def main() -> None:
     p = argparse.ArgumentParser(prog="python -m benchmarks.scenes", description=__doc__)
     p.add_argument("--size", type=int, default=128, help="pixels of the square's side (%(default)s)")
     p.add_argument("--count", type=int, default=40, help="images per round (%(default)s)")
-    p.add_argument("--rounds", type=int, default=5, help="the worlds take turns (%(default)s)")
+    p.add_argument("--rounds", type=int, default=5, help="of all worlds in turn (%(default)s)")
     p.add_argument("--out", type=Path, metavar="FILE", help="also write JSON")
     options = p.parse_args()
     cv2.setNumThreads(1)

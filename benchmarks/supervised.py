@@ -1,4 +1,4 @@
-"""``make bench-supervised``: how well a quick start does when it is trained on the true pairs of an unpaired task.
+"""``make bench-supervised``: quick starts of the unpaired tasks, trained on their ground-truth pairs.
 
 Pix2Pix-Turbo on pocket, by its quick start's recipe, is trained on the scenes of an unpaired task rendered in both
 domains, and measured on that task's own test scenes: a bound for what an unpaired quick start can be expected to reach.

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", metavar="FOLDER", help="your images")
     p.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: the grid's)")
     p.add_argument("--quick", action="store_true", help="the grid's short form")
-    p.add_argument("--resume", action="store_true", help="run what is missing of an earlier call, and add to it")
+    p.add_argument("--resume", action="store_true", help="run the unfinished trials of an earlier call, and new ones")
     p.add_argument("--out", metavar="FOLDER", help="(default: runs/ablate/GRID)")
     p.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto")
     p.add_argument("--cores", type=int, metavar="N", help="CPU threads of a trial (default: 1, beside a GPU 4)")
@@ -102,7 +102,7 @@ def _cost(folder: Path, count: int) -> str:
     if not spent:
         return ""
     hours = count * sum(spent) / len(spent) / 3600
-    return f", {hours:.1f} hours of training at the pace of the {len(spent)} that are there"
+    return f", {hours:.1f} hours of training at the pace of the {len(spent)} finished ones"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``make check-data``: look through a data folder before training, and draw a contact sheet of it."""
+"""``make check-data``: check a data folder before training, and write a contact sheet of it."""
 
 import argparse
 import importlib
@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> int:
     if sheet.suffix.lower() != ".png":
         raise ValueError(f"The contact sheet is a PNG: name OUT {sheet.with_suffix('.png')} instead of {sheet}.")
 
-    from datamodules.inspection import contact_sheet, inspect_folder  # torch: not before the words are checked
+    from datamodules.inspection import contact_sheet, inspect_folder  # imports torch: after the checks
 
     module, _, name = recipes[0]["class_path"].rpartition(".")
     found = inspect_folder(getattr(importlib.import_module(module), name), root, sides)

@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
         try:
             download(data.download, archive)
         except DownloadError as error:
-            advice = "The same command goes on from there; or download it by other means and give ARCHIVE=file."
+            advice = "The same command continues the download; or download it by other means and give ARCHIVE=file."
             raise ValueError(f"{error} {advice}") from error
         print(f"{unpack(archive, data.files, out)} files unpacked into {out}.")
         archive.unlink()

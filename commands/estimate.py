@@ -91,7 +91,7 @@ def untrained(
 
 
 def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:
-    """The feature networks that validation brings along, from its first time on, beside training's own."""
+    """The feature networks that stay on the device from the first validation on, beside those of training."""
     cli.scoring.scorer.share(cli.model)
     with architectures_only():
         cli.scoring.scorer.build()

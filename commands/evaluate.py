@@ -34,8 +34,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
     p.add_argument("--resize", choices=RESIZE, help="of images for FID and KID; default: the run's own way")
-    p.add_argument("--out", metavar="FOLDER", help="where metrics.json goes; default: beside the checkpoint")
-    p.add_argument("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: what is there")
+    p.add_argument("--out", metavar="FOLDER", help="folder of metrics.json; default: beside the checkpoint")
+    p.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps; default: the accelerator, if there is one",
+    )
     return p
 
 
@@ -85,7 +90,7 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     adapter = None if external else read_adapter(path)
     data = build_data(config, own.data)
     settings = config.get("evaluation", {}) | ({"resize": own.resize} if own.resize else {})
-    scorer = Scorer(**settings | {"statistics": None})  # of an ablation's folder, which may be gone
+    scorer = Scorer(**settings | {"statistics": None})  # the cache of an ablation, whose folder may be gone
     device = pick_device(own.device)
     translate: Callable[[EvaluationBatch], Tensor]
     available: Sequence[str]
@@ -129,7 +134,7 @@ def _holds_images(path: Path) -> bool:
 
 
 def run_folder(path: Path) -> Path | None:
-    """The run that a checkpoint or adapter lies in, if it lies in one."""
+    """The run folder of a checkpoint or adapter; None if it is not part of a run."""
     folders = (path, *path.absolute().parents[:2])
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 

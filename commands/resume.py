@@ -1,4 +1,4 @@
-"""``make resume``: go on exactly where a run stopped, in the same folder."""
+"""``make resume``: continue a run exactly where it stopped, in the same folder."""
 
 import argparse
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def main(args: list[str] | None = None) -> int:
         raise FileNotFoundError(f"No run to resume in {own.run}: looked for {config}. Give runs/EXP/BASE/version_N.")
     if not last.is_file():
         raise FileNotFoundError(
-            f"Nothing to resume in {own.run}: {last} is written at the first validation. Train anew."
+            f"Nothing to resume in {own.run}: {last} is written at the first validation. Start a new training."
         )
     settings = read_settings(config)
     check_keys(Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings]), overrides)
@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _without_init(config: Settings, settings: Mapping[str, object]) -> Settings:
-    """What a run that started from an adapter took from it, read from the checkpoint: the adapter may be gone."""
+    """Settings that the run took from its initial adapter, read from the checkpoint: the adapter may be gone."""
     if not config["model"]["init_args"]["generator"]["init_args"].get("init"):
         return {}
     taken = {"init": None} | {key: value for key, value in settings.items() if key in FROM_INIT}

@@ -32,11 +32,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--direction", default="a2b", help="a2b or b2a (default %(default)s)")
     p.add_argument("--strength", type=float, default=1.0, help="0 draws an image from noise, 1 follows the input")
     p.add_argument("--seed", type=int, default=0, help="of the noise for a strength below 1")
-    p.add_argument("--size", type=int, help="resize the short side to so many pixels first")
+    p.add_argument("--size", type=int, help="resize the short side to this many pixels first")
     p.add_argument("--preprocess", default="none", help="none, canny or sketch: lines drawn from photographs first")
     p.add_argument("--batch", type=int, default=1, help="images of equal size translated together")
     p.add_argument(
-        "--device", default="auto", help="auto takes an accelerator if there is one; or cpu, or torch's name of it"
+        "--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device name of torch"
     )
     return p
 
@@ -55,10 +55,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Refuse values that can work with no adapter.
+    """Refuse values that are invalid for every adapter.
 
     Raises:
-        ValueError: names the value as typed and what would do.
+        ValueError: names the value as typed and what is accepted.
     """
     if options.direction not in ("a2b", "b2a"):
         raise ValueError(f"Unknown DIRECTION {options.direction!r}: known are a2b and b2a.")

@@ -127,7 +127,7 @@ class TranslationData(LightningDataModule, ABC):
 
     @property
     def description(self) -> str:
-        """One line that says which data this is."""
+        """One-line description of the data."""
         if self.root is not None:
             return f"{self.root}: {self.describe_splits()}"
         counts: dict[Stage, int] = {**self.scene_counts, "train": self.limited(self.scene_counts["train"])}

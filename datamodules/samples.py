@@ -42,7 +42,7 @@ class TrainingSet(Dataset[SampleT], ABC, Generic[SampleT, BatchT]):
     @staticmethod
     @abstractmethod
     def collate(samples: list[SampleT]) -> BatchT:
-        """Samples => batch.  Static, because worker processes are sent whatever it belongs to."""
+        """Samples => batch.  Static, because a bound method would send its whole object to the worker processes."""
 
 
 class UnpairedSample(TypedDict):

@@ -52,7 +52,7 @@ class ExternalTranslations:
         return torch.stack(images).to(batch.real.device)
 
     def find(self, name: str, direction: str) -> Path:
-        """The translation of an input: the file with the same path, or with as much of its end as is there.
+        """Find the translation of an input: the file of the same path, else of the longest matching end of it.
 
         Raises:
             FileNotFoundError: there is none.

@@ -1,4 +1,4 @@
-"""What the end of training adds to ``adapter/``: the test split's figures in adapter.json, and a card to read."""
+"""Complete ``adapter/`` at the end of training: test scores in adapter.json, and README.md."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def finish_adapter(folder: Path, card: AdapterCard) -> str:
         card: of the same state as the tensors, with `metrics` and `best`.
 
     Returns:
-        A line for the screen: where it is and its size.
+        A line for the terminal: folder and size.
     """
     write_json(folder / CARD, card.to_json())
     size = (folder / WEIGHTS).stat().st_size / 2**20
@@ -38,12 +38,12 @@ def readme(card: AdapterCard, size: float) -> str:
     lines = [
         f"# {run.experiment or 'adapter'} on {card.base_description}",
         "",
-        f"What {run.task} training changed of the base ({size:.1f} MiB); the base itself is not in here.",
+        f"The weights that {run.task} training changed ({size:.1f} MiB); the base itself is not included.",
         "",
         f"- base: {card.base}, fingerprint {card.base_fingerprint}",
         f"- data: {run.data}",
         f"- images seen: {run.images_seen}; preprocessing: {', '.join(f'{k} {v}' for k, v in sizes.items())}",
-        f"- training looked at: {', '.join(run.training_features or ()) or 'no feature network'}",
+        f"- feature networks of training: {', '.join(run.training_features or ()) or 'none'}",
         *(f"- prompt {direction}: {prompt}" for direction, prompt in card.prompts.items()),
         f"- {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
         "",

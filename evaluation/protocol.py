@@ -23,7 +23,7 @@ class EvaluationData(Protocol):
 
     @property
     def description(self) -> str:
-        """In one line, which data this is."""
+        """One-line description of the data."""
 
     def test_dataloader(self) -> Sequence[Iterable[EvaluationBatch]]:
         """The test images to translate: a loader per direction, in the order of `directions`."""

@@ -148,7 +148,7 @@ class Scorer:
         rank: int,
         world_size: int,
     ) -> None:
-        """Describe this rank's share of the real images, or read how another run described it."""
+        """Extract the features of this rank's share of the real images, or read them from the cache."""
         path = None
         if self._statistics is not None:
             facts = protocol(data, metrics.networks, direction, stage)

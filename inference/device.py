@@ -17,5 +17,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"No device {name!r} here ({reason}). Use cpu, or auto for what is there.") from error
+        raise ValueError(
+            f"No device {name!r} here ({reason}). Use cpu, or auto for the accelerator if there is one."
+        ) from error
     return device

@@ -1,4 +1,4 @@
-"""What both models share: optimisers, the optimiser step, counting, logging, and what a checkpoint holds.
+"""Base class of the two models: optimisers, the optimiser step, counting, logging, checkpoints.
 
 Progress is counted in `images_seen`: training samples over all ranks (an unpaired sample is one image of each domain).
 Lightning's `global_step` counts every optimiser step, so nothing here reads it.
@@ -46,7 +46,7 @@ class TranslationModule(LightningModule):
         weights: by the name of each loss term, those of weight 0 left out.
         extra_terms: the user's own loss terms.
         prompts: target prompt by direction, from the data.
-        run: what the adapter's card says of the run beside the generator: task, experiment, data ...
+        run: the run's entries in the adapter's card: task, experiment, data ...
         warmup_images: the learning rate rises linearly over this many images, then stays; 0 for none.
         clip_norm: gradient norm above which gradients are scaled down, generator and discriminators each.
         accumulate: batches per optimiser step.
@@ -59,7 +59,7 @@ class TranslationModule(LightningModule):
         images_seen: training samples so far, over all ranks.
         batches_seen: batches so far, of each rank.
         full_rates: learning rates of the parameter groups of each optimiser, before warm-up and cool-down.
-        runtime: through which training steps reach the Trainer.
+        runtime: the Trainer's operations that training steps use.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TranslationModule(LightningModule):
     # --- optimisation ---
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Generator's optimiser, its skip convolutions in a group of their own; then the discriminators'."""
+        """Generator's optimiser, with a separate group for its skip convolutions; then the discriminators'."""
         skips = self.generator.skip_parameters()
         apart = {id(p) for p in skips}
         trained = [p for p in self.generator.parameters() if p.requires_grad]
@@ -118,7 +118,7 @@ class TranslationModule(LightningModule):
         ]
         if skips:
             optimizers[0].param_groups[1]["lr"] *= self.skip_lr_factor
-        # The recipe's rates: a resumed optimiser holds warmed-up ones.
+        # From the configuration: those in a resumed optimiser are already scaled by the schedule.
         self.full_rates = {
             player: [group["lr"] for group in optimizer.param_groups]
             for player, optimizer in zip(PLAYERS, optimizers, strict=True)
@@ -137,7 +137,7 @@ class TranslationModule(LightningModule):
         self.step(player)
 
     def add_gradient(self, terms: Terms, names: Sequence[str]) -> None:
-        """Add the gradient of the weighted sum of loss terms to what the next `step` takes.
+        """Backpropagate the weighted sum of loss terms; gradients accumulate until the next `step`.
 
         Args:
             terms: scalars by name.
@@ -156,7 +156,7 @@ class TranslationModule(LightningModule):
         self.runtime.backward(total / self.accumulate)
 
     def step(self, player: Player) -> None:
-        """Every `accumulate` batches set the learning rate, clip, step and clear.
+        """Take an optimiser step every `accumulate` batches: set the learning rate, clip, step, clear gradients.
 
         Raises:
             NonFiniteLossError: the norm of the gradients is not finite, and clipping would make each of them 0 or NaN.
@@ -177,7 +177,7 @@ class TranslationModule(LightningModule):
 
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:
-        """The generator's backward reaches the inputs of the discriminators, never their weights."""
+        """Context in which the discriminators' weights get no gradient, while their inputs do."""
         heads = [p for p in self.discriminators.parameters() if p.requires_grad]
         for p in heads:
             p.requires_grad_(False)
@@ -258,12 +258,12 @@ class TranslationModule(LightningModule):
     # --- Lightning's hooks ---
 
     def on_fit_start(self) -> None:
-        """Refuse what would silently ruin training; one that was resumed after its last batch has none to add."""
+        """Refuse settings that would silently ruin training; stop at once where `max_images` is already reached."""
         if self.max_images is not None and self.images_seen >= self.max_images:
             self.runtime.stop()
             rank_zero_info(
-                f"nothing left to train: {self.images_seen} images are seen and max_images is {self.max_images}; "
-                f"more of them extend the run (--model.init_args.max_images={2 * self.images_seen})"
+                f"nothing left to train: {self.images_seen} images were seen and max_images is {self.max_images}; "
+                f"a larger value extends the run (--model.init_args.max_images={2 * self.images_seen})"
             )
         if self.trainer.precision in IMPRECISE:
             raise ValueError(
@@ -282,7 +282,7 @@ class TranslationModule(LightningModule):
         self._gradients = {}
 
     def on_validation_model_zero_grad(self) -> None:
-        """Leave the gradients of batches before a validation to the next step; Lightning would drop them."""
+        """Keep gradients that are accumulated when a validation starts; Lightning would set them to zero."""
 
     # --- checkpoints ---
 
@@ -292,7 +292,7 @@ class TranslationModule(LightningModule):
         checkpoint["adapter"] = AdapterCard.of(self.generator, self.run_facts).to_json()
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
         checkpoint["rng"] = random_states()
-        # Between two steps of `accumulate` batches: what the next step already has.
+        # Gradients accumulated since the last optimiser step.
         checkpoint["gradients"] = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -315,12 +315,12 @@ class TranslationModule(LightningModule):
 
     @property
     def training_features(self) -> list[str]:
-        """Names of the frozen networks that training looks at: a metric on one of them would flatter."""
+        """Names of the frozen feature networks that training uses: scores based on them would be too good."""
         return sorted({network.name for network in feature_networks(self)})
 
     @property
     def run_facts(self) -> RunFacts:
-        """What an adapter written now says of this run."""
+        """The run's entries in the adapter's card, as of now."""
         return replace(self.run, training_features=tuple(self.training_features), images_seen=self.images_seen)
 
 

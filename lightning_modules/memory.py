@@ -1,4 +1,4 @@
-"""The memory that training takes, counted without having it: training steps on tensors of a shape and no data."""
+"""Estimate the memory of training without allocating it, by training steps on fake tensors (a shape, no data)."""
 
 import weakref
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ TOKENS = 77  # of a prompt's embedding
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that were made inside and still live.
+    """Counts the bytes of all tensors that are created inside and not yet freed.
 
     Attributes:
         live: bytes now.
@@ -59,7 +59,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 class NoTrainer(Runtime):
-    """Runs training steps on their own, on one rank, reading no values: fake tensors have none."""
+    """Runs training steps without a Trainer, on one rank, and reads no values, since fake tensors have none."""
 
     world_size = 1
     log_every = 0
@@ -85,7 +85,7 @@ class NoTrainer(Runtime):
 
 
 class ShapeOfPrompts:
-    """In place of a text encoder: embeddings of the right shape, all zero.
+    """Replaces a text encoder: all-zero embeddings of the right shape.
 
     Args:
         shape: ``(L, D)`` of one prompt's embedding.
@@ -99,7 +99,7 @@ class ShapeOfPrompts:
         return torch.zeros(len(prompts), *self.shape, device=device)
 
     def release(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is no encoder to free."""
 
 
 def count_memory(
@@ -110,7 +110,7 @@ def count_memory(
     evaluated_by: Sequence[FeatureNetwork] = (),
     evaluated: tuple[int, int] = (1, 256),
 ) -> dict[str, int]:
-    """Bytes by kind, from a few training steps and a batch of validation on tensors without data.
+    """Estimate memory in bytes by kind, from a few training steps and a batch of validation on fake tensors.
 
     Args:
         module: a model built on the meta device; it is of no use afterwards.
@@ -131,8 +131,8 @@ def count_memory(
         features = sum(_bytes(network.trunk) for network in feature_networks(module))
         prepare(module)
         inputs = random_batch(module, batch, size)
-        # The first batch steps, which makes the optimisers' state; with several batches per step, the gradients of
-        # the second are still there in the third.
+        # The first batch takes an optimiser step, which creates the optimisers' state; where gradients accumulate over
+        # several batches, those of the second batch still exist in the third.
         before_a_step = module.accumulate - 1
         for batches_seen in (before_a_step, before_a_step) if before_a_step == 0 else (before_a_step, 0, 0):
             counter.peak = counter.live
@@ -186,7 +186,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _give_shape(module: TranslationModule) -> None:
-    """Meta tensors => fake ones on the CPU; what was shared stays shared."""
+    """Replace a module's meta tensors by fake ones on the CPU; shared tensors stay shared."""
     networks = feature_networks(module)
     known: dict[int, Tensor] = {}
 
@@ -197,7 +197,7 @@ def _give_shape(module: TranslationModule) -> None:
             known[id(tensor)] = nn.Parameter(empty, trains) if isinstance(tensor, nn.Parameter) else empty
         return known[id(tensor)]
 
-    # Every old tensor stays alive until the end: an id must not be given out twice.
+    # Old tensors are held until the end, so that no id is reused.
     old: list[Tensor] = []
     for part in {m for root in (module, *(network.trunk for network in networks)) for m in root.modules()}:
         for tensors in (part._parameters, part._buffers):

@@ -62,14 +62,14 @@ class Pix2PixTurbo(TranslationModule):
 
     Args:
         generator: one direction, "a2b"; the paper feeds it in [0, 1].
-        discriminator: judges the output; a `torch.nn.Module` that satisfies `networks.contract.Discriminator`.
+        discriminator: scores the output; a `torch.nn.Module` that satisfies `networks.contract.Discriminator`.
         optimizer_g: builds the generator's optimiser.
         optimizer_d: builds the discriminator's optimiser.
         prompts: ``{"a2b": caption}`` for images without one.
         weights: of the loss terms.
         lpips_features: network of the LPIPS term: "vgg" (the paper), "lite1" (offline); not loaded at weight 0.
         clip_features: CLIP of the caption term: a hub id or a folder; not loaded at weight 0.
-        real_label: what the discriminator should say of real images (smoothed, 0.8 as released).
+        real_label: the discriminator's target for real images (smoothed, 0.8 as released).
         extra_terms: your own terms of the generator's loss; see `losses.extra.ExtraTerm`.  There is no reconstruction
             and no identity to read.
         card: further entries of adapter.json, such as the labels of a trial in an ablation.
@@ -116,7 +116,7 @@ class Pix2PixTurbo(TranslationModule):
         self.perceptual = PerceptualDistance(load_features(lpips_features)) if "lpips" in used else None
         self.clip: ClipFeatures | None = None
         if "clip" in used:
-            # The discriminator's own, where it is the same: 600 MB.
+            # The discriminator's network is reused where it is the same: 600 MB.
             own = [m for m in feature_networks(discriminator) if m.name == "clip"]
             clip = own[0] if own and clip_features is None else load_features("clip", clip_features)
             assert isinstance(clip, ClipFeatures)

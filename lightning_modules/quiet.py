@@ -7,10 +7,10 @@ from pathlib import Path
 import lightning
 
 NOISE = (
-    ".*does not have many workers.*",  # two cores are two cores
+    ".*does not have many workers.*",  # num_workers is the user's choice
     "LightningCLI's args parameter",  # EXP=, BASE= and DATA= became its arguments
-    r"Found \d+ module\(s\) in eval mode",  # the frozen base stays there on purpose
-    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    r"Found \d+ module\(s\) in eval mode",  # the frozen base stays in evaluation mode on purpose
+    "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder
     "`isinstance.treespec, LeafSpec",  # Lightning against a newer torch
     r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # the same
     "The number of training batches .* is smaller than the logging interval",  # the first batch is always logged
@@ -22,7 +22,7 @@ LIBRARY = Path(lightning.__file__).parent
 
 
 def silence_libraries() -> None:
-    """Filter the warnings in `NOISE`, and what Lightning itself has to say, for the rest of the process."""
+    """Filter the warnings in `NOISE` and Lightning's own info messages, for the rest of the process."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     # A logger's filter sees the records made there, a handler's those of every module below.

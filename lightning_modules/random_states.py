@@ -26,7 +26,7 @@ def random_states() -> list[dict[str, Any]]:
 
 
 def set_random_states(states: list[dict[str, Any]], rank: int) -> None:
-    """Restore what `random_states` returned; a run that goes on with more ranks or devices reuses the first ones'.
+    """Restore what `random_states` returned; with more ranks or devices than before, the first ones' are reused.
 
     Args:
         states: one entry per rank of the interrupted run.

@@ -1,4 +1,4 @@
-"""What a training step asks of the program that runs it: optimisers, backward, logging, ranks."""
+"""The Trainer's operations that a training step uses: optimisers, backward, logging, ranks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ class Runtime:
     A subclass runs training steps without a Trainer; see `lightning_modules.memory`.
 
     Args:
-        module: its trainer is asked for at each call, since Lightning attaches it later.
+        module: its trainer is looked up at each call, since Lightning attaches it later.
     """
 
     def __init__(self, module: LightningModule) -> None:

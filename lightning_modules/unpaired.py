@@ -57,7 +57,7 @@ class CycleGANTurbo(TranslationModule):
 
     Args:
         generator: holds both directions.
-        discriminator: judges domain B; a copy with heads of its own, over the same frozen weights, judges domain A.
+        discriminator: for domain B; a copy with separate heads, over the same frozen weights, is used for domain A.
             A `torch.nn.Module` that satisfies `networks.contract.Discriminator`.
         optimizer_g: builds the generator's optimiser.
         optimizer_d: builds the discriminators' optimiser.
@@ -100,7 +100,7 @@ class CycleGANTurbo(TranslationModule):
             raise ValueError(f"CycleGAN-Turbo needs both directions, the generator has {generator.directions}.")
         if update == "sequential" and training.get("accumulate", 1) > 1:
             raise ValueError("update=sequential takes five steps per batch and cannot accumulate: set accumulate=1.")
-        # The copy has trained weights of its own, and all that is frozen in common.
+        # The copy trains its own weights and shares the frozen ones.
         shared = {id(m): m for m in feature_networks(discriminator)}
         frozen = {id(p): p for p in discriminator.parameters() if not p.requires_grad}
         twin = copy.deepcopy(discriminator, {**shared, **frozen})
@@ -126,7 +126,7 @@ class CycleGANTurbo(TranslationModule):
         self.families = frozenset(used)
         self.with_cycle = bool(self.families & {"cycle", "cycle_lpips"} or self.reads_reconstruction)
         self.with_identity = bool(self.families & {"idt", "idt_lpips"} or self.reads_identity)
-        # Only where a term needs it: what is not looked at in training must not be listed as looked at.
+        # Loaded only where a term needs it: a network that is not used must not be reported as used in training.
         lpips = self.families & {"cycle_lpips", "idt_lpips"}
         self.perceptual = PerceptualDistance(load_features(lpips_features)) if lpips else None
 
@@ -142,7 +142,7 @@ class CycleGANTurbo(TranslationModule):
         return self.finish_batch(terms, batch.real_a.shape[0])
 
     def _fused(self, batch: UnpairedBatch) -> Terms:
-        # a2b sees [real_a, real_b] (translate, keep), b2a sees [real_b, real_a]: four generator passes, one UNet call.
+        # a2b sees [real_a, real_b] (translation, identity), b2a [real_b, real_a]: four generator passes, one UNet call.
         sources, examples = _domains(batch)
         n = batch.real_a.shape[0]
         seen = {d: torch.cat([sources[d], examples[d]]) for d in DIRECTIONS} if self.with_identity else sources
@@ -154,7 +154,7 @@ class CycleGANTurbo(TranslationModule):
             reconstructions = self._round_trip(fakes, batch) if self.with_cycle else {}
             terms |= self._pixel_terms("cycle", reconstructions, sources)
             if not self.reads_reconstruction:
-                reconstructions = {}  # nothing reads them any more: their memory is free for what follows
+                reconstructions = {}  # not needed any more: this frees their memory
             terms |= self._pixel_terms("idt", identities, examples)
             terms |= self._own_terms(self.extra_terms, batch, fakes, reconstructions, identities)
             if terms:
@@ -225,7 +225,7 @@ class CycleGANTurbo(TranslationModule):
         return {d: found[d] for d in images}
 
     def _round_trip(self, fakes: Images, batch: UnpairedBatch) -> Images:
-        """Translations, by direction, back to where they came from."""
+        """Translate the translations back to their source domain; by direction."""
         back = self._translate({BACK[d]: fakes[d] for d in reversed(fakes)}, batch.seed)
         return {d: back[BACK[d]] for d in fakes}
 
@@ -254,7 +254,7 @@ class CycleGANTurbo(TranslationModule):
         reconstructions: Images,
         identities: Images,
     ) -> Terms:
-        """The user's terms in every direction of `fakes`; each sees what it reads, and the translation as a value."""
+        """The user's terms for every direction of `fakes`; terms that do not read `fake` get it detached."""
         found: Terms = {}
         sources, examples = _domains(batch)
         for term in terms:
@@ -273,7 +273,7 @@ class CycleGANTurbo(TranslationModule):
         return found
 
     def _step_discriminators(self, batch: UnpairedBatch, fakes: Images, together: bool) -> Terms:
-        """One step on reals and fakes together, or one on the fakes and then one on the reals."""
+        """Train the discriminators: one step on reals and fakes together, or one on fakes and then one on reals."""
         if "disc" not in self.families:
             return {}
 

@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 def generator_loss(fake_logits: list[Tensor]) -> Tensor:
-    """How far the discriminator is from taking fakes for real: non-saturating cross-entropy, summed over levels.
+    """Adversarial loss of the generator: non-saturating cross-entropy, summed over levels.
 
     Args:
         fake_logits: one tensor per level, `(B, ...)`, higher for "real".
 
     Returns:
-        Scalar, 0 or more; lower fools better.
+        Scalar, 0 or more; lower where the discriminator takes fakes for real.
     """
     return _towards(fake_logits, 1.0)
 
 
 def discriminator_loss(real_logits: list[Tensor], fake_logits: list[Tensor], real_label: float = 1.0) -> Tensor:
-    """Cross-entropy of telling real from fake, each with half weight, summed over levels.
+    """Loss of the discriminator: cross-entropy on reals and on fakes, each with half weight, summed over levels.
 
     Args:
         real_logits: of real images, one tensor per level, `(B, ...)`.
@@ -26,18 +26,18 @@ def discriminator_loss(real_logits: list[Tensor], fake_logits: list[Tensor], rea
         real_label: target for real images; 0.8 smooths it as in the paired model.
 
     Returns:
-        Scalar, 0 or more; lower tells apart better.
+        Scalar, 0 or more; lower where the discriminator separates them better.
     """
     return real_half(real_logits, real_label) + fake_half(fake_logits)
 
 
 def real_half(real_logits: list[Tensor], real_label: float = 1.0) -> Tensor:
-    """The part of `discriminator_loss` that real images give, for a step of its own."""
+    """The half of `discriminator_loss` from real images, for a separate step."""
     return 0.5 * _towards(real_logits, real_label)
 
 
 def fake_half(fake_logits: list[Tensor]) -> Tensor:
-    """The part of `discriminator_loss` that translations give, for a step of its own."""
+    """The half of `discriminator_loss` from translations, for a separate step."""
     return 0.5 * _towards(fake_logits, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Loss terms of the user's own: from `{class_path, weight}` entries of an experiment to `LossTerm`s."""
+"""User-defined loss terms: builds `LossTerm`s from the `{class_path, weight}` entries of an experiment."""
 
 import functools
 import inspect
@@ -46,7 +46,8 @@ def build_extra_terms(
         readable: the sets of translations that share one backward pass; what a term reads must lie within one.
 
     Raises:
-        ValueError: a class cannot be imported or constructed, a name is taken, or a term reads what there is not.
+        ValueError: a class cannot be imported or constructed, a name is taken, or a term reads what these
+            settings do not compute.
     """
     terms: list[LossTerm] = []
     taken, sets = set(known), list(readable)

@@ -1,4 +1,4 @@
-"""How far an output is from what it should be: pixels, perceptual distance, caption."""
+"""Reconstruction losses: L1, L2, LPIPS, and CLIP similarity to a caption."""
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ class PerceptualDistance(nn.Module):
 
     @property
     def label(self) -> str:
-        """What to call the number, the network included: "lpips(vgg)"."""
+        """Name of the distance with its network, such as "lpips(vgg)"."""
         return f"lpips({self.features.name})"
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def clip_similarity_loss(clip: ClipFeatures, image: Tensor, captions: list[str])
         ValueError: if there is not one caption per image.
     """
     if len(captions) != len(image):
-        raise ValueError(f"{len(image)} images but {len(captions)} captions; CLIP similarity wants one per image.")
+        raise ValueError(f"{len(image)} images but {len(captions)} captions; CLIP similarity needs one per image.")
     with torch.no_grad():
         text = clip.text_embedding(captions)
     return 1 - F.cosine_similarity(clip.embedding(image), text, dim=1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Loss terms: what a term sees of a batch, what it is made of, and the sum in which terms meet their weights."""
+"""Loss terms: their inputs (`TermInputs`), their definition (`LossTerm`) and their weighted sum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
     """Mean distance of an output's features to the nearest other output's, relative to that of the inputs.
 
     0 when every output has a near duplicate, be it one image for all inputs or a few that take turns (whose variance
-    would look healthy); 1 when outputs differ as the inputs do.
+    would look normal); 1 when outputs differ as the inputs do.
 
     Args:
         source: features of the inputs, `(m, D)`.

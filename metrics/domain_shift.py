@@ -12,7 +12,7 @@ def domain_shift(real: Moments, source: Moments, fake: Moments) -> Tensor:
     """Share of the distance from the input domain to the target domain that the translations covered.
 
     The projection of the mean step, `mean(fake) - mean(source)`, on `d = mean(real) - mean(source)`, over `|d|^2`.
-    0 for copies, 1 where translations arrived; needs no ground truth.  What sampling alone adds to `|d|^2`,
+    0 for copies, 1 for images of the target domain; needs no ground truth.  What sampling alone adds to `|d|^2`,
     `tr(S_real) / n + tr(S_source) / m`, is subtracted from it.
 
     Args:

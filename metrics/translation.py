@@ -61,7 +61,7 @@ class TranslationMetrics(TableMetric):
     ) -> None:
         super().__init__()
         built = {name: load_features(name) for name in {features, structure, lpips} if isinstance(name, str)}
-        # attributes of their own, since `.to(device)` reaches modules only
+        # separate attributes, since `.to(device)` reaches modules only
         self.features, self.structure, self.lpips = (
             built[network] if isinstance(network, str) else network for network in (features, structure, lpips)
         )

@@ -18,7 +18,7 @@ class VisionAidedDiscriminator(nn.Module):
     """Heads on two intermediate maps and on the embedding of a frozen network (Kumari et al. 2022, Sec. 3.2).
 
     Args:
-        features: the frozen network or its name; "clip" as in the paper, "lite1" where CLIP cannot be had.
+        features: the frozen network or its name; "clip" as in the paper, "lite1" without a download.
         width: hidden channels of every head.
         augment: whether `forward` augments differentiably, before the frozen network, when it is given seeds.
     """

@@ -11,7 +11,7 @@ Made = TypeVar("Made")
 
 @contextmanager
 def no_loading_bar() -> Iterator[None]:
-    """Inside, no bar is drawn for reading weights from disk."""
+    """Context without progress bars for reading weights from disk."""
     previous = logging.set_tqdm_hook(_hidden_while_loading)
     try:
         yield

@@ -41,7 +41,7 @@ class ResnetGenerator(ImageTranslator):
         init: start from a run, an adapter or a checkpoint of the same shape.
 
     Raises:
-        ValueError: a setting cannot be, or `init` has another shape or is no ResNet.
+        ValueError: a setting is invalid, or `init` has another shape or is no ResNet.
         FileNotFoundError: `init` is not there.
     """
 

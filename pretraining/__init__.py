@@ -1,1 +1,1 @@
-"""How the packaged base `pocket` is made: data, stages, measurement, card."""
+"""Train the packaged base `pocket` from scratch: data, stages, quality measurement, model card."""

@@ -39,7 +39,7 @@ class LatentBatch(StepBatch):
 
 
 class PairBatch(LatentBatch):
-    """A batch of the distillation: also noise and the latents that the teacher draws from it, with their tokens."""
+    """A batch of the distillation: also noise and the teacher's samples from it (latents), with their tokens."""
 
     pair_noise: Tensor
     pair_target: Tensor
@@ -79,7 +79,7 @@ def _permutation(seed: int, purpose: int, epoch: int, length: int) -> NDArray[np
 
 
 class ImageBatches(StepBatches[ImageBatch]):
-    """Batches of the autoencoder: crops first, then whole images; some are replaced by their contours.
+    """Batches of the autoencoder: crops first, then whole images; some are replaced by line drawings of them.
 
     Args:
         images: the images to draw from.
@@ -142,7 +142,7 @@ class LatentBatches(StepBatches[LatentBatch]):
 
 
 class PairBatches(StepBatches[PairBatch]):
-    """Batches of the distillation: those of the teacher, and pairs of noise and what the teacher draws from it.
+    """Batches of the distillation: those of the teacher, and pairs of noise and the teacher's sample from it.
 
     Args:
         latents: batches of latents.

@@ -33,7 +33,7 @@ def read_settings(changes: list[str], path: Path = RECIPE) -> DictConfig:
         old, parsed = known[key], one["value"]
         number = isinstance(old, float) and isinstance(parsed, int) and not isinstance(parsed, bool)
         if old is not None and not number and type(parsed) is not type(old):
-            raise ValueError(f"{key} is {old!r}, so {value!r} cannot stand there.")
+            raise ValueError(f"{key} is {old!r}; {value!r} is of another kind.")
         OmegaConf.update(settings, key, parsed)
     return settings
 

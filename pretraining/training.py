@@ -1,4 +1,4 @@
-"""The trainings of `make pocket`: autoencoder, teacher, distillation; each leaves its results in the work folder."""
+"""The trainings of `make pocket`: autoencoder, teacher, distillation; each writes its results to the work folder."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ PAIR_CHUNK = 100  # pairs per file: what an interruption can cost
 
 
 def train_autoencoder(workspace: Workspace) -> None:
-    """Stage 1; leaves vae.safetensors, the latents of all training images, and their captions."""
+    """Stage 1, the autoencoder; writes vae.safetensors, the latents of all training images, and their captions."""
     inputs = {**flat(workspace.section("data"), "data."), "renderer": scenes.RENDERER_VERSION}
     with run_stage(workspace, "autoencoder", inputs) as results:
         if results is None:
@@ -62,7 +62,7 @@ def encode(vae: AutoencoderKL, images: CaptionedScenes, device: torch.device, ba
 
 
 def train_teacher(workspace: Workspace) -> None:
-    """Stage 2; leaves the moving averages unet.safetensors and text_encoder.safetensors, and the tokenizer."""
+    """Stage 2, the teacher; writes the averages unet.safetensors and text_encoder.safetensors, and the tokenizer."""
     words = [*(word for prompt in scenes.PROMPTS.values() for word in prompt.split()), *scenes.WORDS]
     inputs = {"latents": workspace.finished("autoencoder")["fingerprint"], "vocabulary": " ".join(dict.fromkeys(words))}
     with run_stage(workspace, "teacher", inputs) as results:
@@ -100,7 +100,7 @@ def preview_captions(captions: list[str]) -> list[str]:
 
 
 def distil(workspace: Workspace) -> None:
-    """Stage 3; leaves the moving average of the student, unet.safetensors."""
+    """Stage 3, distillation; writes the moving average of the student, unet.safetensors."""
     inputs = {"teacher": workspace.finished("teacher")["fingerprint"]}
     with run_stage(workspace, "distillation", inputs) as results:
         if results is None:

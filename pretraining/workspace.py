@@ -27,13 +27,13 @@ from pretraining.stages import PeriodicCheckpoint, Stage, StageOptions
 from pretraining.stages.stage import LOG_EVERY, BatchT
 from storage import atomic_write, write_json
 
-FOLLOWS_SOURCES = ("renderer", "vocabulary")  # inputs that the source code sets; a finished stage stays finished
+FOLLOWS_SOURCES = ("renderer", "vocabulary")  # inputs defined by source code: a change does not redo a finished stage
 Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
 class Workspace:
-    """Settings and folders of one making of the base.
+    """Settings and folders of one run of `make pocket`.
 
     Attributes:
         work: folder of caches, checkpoints and results.

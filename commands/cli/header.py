@@ -1,4 +1,4 @@
-"""What `make train` says before it trains: data, base, what trains, networks, device and run folder."""
+"""Header that `make train` prints before training: data, base, what trains, networks, device and run folder."""
 
 import torch
 
@@ -10,7 +10,7 @@ def header(cli: TrainCLI, images_seen: int = 0) -> str:
 
     Args:
         cli: model, data and trainer of the run.
-        images_seen: of the run that goes on here.
+        images_seen: of the run that is resumed.
     """
     generator = cli.model.generator
     trained = _trained(generator)

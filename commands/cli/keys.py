@@ -84,7 +84,7 @@ def _classes(config: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _change_class(classes: Classes, key: str, value: str) -> None:
-    """Take note of a class that the command line chooses."""
+    """Record a class that the command line chooses."""
     path = ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
     if path not in classes:
         return

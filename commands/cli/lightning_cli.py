@@ -42,7 +42,7 @@ FRAME = (
 
 
 class ExactTrainer(Trainer):
-    """Lightning's Trainer, whose limits tell 1 (one batch) from 1.0 (all of them).
+    """Lightning's Trainer with limits that distinguish 1 (one batch) from 1.0 (all of them).
 
     Lightning annotates them ``Union[int, float]``.  Python hands out one object for that and for ``Union[float, int]``,
     whichever was written first anywhere, and a parser that tries float first reads 1 as 1.0.
@@ -111,14 +111,14 @@ class TrainCLI(LightningCLI):
             raise ValueError(explain(str(error))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Callbacks that no list in a YAML can lose, and the prompts, which the data knows and the model needs."""
+        """Add the callbacks that a list in a YAML cannot remove, and hand the data's prompts to the model."""
         for section, class_path in CALLBACKS.items():
             module, _, name = class_path.rpartition(".")
             parser.add_lightning_class_args(getattr(import_module(module), name), section)
         parser.link_arguments("data", "model.init_args.prompts", compute_fn=_prompts, apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer; an error raised by one of these classes comes through as it is.
+        """Build data, model and trainer; errors of these classes are raised unchanged.
 
         Raises:
             ValueError: an argument is wrong.
@@ -155,7 +155,7 @@ class TrainCLI(LightningCLI):
         """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
         settings = dict(self.config_init["trainer"])
-        # `Progress` is a bar to Lightning, which then adds none of its own.
+        # `Progress` counts as a progress bar, so Lightning adds none.
         settings["enable_progress_bar"] = settings["enable_progress_bar"] is not False
         settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
         self.logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
@@ -193,7 +193,7 @@ class ParsedOnly(TrainCLI):
         """Leave the random generators alone."""
 
     def instantiate_classes(self) -> None:
-        """Leave it at the parsed configuration."""
+        """Do nothing: only the parsed configuration is needed."""
 
 
 def _prompts(data: TranslationData) -> dict[str, str]:

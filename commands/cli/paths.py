@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ADAPTER = "adapter.json"
-# Lightning starts the other ranks by running the command line again, with this process's environment.  They write where
-# the first one writes, and only that one can choose a free number: the environment is the one way to tell them.
+# Lightning starts the other ranks by running the command line again, with this process's environment.  They
+# write to the folder whose number the first rank chose, and only the environment can pass it on to them.
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"
 
 
 def check_checkpoint(given: str) -> None:
-    """Refuse a path at which no adapter or checkpoint can be; reading it finds out the rest.
+    """Refuse a path that cannot be an adapter or checkpoint, before it is read.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without adapter.
@@ -41,7 +41,7 @@ def new_run_folder(given: str | None, parent: Path) -> Path:
         folder = Path(given)
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(
-                f"Run folder {folder} is not empty: go on in it with `make resume RUN={folder}`, or name another."
+                f"Run folder {folder} is not empty: continue it with `make resume RUN={folder}`, or name another."
             )
     else:
         taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]

@@ -1,7 +1,7 @@
 """Which YAML files make a training: the paper's method, the task, the base, the memory profile; torch-free.
 
 Later files win. A task of experiments/ is written for a full-size base, so base and memory profile come after it. A
-YAML of the user's own comes after the base: what it says is not lost to the base that happens to be the default.
+YAML of the user's own comes after the base, so that the base does not override it.
 """
 
 import os
@@ -30,7 +30,7 @@ class Recipe:
         exp: name of the task, as in the run folder.
         base: name of the base, as in the run folder.
         files: YAML files it is made of, in order.
-        layers: what each of them sets, and at last the base that is no file; later ones win.
+        layers: settings of each file, then of a base that is not a file; later ones win.
         renders: whether scenes are rendered where no data is given.
     """
 
@@ -116,7 +116,7 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
     else:
         files = start | on_base | {path: task}
     if start and "class_path" in (data := task.get("data", {})):
-        # LightningCLI resolves interpolations where a later layer changes the class, and overrides reach them no more.
+        # Where a later layer changes the class, LightningCLI resolves interpolations too early for overrides.
         if path.parent == EXPERIMENTS:  # whose data classes take what the method's takes
             files[METHODS / f"{method}.yaml"]["data"]["class_path"] = data["class_path"]
         else:
@@ -164,7 +164,7 @@ def read_settings(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no keys and values.")
+        raise ValueError(f"{path} is not a mapping of keys to values.")
     return {str(key): value for key, value in content.items()}
 
 
@@ -176,7 +176,7 @@ def _own_file(name: str) -> Path:
         raise FileNotFoundError(f"No file {name}: looked for {path}.{near}")
     folder = str(path.parent)
     if path.parent != EXPERIMENTS and folder not in sys.path:
-        # Last, so that no file of the user's hides a module of this project.
+        # Appended last, so that the user's files cannot shadow modules of this project.
         sys.path.append(folder)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
     return path

@@ -34,7 +34,7 @@ def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | 
         folder: of the run, absolute.
         arguments: of LightningCLI.
         experiment: its name, for the adapter's card.
-        checkpoint: to go on from.
+        checkpoint: to resume from.
 
     Returns:
         The exit code: 1 where a loss was not finite.
@@ -157,7 +157,7 @@ def describe(generator: ImageTranslator, run: RunFacts) -> Metrics:
         "base_fingerprint": generator.base_fingerprint,
         "data": run.data,
         "rendered_data": bool(run.data_is_rendered),
-        "placeholders": [],  # no base stands in for a pretrained one any more; the key stays for readers of the file
+        "placeholders": [],  # always empty; the key stays for readers of the file
         "preprocessing": run.preprocessing,
         "versions": versions(),
     }

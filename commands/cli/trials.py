@@ -26,7 +26,7 @@ def shared_arguments(grid: Grid, data: str | None) -> list[str]:
 
 
 def refuse_varied(grid: Grid, overrides: list[str]) -> None:
-    """Refuse arguments that would make trials alike that the table calls different.
+    """Refuse arguments that override an axis or the seeds: the table would label equal trials differently.
 
     Raises:
         ValueError: one sets what an axis varies, or the seeds.

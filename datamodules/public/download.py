@@ -12,7 +12,7 @@ CHUNK = 1 << 16  # bytes; what an interruption costs at most
 
 
 class DownloadError(ValueError):
-    """A download that failed or stopped half way; the same call goes on from there."""
+    """A download that failed or stopped half way; the same call continues it."""
 
 
 class _Response(Protocol):
@@ -20,7 +20,7 @@ class _Response(Protocol):
 
 
 def download(source: Download, target: Path) -> None:
-    """Download a file unless it is there already; what an interruption leaves is kept beside it, ending in ``.part``.
+    """Download a file unless it is there already; an interrupted download stays beside it, ending in ``.part``.
 
     Args:
         source: address, size and checksum.

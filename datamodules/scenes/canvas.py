@@ -17,7 +17,7 @@ Array = NDArray[Any]
 Point2 = tuple[float, float]  # in units of the image's side, from its upper left corner
 Point3 = tuple[float, float, float]
 Colour = tuple[float, float, float]
-Piece = tuple[float, Callable[[], None]]  # something that can hide something else: its distance, and how to draw it
+Piece = tuple[float, Callable[[], None]]  # an object that may occlude others: its distance, a function that draws it
 Objects = list[tuple[float, str]]  # what a caption can name, with its visual weight
 
 PLAIN, GROUND, FACADE, LEAVES, ROUND, HIDE = range(6)

@@ -20,8 +20,8 @@ def trees(canvas: Canvas, objects: Objects, layout: np.random.Generator, kerb: f
 
     Args:
         canvas: to draw on.
-        objects: takes what captions can name.
-        layout: draws of what stands where.
+        objects: list to which objects that captions can name are added.
+        layout: random generator of positions and kinds of objects.
         kerb: X where the road ends, metres.
         edge: X of the building line.
     """
@@ -78,8 +78,8 @@ def people(canvas: Canvas, objects: Objects, layout: np.random.Generator, x: flo
 
     Args:
         canvas: to draw on.
-        objects: takes what captions can name.
-        layout: draws of what stands where.
+        objects: list to which objects that captions can name are added.
+        layout: random generator of positions and kinds of objects.
         x: of the pavement's middle, metres.
         spread: how far from it they may walk.
     """

@@ -24,8 +24,8 @@ def houses(canvas: Canvas, objects: Objects, layout: np.random.Generator, sign: 
 
     Args:
         canvas: to draw on.
-        objects: takes what captions can name.
-        layout: draws of what stands where.
+        objects: list to which objects that captions can name are added.
+        layout: random generator of positions and kinds of objects.
         sign: side of the street, -1 left or 1 right.
         edge: X of the building line, metres.
     """

@@ -20,8 +20,8 @@ class SceneImages:
         first: index of the first scene.
         count: number of scenes.
         size: pixels of the square's side.
-        cache: folder of PNG files with the same pixels, for any number of processes; whoever needs a scene first writes
-            it.  None renders a scene each time it is read.
+        cache: folder of PNG files with the same pixels, for any number of processes; the first that needs a scene
+            writes it.  None renders a scene each time it is read.
     """
 
     folder = None

@@ -17,7 +17,7 @@ class Street:
     Attributes:
         canvas: its surfaces.
         clouds: share of the sky that they cover.
-        objects: what stands in it by weight on the eye, as captions name it.
+        objects: visible objects with their visual weight, as captions name them.
     """
 
     canvas: Canvas
@@ -29,8 +29,8 @@ def draw_street(layout: np.random.Generator, texture: np.random.Generator, size:
     """Draw one street.
 
     Args:
-        layout: draws of what stands where.
-        texture: draws of surface detail.
+        layout: random generator of positions and kinds of objects.
+        texture: random generator of surface detail.
         size: pixels of the finished image's side.
     """
     camera = Camera(
@@ -49,7 +49,7 @@ def draw_street(layout: np.random.Generator, texture: np.random.Generator, size:
     canvas.ground(verge, params)
     street = Street(canvas, layout.uniform(0, 1), [])
     _skyline(canvas, layout)
-    # Everything that can hide something else, each with its distance.
+    # Every object that may occlude others, with its distance.
     pieces: list[Piece] = []
     for sign in (-1, 1):
         edge = middle + sign * (half + walk + layout.uniform(0.2, 3.5))

@@ -24,7 +24,7 @@ def lamps(canvas: Canvas, layout: np.random.Generator, middle: float, half: floa
 
     Args:
         canvas: to draw on.
-        layout: draws of what stands where.
+        layout: random generator of positions and kinds of objects.
         middle: X of the road's centre line, metres.
         half: half of its width.
     """
@@ -67,8 +67,8 @@ def cars(canvas: Canvas, objects: Objects, layout: np.random.Generator, middle: 
 
     Args:
         canvas: to draw on.
-        objects: takes what captions can name.
-        layout: draws of what stands where.
+        objects: list to which objects that captions can name are added.
+        layout: random generator of positions and kinds of objects.
         middle: X of the road's centre line, metres.
         half: half of its width.
     """

@@ -1,4 +1,4 @@
-"""Callbacks that read what the steps return; nothing imports them but YAML and the train command."""
+"""Lightning callbacks: evaluation, image grids, run folder, progress, collapse alarm, throughput."""
 
 from lightning_modules.callbacks.collapse_alarm import CollapseAlarm
 from lightning_modules.callbacks.evaluation import Evaluation

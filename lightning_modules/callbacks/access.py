@@ -19,7 +19,7 @@ _best_is_tested: ContextVar[bool] = ContextVar("best_is_tested", default=False)
 
 @contextmanager
 def scoring_best() -> Iterator[None]:
-    """Inside, a test is of the best checkpoint, and its scores are filed under "best" instead of "test"."""
+    """Context for testing the best checkpoint: scores are logged as "best" instead of "test"."""
     token = _best_is_tested.set(True)
     try:
         yield
@@ -28,7 +28,7 @@ def scoring_best() -> Iterator[None]:
 
 
 def split_of(trainer: Trainer) -> Split:
-    """Where scores are filed: "val", "test" for the last state of a run, "best" inside `scoring_best`."""
+    """Prefix under which scores are logged: "val", "test" for the last state of a run, "best" inside `scoring_best`."""
     if not trainer.testing:
         return "val"
     return "best" if _best_is_tested.get() else "test"
@@ -60,7 +60,7 @@ def module_of(module: LightningModule) -> TranslationModule:
 
 
 def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
-    """The writers of TensorBoard logs, for what is no scalar; none but on the first rank."""
+    """The TensorBoard writers, for logs that are not scalars; none on ranks other than the first."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

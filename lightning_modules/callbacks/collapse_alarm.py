@@ -15,8 +15,8 @@ IDENTITY, MODE = "identity_collapse", "mode_collapse"
 class CollapseAlarm(Callback):
     """Compares the scores of `Evaluation` with floors, per direction, after every validation and on the test split.
 
-    *Identity collapse* is measured relative to the difference of the two domains, since no absolute distance will do: a
-    lossy autoencoder alone moves an image as far as clear and foggy lie apart.
+    *Identity collapse* is measured relative to the difference of the two domains, since no absolute threshold works: a
+    lossy autoencoder alone changes an image as much as fog does.
 
     - Where the data has ground truth: ``identity_gap / (identity_gap + lpips_truth)``.  0 is a copy, 1 the ground
       truth; above a half, translations are nearer to the ground truth than to their inputs.

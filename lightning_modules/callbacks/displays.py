@@ -1,4 +1,4 @@
-"""Where progress is shown: a bar on a terminal, plain lines in a file; and the rate and time left that both show."""
+"""Progress displays: a bar on a terminal or plain lines in a file, with the rate and the time left."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
@@ -29,7 +29,7 @@ class Display(Protocol):
         """Print a line that stays."""
 
     def close(self) -> None:
-        """End the phase, and clear what was drawn."""
+        """End the phase and clear the display."""
 
 
 class Bar:
@@ -38,7 +38,7 @@ class Bar:
     Args:
         stream: the terminal.
         clock: seconds.
-        every: seconds between two drawings.
+        every: seconds between two updates.
     """
 
     def __init__(self, stream: TextIO, clock: Clock, every: float = 0.2) -> None:
@@ -47,11 +47,11 @@ class Bar:
         self._drawn = 0.0
 
     def due(self) -> bool:
-        """Whether the bar is new, or was drawn some time ago."""
+        """Whether the bar is new or due for an update."""
         return self._bar is None or self._clock() - self._drawn >= self._every
 
     def show(self, phase: str, images: int, total: int | None, facts: Sequence[str]) -> None:
-        """Draw the bar anew."""
+        """Redraw the bar."""
         if self._bar is None:
             counted = "{n:,} images" if total is None else "{percentage:3.0f}%|{bar:20}| {n:,} of {total:,} images"
             self._bar = tqdm(
@@ -95,7 +95,7 @@ class Lines:
         self._last = 0.0
 
     def due(self) -> bool:
-        """Whether the last line is 15 seconds old, after three minutes 60."""
+        """Whether a new line is due: 15 seconds after the last one, or 60 once three minutes have passed."""
         if self._first is None:
             return True
         now = self._clock()
@@ -129,7 +129,7 @@ class Pace:
         self._first: tuple[float, int] | None = None  # seconds and images at the end of the first batch
 
     def count(self, images: int) -> None:
-        """Note that so many images are done now."""
+        """Record the number of images done."""
         if self._first is None:
             self._first = (self._clock(), images)
 

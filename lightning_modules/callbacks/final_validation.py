@@ -1,4 +1,4 @@
-"""A last validation where training ends between two of them."""
+"""Validate the last state of a training that ends between two validations."""
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -19,7 +19,7 @@ class FinalValidation(Callback):
         self._validated_at = -1  # images seen
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note which state was validated."""
+        """Record which state was validated."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validated_at = module_of(pl_module).images_seen
 

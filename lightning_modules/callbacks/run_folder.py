@@ -85,7 +85,7 @@ class RunFolder(Callback):
                 trainer.save_checkpoint(part, weights_only=False)
             if trainer.is_global_zero:
                 save_adapter(module.generator, self.folder / "adapter", module.run_facts)
-                # The model card of an earlier end describes an earlier state.
+                # A model card that is there already describes an earlier state.
                 (self.folder / "adapter" / "README.md").unlink(missing_ok=True)
         except OSError as error:
             raise OSError(

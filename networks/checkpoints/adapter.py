@@ -67,7 +67,7 @@ def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts
     Args:
         generator: trained, its LoRA not merged.
         folder: made if missing.
-        run: what only the training run knows.
+        run: the training run's entries in the card.
 
     Returns:
         The folder.

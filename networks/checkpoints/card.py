@@ -21,7 +21,7 @@ JsonMap = Mapping[str, Json]
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What only the training run knows of an adapter; None is not known and left out of adapter.json.
+    """The training run's entries in an adapter's card; those that are None are left out of adapter.json.
 
     Attributes:
         task: "paired" or "unpaired".
@@ -67,7 +67,7 @@ class RunFacts:
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> "RunFacts":
-        """Build from top-level entries of adapter.json; what is not known becomes `extra`."""
+        """Build from top-level entries of adapter.json; unknown ones become `extra`."""
         names = {f.name for f in fields(cls)} - {"extra"}
         known = {name: value for name, value in entries.items() if name in names}
         extra = {name: value for name, value in entries.items() if name not in names}
@@ -91,7 +91,7 @@ class AdapterCard:
         base_random_init: whether the base's weights are seeded random numbers.
         base_fingerprint: of the base's frozen weights, hexadecimal; None likewise.
         base_description: one line on the base; None likewise.
-        run: what only the training run knows.
+        run: the training run's entries.
         versions: of Python and of the packages that wrote the card.
         metrics: scores of the final state on the test split, by direction.
         best: the state that validation chose, with its scores if it is another than the final state.
@@ -136,17 +136,17 @@ class AdapterCard:
         best: JsonMap | None = None,
         exported: JsonMap | None = None,
     ) -> "AdapterCard":
-        """The card of a generator as it is now: the one place where cards are made before they are written.
+        """Build the card of a generator in its current state; every card that is written is built here.
 
         Args:
             generator: trained.
-            run: what only the training run knows.
+            run: the training run's entries.
             metrics: see the attributes.
             best: see the attributes.
             exported: see the attributes.
 
         Raises:
-            ValueError: a value cannot be, or the generator's settings would be read back as another class.
+            ValueError: a value is invalid, or the generator's settings would be read back as another class.
         """
         kind = Settings.type_for(generator.base_name)
         if not isinstance(generator.settings, kind):
@@ -178,7 +178,7 @@ class AdapterCard:
             where: the file, for messages.
 
         Raises:
-            ValueError: its format is another, a setting is unknown, or a value cannot be; one line with the file.
+            ValueError: its format is another, a setting is unknown, or a value is invalid; one line with the file.
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, Mapping) else content

@@ -32,10 +32,10 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
     generator: ImageTranslator
     if isinstance(adapter.card.settings, ResnetSettings):
         if base not in (None, ResnetGenerator.base_name):
-            raise ValueError(f"{adapter.path} is a plain ResNet, which stands on no base: leave out base={base}.")
+            raise ValueError(f"{adapter.path} is a plain ResNet, which has no base: leave out base={base}.")
         generator = ResnetGenerator(**arguments)
     else:
-        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten: the caller's draws stay theirs
+        with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
             generator = OneStepGenerator(name, adapter.card.base_random_init, **arguments)
     generator.load_adapter(adapter)
     return generator.requires_grad_(False)

@@ -98,7 +98,7 @@ def _read_unpaired(content: Mapping[str, Any], path: Path) -> Adapter:
                 conv_in[name.split(".")[1]] = tensor.float()
             else:
                 tensors[f"unet.{name}"] = tensor.float()
-    # Both wrappers hold the whole VAE of both directions; each is asked for its own half.
+    # Both wrappers hold the whole VAE of both directions; each half is read from its own wrapper.
     for part, half in (("sd_vae_enc", "encoder."), ("sd_vae_dec", "decoder.")):
         for prefix, direction in (("vae.", "a2b"), ("vae_b2a.", "b2a")):
             own = {k.removeprefix(prefix): t for k, t in content[part].items() if k.startswith(prefix + half)}
@@ -317,7 +317,7 @@ def _skips(
         conv = autoencoder.skip_convs[k].state_dict() if len(autoencoder.skip_convs) else {}
         own = dict(renamed(name, tensor) for name, tensor in conv.items())
         weight = own.get("base_layer.weight", own.get("weight"))
-        # B = 0 says nothing; A at zero too would never learn again.
+        # B = 0 is a LoRA without effect; were A zero too, it could not train.
         idle = torch.randn(rank, c_in, 1, 1, generator=draw) / rank, torch.zeros(c_out, rank, 1, 1)
         yield (
             torch.zeros(c_out, c_in, 1, 1) if weight is None else weight,

@@ -73,7 +73,7 @@ class Settings:
         """Build from the `settings` of adapter.json; settings that are missing there take their defaults.
 
         Raises:
-            ValueError: a setting is unknown or missing, or its value cannot be.
+            ValueError: a setting is unknown or missing, or its value is invalid.
         """
         known = {field.name for field in fields(cls)}
         for name in values:

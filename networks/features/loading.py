@@ -47,7 +47,7 @@ _untrained: ContextVar[bool] = ContextVar("untrained", default=False)
 
 @contextmanager
 def architectures_only() -> Iterator[None]:
-    """Inside, `load_features` reads no weights: for counting memory, never for scores."""
+    """Context in which `load_features` reads no weights: for counting memory, never for scores."""
     token = _untrained.set(True)
     try:
         yield
@@ -170,7 +170,7 @@ def _lpips(name: str, weights: str | None) -> FeatureNetwork:
 def _inception(name: str, weights: str | None) -> FeatureNetwork:
     from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-    if _untrained.get():  # torch-fidelity's cannot be had without weights; torchvision's has the same layers
+    if _untrained.get():  # torch-fidelity's needs its weights; torchvision's has the same layers
         import torchvision
 
         return InceptionFeatures(torchvision.models.inception_v3(aux_logits=False, init_weights=False))

@@ -253,7 +253,7 @@ class InceptionFeatures(FeatureNetwork[nn.Module]):
 
 
 class ClipFeatures(FeatureNetwork["CLIPModel"]):
-    """CLIP (Radford et al. 2021): token maps after two blocks, and image and caption embeddings of unit-free length.
+    """CLIP (Radford et al. 2021): token maps after two blocks, and unnormalised embeddings of image and caption.
 
     Args:
         trunk: a transformers `CLIPModel`.

@@ -13,12 +13,12 @@ from networks.one_step.lora import checkpoint
 
 
 class SkipAutoencoder(nn.Module):
-    """``encode(image) -> (latent, skips)`` and ``decode(latent, skips, gamma) -> image``.
+    """The VAE with skips: ``encode(image) -> (latent, skips)`` and ``decode(latent, skips, gamma) -> image``.
 
     Levels and channels are read from the VAE.  Skips are values that travel with their own image, never module state.
 
     Args:
-        vae: the base's `AutoencoderKL`; its weights are frozen by whoever adapts it.
+        vae: the base's `AutoencoderKL`; the caller freezes its weights.
         skips: False leaves the 1x1 convolutions out (an ablation).
         skip_init: every weight of the 1x1 convolutions ("zero-convs", released value 1e-5), or "gaussian" for
             PyTorch's own initialisation.

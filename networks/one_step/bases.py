@@ -31,7 +31,7 @@ class Base:
         name: as asked for: "pocket", a folder, or ``owner/name[@revision]``.
         source: where the parts were read: a folder, or the hub id without its revision.
         revision: the hub revision, if one was named.
-        random_init: weights are seeded random numbers although the architecture's own exist or are meant to.
+        random_init: whether the weights are seeded random numbers instead of the pretrained ones.
         vae: frozen autoencoder.
         unet: frozen UNet.
         alpha_bar: cumulative product at the last timestep (0.00466 for SD-Turbo).
@@ -116,7 +116,7 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
             f"Base {name!r} cannot work here: its UNet takes {unet.config.in_channels} channels, its VAE gives "
             f"{vae.config.latent_channels}; direct conditioning feeds one to the other."
         )
-    with torch.device("cpu"):  # numbers are read from it, even where the networks are built without memory
+    with torch.device("cpu"):  # values are read from it, so it is real even where the networks are on the meta device
         scheduler = _read(DDPMScheduler.from_pretrained, "scheduler", name, where)
     alpha_bar = float(scheduler.alphas_cumprod[-1])
     if alpha_bar <= 0 and scheduler.config.prediction_type == "epsilon":

@@ -39,8 +39,8 @@ from networks.one_step.prompts import PromptEncoder
 class OneStepGenerator(ImageTranslator):
     """A one-step text-to-image model turned into an image-to-image network.
 
-    One UNet serves every direction, which the prompt tells it; each direction has VAE adapters and skip convolutions of
-    its own over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in
+    One UNet serves every direction, selected by the prompt; each direction has its own VAE adapters and skip
+    convolutions over ONE frozen VAE.  What trains: LoRA on UNet and VAE, the UNet's `conv_in` in
     full, the skip convolutions.
 
     Args:
@@ -60,7 +60,7 @@ class OneStepGenerator(ImageTranslator):
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
         skip_lora: also put a LoRA on the skip convolutions, as released files have it.
-        frozen_dtype: how the base's weights lie in memory, "float32" or "bfloat16"; an adapter remembers it, since it
+        frozen_dtype: dtype of the base's frozen weights, "float32" or "bfloat16"; an adapter records it, since it
             was trained on weights rounded that way.
         init: start from an adapter, a checkpoint of ours or a released .pkl, with its LoRA targets and scales.
 
@@ -141,7 +141,7 @@ class OneStepGenerator(ImageTranslator):
         self.autoencoders = nn.ModuleDict()
         for direction in directions:
             autoencoder = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
-            # Behind a branch the latent goes unread: a LoRA on what only makes the latent would never train.
+            # With a branch the latent is not read: a LoRA on layers that only produce it would never train.
             unread = autoencoder.latent_only if self.branch else ()
             inject_lora(autoencoder.vae, settings.vae_targets, rank_vae, alpha_vae, leave_out=unread)
             if skip_lora and skips:
@@ -199,7 +199,7 @@ class OneStepGenerator(ImageTranslator):
 
     @property
     def reads_noise(self) -> bool:
-        """Whether the UNet reads a noise map, the image coming by a branch."""
+        """Whether the UNet reads a noise map and the image enters through a branch."""
         return self.branch is not None
 
     @property

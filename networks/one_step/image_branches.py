@@ -66,7 +66,7 @@ class ControlNetBranch(Branch):
 
 
 class T2IAdapterBranch(Branch):
-    """A small network of its own whose features are added level by level (Mou et al. 2023); it reads no prompt.
+    """A small separate network whose features are added level by level (Mou et al. 2023); it reads no prompt.
 
     Args:
         unet: the base's; gives the channels of each level.

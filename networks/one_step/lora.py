@@ -115,7 +115,7 @@ def _base_layer(layer: LoraLayer) -> nn.Conv2d | nn.Linear:
 def _forward_merged(layer: LoraLayer, x: Tensor) -> Tensor:
     """``W x + s B A x`` as ``(W + s B A) x``.
 
-    Not under autocast: a young LoRA is smaller than the rounding step of a weight in bfloat16, and would train blindly.
+    Not under autocast: in bfloat16 the small values of an untrained LoRA would be rounded away when added to a weight.
     """
     if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
         return _class_forward(layer, x)
@@ -179,7 +179,7 @@ def merge_lora(module: nn.Module) -> nn.Module:
 def store_in_bfloat16(module: nn.Module, keep: nn.Module | None = None) -> None:
     """Store the frozen weights of convolutions and linear layers as bfloat16: half of their memory; in place.
 
-    Under bfloat16 autocast they are used as they lie.  Elsewhere each call makes a float32 copy, which autograd holds
+    Under bfloat16 autocast they are used as they are.  Elsewhere each call makes a float32 copy, which autograd holds
     until the backward pass: float32 training saves memory only with checkpointing.  Norms and biases, a
     thousandth of the weights, stay float32.
 

@@ -31,7 +31,7 @@ class PromptEncoder:
 
         Args:
             prompts: B texts; longer ones are cut to the model's length.
-            device: where the text encoder runs and the result lies.
+            device: device of the text encoder and of the result.
 
         Returns:
             ``(B, L, D)`` float32.

@@ -1,4 +1,4 @@
-"""What the stages of the pocket base share: learning rates, random draws, averages and checkpoints by step.
+"""Base class of the stages of the pocket base: learning rates, random draws, averages, checkpoints by step.
 
 A batch is a dict that holds its own `step`, and every random number of a training step comes from a generator seeded
 with (seed, step).  Weights, optimisers and the step are therefore all that a resumed run needs to be bit-equal.
@@ -25,7 +25,7 @@ from losses.terms import weighted_total
 from pretraining.batches import StepBatch
 from storage import atomic_write
 
-LOG_EVERY = 10  # steps between two values in TensorBoard
+LOG_EVERY = 10  # steps
 
 Decoder = Callable[[Tensor], Tensor]
 """Scaled latents `(N, 4, h, w)` to images `(N, 3, H, W)` in [-1, 1]."""
@@ -185,7 +185,7 @@ def average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class PeriodicCheckpoint(Callback):
-    """Writes the whole state of training into one file every so many steps.
+    """Writes the whole state of training into one file at an interval of steps.
 
     Not at the last step: little is left to be done then, and Lightning would take it for a finished epoch.
 

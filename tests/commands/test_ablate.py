@@ -122,6 +122,6 @@ def test_the_cost_of_many_trials_is_told_from_those_that_are_there(grid, tmp_pat
     done.mkdir(parents=True)
     (done / "metrics.json").write_text(json.dumps({"wall_s": 360.0}))
     assert ablate.main([*grid(), "--seeds=20", "--resume"]) == 2
-    assert "60 trials of 2 images each, 6.0 hours of training at the pace of the 1 that are there" in (
+    assert "60 trials of 2 images each, 6.0 hours of training at the pace of the 1 finished ones" in (
         capsys.readouterr().err
     )
