@@ -18,14 +18,14 @@ COPIED = tuple(name for name in COLUMNS if SCORES[name].of_input)
 def build_report(
     finished: Mapping[Key, Mapping[str, Any]], command: str, images: int | None, seeds: int, failures: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that the table says, as plain JSON types.
+    """Content of the table, as plain JSON types.
 
     Args:
         finished: metrics.json of each finished run.
-        command: what was typed.
-        images: that pocket and random were meant to see; None where each task's recipe says it.
-        seeds: runs of each that were asked for.
-        failures: run folder => why there is no figure.
+        command: the command line.
+        images: training images of pocket and random; None for the number in each task's recipe.
+        seeds: planned runs of each.
+        failures: run folder => reason of its failure.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for (task, model, _), metrics in finished.items():

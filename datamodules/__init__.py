@@ -1,6 +1,6 @@
 """Lightning data modules of folders, public data sets and rendered scenes.
 
-The classes are imported when first asked for, all at once: `datamodules.public` and `datamodules.files` can be used
+The classes are imported on first use, all at once: `datamodules.public` and `datamodules.files` can be used
 without torch and Lightning.
 """
 

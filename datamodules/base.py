@@ -64,7 +64,7 @@ class TranslationData(LightningDataModule, ABC):
         is_rendered: whether the images are rendered.
 
     Raises:
-        ValueError: a setting or the content of the folder cannot be used; says what and where.
+        ValueError: a setting or the content of the folder cannot be used; the message names it.
         FileNotFoundError: a folder is missing or empty.
     """
 

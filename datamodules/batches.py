@@ -78,7 +78,7 @@ class EvaluationBatch:
         index: position of each image in its split, ``(B,)`` int64, unique over all ranks.
         names: path of each file relative to its domain's folder, or name of a rendered scene.
         captions: one per image where the task has captions; None uses the fixed prompt of the direction.
-        truth: ground truth: the true counterpart in the other domain, same size, where the data has it.
+        truth: ground truth, the counterpart in the other domain, same size, where the data has it.
     """
 
     real: Tensor

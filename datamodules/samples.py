@@ -214,7 +214,7 @@ class EvaluationImages(Dataset[EvaluationSample]):
         return [resized_shape(*self.images.size(index), self.eval_size) for index in range(len(self))]
 
     def fingerprint(self) -> str:
-        """Twelve hex digits over names and sizes, in order; the same wherever the folder lies."""
+        """Twelve hex digits over names and sizes, in order; the same wherever the folder is."""
         lines = [f"{self.images.name(index)} {shape}\n" for index, shape in enumerate(self.shapes())]
         return digest("".join(lines), digits=12)
 

@@ -1,4 +1,4 @@
-"""How scores are measured: what scoring asks of the data, and the "protocol" block of metrics.json."""
+"""How scores are measured: the interface of evaluated data, and the "protocol" block of metrics.json."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "torchvision", "timm", "torch-fidelity", "transformers", "n
 
 @runtime_checkable
 class EvaluationData(Protocol):
-    """What scoring asks of a data module; `datamodules.base.TranslationData` has it all."""
+    """Protocol of the data that scoring needs; `datamodules.base.TranslationData` has it all."""
 
     @property
     def directions(self) -> Sequence[Direction]:

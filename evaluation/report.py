@@ -17,7 +17,7 @@ from storage import atomic_write
 
 SHOWN = 24  # images per direction to click through
 EACH = 4  # best and worst per score
-DIVERSITY_FLOOR = 0.3  # below it, the page says mode collapse
+DIVERSITY_FLOOR = 0.3  # below it, the page reports mode collapse
 BINS = 20
 CURVE = (220, 90)  # width and height, pixels
 

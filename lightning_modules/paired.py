@@ -24,7 +24,7 @@ AT_ONCE = 32  # captions that the text encoder reads together
 
 @runtime_checkable
 class CaptionedData(Protocol):
-    """A data module that knows its captions before training.
+    """A data module whose captions are known before training.
 
     Attributes:
         captions: captions of the images, by split.

@@ -15,7 +15,7 @@ from networks.one_step.diffusion import noise_map
 
 
 class Discriminator(Protocol):
-    """What training asks of a discriminator, which must also be a `torch.nn.Module`.
+    """Protocol of discriminators, which must also be a `torch.nn.Module`.
 
     Only parameters that require a gradient are trained and saved.  Training copies the module for the second direction;
     frozen feature networks (`FeatureNetwork`) are shared by the copies.

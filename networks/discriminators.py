@@ -186,6 +186,6 @@ def _within(position: Tensor, side: int) -> Tensor:
 
 
 def _near(position: Tensor, draw: Tensor, side: int) -> Tensor:
-    """Whether a position lies in the hole of half the side whose centre is drawn; `(B, side)`."""
+    """Mask, along one axis, of a hole of half the side at a random centre; `(B, side)` bool."""
     start = (draw * side).floor().long() - side // 4
     return (position >= start) & (position < start + side // 2)

@@ -20,7 +20,7 @@ from pretraining.captioned_scenes import CaptionedScenes
 
 
 class StepBatch(TypedDict):
-    """A batch that knows its step."""
+    """A batch with its step."""
 
     step: int
 

@@ -105,12 +105,12 @@ license: apache-2.0
 library_name: diffusers
 pipeline_tag: text-to-image
 ---
-# pocket: a one-step text-to-image model of {data.size} px, made here from scratch
+# pocket: a one-step text-to-image model of {data.size} px, trained from scratch by this project
 
 One prediction at t = 999 turns noise and a prompt into an image. Same kind of parts as SD-Turbo (AutoencoderKL with
 4 latent channels, UNet2DConditionModel with cross-attention, CLIP text encoder and tokenizer, the same noise schedule,
-epsilon prediction), small enough to ship with the package and to train with on two CPU cores. It knows rendered scenes
-only, not photographs.
+epsilon prediction), small enough to ship with the package and to train with on two CPU cores. It was trained on
+rendered scenes only, not on photographs.
 
 ![Samples: one column per prompt below](samples.png)
 

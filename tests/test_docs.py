@@ -127,11 +127,12 @@ def test_configuration_keys_exist():
     from datamodules import EdgeToImage, HorseZebra
     from datamodules.base import TranslationData
     from lightning_modules import CycleGANTurbo, Pix2PixTurbo
+    from lightning_modules.base import TranslationModule
 
     owners = {
         "trainer": [Trainer],
         "data.init_args": [TranslationData, EdgeToImage, HorseZebra],
-        "model.init_args": [CycleGANTurbo, Pix2PixTurbo],
+        "model.init_args": [TranslationModule, CycleGANTurbo, Pix2PixTurbo],
     }
     for page in PAGES:
         for owner, key in re.findall(r"--(trainer|data\.init_args|model\.init_args)\.(\w+)", page.read_text()):

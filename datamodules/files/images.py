@@ -1,4 +1,4 @@
-"""Lists of images that are read when asked for: the protocol, and image files."""
+"""Lists of images that are read on access: the protocol, and image files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from storage import digest, size_and_mtime
 
 
 class Images(Protocol):
-    """A list of images that are read when asked for: `FileImages`, `SceneImages`, or your own."""
+    """A list of images that are read on access: `FileImages`, `SceneImages`, or your own."""
 
     @property
     def folder(self) -> Path | None:

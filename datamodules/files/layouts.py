@@ -71,7 +71,7 @@ def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]
     Args:
         items: in an order that is the same on every machine.
         seed: of the draw.
-        what: where they lie, for the error.
+        what: their folder, for the error message.
 
     Returns:
         What still trains, and what was held out; both in the order given.
@@ -96,7 +96,7 @@ def complete(found: Mapping[Stage, list[T]], seed: int, what: str) -> tuple[dict
     Args:
         found: "train", and perhaps "validate" and "test".
         seed: of the hold-out that becomes validation.
-        what: where the training items lie, for messages.
+        what: folder of the training items, for messages.
 
     Returns:
         All three stages, and whether test had to be the validation items.
@@ -252,7 +252,7 @@ def find_photographs(root: Path, seed: int) -> Pairs:
 
 
 def _captions_of_photographs(root: Path, files: Mapping[Stage, list[Path]]) -> dict[Stage, list[str | None]]:
-    """Captions by stage.  A file's bare names stand for images in its own split's folder: splits often number alike.
+    """Captions by stage.  A name without folder is an image in its split's folder: splits often reuse numbers.
 
     Images in none of these folders belong to training; where there is no such folder, every caption file may name them.
     """

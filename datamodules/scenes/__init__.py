@@ -1,4 +1,4 @@
-"""Rendered scenes with their true counterparts, for runs without photographs and for scores against ground truth."""
+"""Rendered scenes with ground-truth counterparts, for runs without photographs and scores against ground truth."""
 
 from datamodules.scenes.captions import WORDS, caption
 from datamodules.scenes.images import SceneImages

@@ -1,4 +1,4 @@
-"""The twin world: a renderer that draws every scene in either of two domains, so every image has a true counterpart.
+"""The twin world: a renderer of scenes in two domains, so that every image has a ground-truth counterpart.
 
 A scene's layout, textures and materials are functions of (world, seed, index) alone; the size only sets how finely it
 is drawn.  What a domain adds (which windows are lit, where stripes fall, how dense the fog looks) follows from what

@@ -183,7 +183,7 @@ def _seconds_allowed(trainer: Trainer) -> float | None:
 
 
 def _evaluated_images(loader: object, batches: int | float) -> int:
-    """Images of all ranks in the first batches of a loader; 0 where it does not say how many it has."""
+    """Images of all ranks in the first batches of a loader; 0 where its length is not known."""
     if not isinstance(loader, DataLoader) or not isinstance(loader.dataset, Sized):
         return 0
     images = len(loader.dataset)

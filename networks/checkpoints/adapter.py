@@ -24,11 +24,11 @@ NO_FACTS = RunFacts()
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """Trainable tensors, and the buffers of what trains (spectral norm's vectors, counters): what a checkpoint holds.
+    """The part of a state dict that a checkpoint holds: trainable tensors and all buffers (spectral norm, counters).
 
     Frozen bases are rebuilt from their own files, never saved; feature networks are in no state dict at all.
     """
-    # A generator knows by construction what trains: one loaded for translation is frozen.
+    # By recorded names, since the parameters of a generator loaded for translation are frozen.
     trainable = set(getattr(module, "trained_names", None) or trainable_names(module))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: tensor for name, tensor in module.state_dict().items() if name in trainable or name not in parameters}

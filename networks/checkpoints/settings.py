@@ -150,7 +150,7 @@ def require(holds: bool, name: str, wanted: str, value: object) -> None:
     """Refuse a value.
 
     Raises:
-        ValueError: the condition does not hold; says what the name must be and what it is.
+        ValueError: the condition does not hold; the message has the expected and the given value.
     """
     if not holds:
         shown = list(value) if isinstance(value, tuple) else value

@@ -9,7 +9,7 @@
 | `dino` | DINO ViT-B/8 | structure distance; FID and KID where it is named for them |
 | `random` | three convolutions at fixed random weights | tests |
 
-A named network is never replaced by another: where its weights cannot be had, `load_features` says what to do.
+A named network is never replaced by another: where its weights are missing, the error says what to do.
 """
 
 import importlib
@@ -68,7 +68,7 @@ def load_features(name: str, weights: str | None = None, resize: str | None = No
 
     Raises:
         ValueError: if `name` or `resize` is unknown.
-        FileNotFoundError: if the weights cannot be had; the message says which, where they were looked for, what to do.
+        FileNotFoundError: if the weights are not found; the message says which, where they were looked for, what to do.
     """
     if name not in _BUILDERS:
         known = ", ".join(_BUILDERS)

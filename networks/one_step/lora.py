@@ -79,7 +79,7 @@ def inject_lora(
         leave_out: prefixes of module names that get none.
 
     Raises:
-        ValueError: the rank is below 1, or nothing in the module carries a target's name.
+        ValueError: the rank is below 1, or no layer's name ends in a target.
     """
     if rank < 1:
         raise ValueError(f"LoRA rank must be at least 1, got {rank}.")

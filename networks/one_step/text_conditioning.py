@@ -114,7 +114,7 @@ def conditions_of(config: Mapping[str, Any], name: str) -> Conditions:
         name: of the base, for the message.
 
     Raises:
-        ValueError: it is of a kind that this project does not know.
+        ValueError: this kind of conditioning is not supported.
     """
     kinds = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
     asked = {key: config[key] for key in kinds if config[key] is not None}
