@@ -21,7 +21,7 @@ MAX_POINTS = 100_000
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of a grid's values.
+    """A combination of a grid's values.
 
     Attributes:
         labels: name of the value by axis.

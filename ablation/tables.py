@@ -106,7 +106,7 @@ def collect(trials: Sequence[Trial]) -> tuple[list[Column], list[Row]]:
 
 
 def compare(row: Row, reference: Row, column: Column) -> Verdict:
-    """How a row differs from the reference: "better", "worse", "other"; "" where the difference is not significant.
+    """Compare a row with the reference: "better", "worse", "other", or "" where the difference is not significant.
 
     A paired t-test over the seeds, since a seed also decides the test images, which are harder or easier for all.
     Seconds are never marked: trials run side by side and slow each other down.
@@ -165,7 +165,7 @@ def _digits(value: float) -> str:
 
 
 def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]:
-    """How the table was measured and how to read it, a sentence each."""
+    """Sentences on how the table was measured and how to read it."""
     metrics = next((m for t in trials if (m := t.metrics())), None)
     sentences = [f"Experiment {grid.experiment}, grid {grid.name}; the other rows are compared with the first."]
     if metrics:

@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Progress(TypedDict):
-    """How far a running trial is.
+    """Progress of a running trial.
 
     Attributes:
         images: training images seen, including those of earlier attempts.
@@ -117,7 +117,7 @@ def missing(trials: list[Trial]) -> list[Trial]:
 
 
 def _difference(trial: Trial) -> str:
-    """How a trial differs from its record on disk; empty where it does not."""
+    """Describe how a trial differs from its record on disk; empty where it does not."""
     if not trial.record.is_file():
         return f"{trial.record} is missing"
     record = json.loads(trial.record.read_text())

@@ -27,7 +27,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained.
+    """Settings that all trials share.
 
     Attributes:
         root: folder of all run folders.
@@ -45,7 +45,7 @@ class Plan:
         return [self.trial(task, model, seed) for seed in range(seeds) for task in tasks for model in ordered]
 
     def trial(self, task: str, model: str, seed: int, seconds: float | None = None) -> Trial:
-        """One training.
+        """Build one trial.
 
         Args:
             task: name of the experiment.

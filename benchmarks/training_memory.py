@@ -59,7 +59,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str, Any]:
-    """One row of the table: peak memory of the process (CPU) or the allocator (GPU); None where memory ran out.
+    """Measure one row of the table: peak memory of the process (CPU) or the allocator (GPU); None where memory ran out.
 
     Args:
         base: name or folder of the base model.

@@ -25,7 +25,7 @@ class TrialQueue:
         self.seconds = {trial.name: metrics["wall_s"] for trial in trials if (metrics := trial.metrics())}
 
     def label(self, trial: Trial) -> str:
-        """How the terminal names a trial: ``[2/9] day2night random seed 0``."""
+        """Name of a trial on the terminal: ``[2/9] day2night random seed 0``."""
         place = [other.name for other in self.trials].index(trial.name) + 1
         return f"[{place}/{len(self.trials)}] {' '.join(trial.labels.values())} seed {trial.seed}"
 

@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 @dataclass
 class Finding:
-    """One line of the report.
+    """A line of the report.
 
     Attributes:
         name: subject of the line.

@@ -142,11 +142,11 @@ class TranslationData(LightningDataModule, ABC):
 
     @property
     def preprocessing(self) -> dict[str, int | str]:
-        """How images become inputs; written to every adapter."""
+        """Describe how images become inputs; written to every adapter."""
         return {"resize": self.transform.resize, "crop": self.transform.crop, "eval_size": self.eval_size}
 
     def limited(self, count: int) -> int:
-        """How many of `count` training images are used.
+        """Number of training images used, of `count`.
 
         Raises:
             ValueError: there are fewer than the limit: a run named after it would be another.
@@ -235,7 +235,7 @@ class TranslationData(LightningDataModule, ABC):
         return self._evaluation_loader(self.reference_set(direction, stage), direction)
 
     def protocol(self, direction: Direction, stage: EvaluationStage) -> dict[str, str | int | None]:
-        """What the scores of a direction depend on, as far as the data decides; scores of two protocols do not compare.
+        """The data's part of a direction's evaluation protocol; scores of different protocols cannot be compared.
 
         Two data modules of equal images have equal digests of names and sizes, wherever the folders lie.
 

@@ -122,7 +122,7 @@ class PairedImages(TranslationData):
 
     @property
     def preprocessing(self) -> dict[str, int | str]:
-        """How images become inputs; written to every adapter."""
+        """Describe how images become inputs; written to every adapter."""
         return {**super().preprocessing, "preprocess": self.computed or "none"}
 
     def describe_splits(self) -> str:

@@ -43,7 +43,7 @@ def table(runs: Mapping[str, Metrics]) -> str:
 
 
 def differences(one: Metrics, other: Metrics) -> list[str]:
-    """What differs in how two blocks of a direction were measured, a phrase each."""
+    """List the differences in how two blocks of a direction were measured, a phrase each."""
     pairs = [(key, one.get(key), other.get(key)) for key in DECISIVE]
     protocols = [block.get("protocol", {}) for block in (one, other)]
     keys = [key for key in dict.fromkeys([*protocols[0], *protocols[1]]) if key not in SHOWN_ONLY]

@@ -22,7 +22,7 @@ FAILURES = {
 
 @dataclass
 class Record:
-    """One translated image.
+    """A translated image with its scores.
 
     Attributes:
         name: of the input.

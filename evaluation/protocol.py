@@ -19,7 +19,7 @@ class EvaluationData(Protocol):
 
     @property
     def directions(self) -> Sequence[Direction]:
-        """What can be evaluated: "a2b", and "b2a" where the task has it."""
+        """Directions that can be evaluated: "a2b", and "b2a" where the task has it."""
 
     @property
     def description(self) -> str:
@@ -32,14 +32,14 @@ class EvaluationData(Protocol):
         """Every real image of a direction's target domain; under several ranks, this rank's share."""
 
     def protocol(self, direction: Direction, stage: Stage) -> Mapping[str, str | int | None]:
-        """What scores of a direction depend on, as far as the data decides; plain values by name."""
+        """The data's part of a direction's evaluation protocol; plain values by name."""
 
     def reference_stamp(self, direction: Direction, stage: Stage) -> str:
         """A text that changes whenever a real image of the direction's target domain does."""
 
 
 def protocol(data: EvaluationData, networks: Networks, direction: Direction, stage: Stage) -> dict[str, Any]:
-    """What the scores of a direction depend on: facts of the data, feature networks and versions."""
+    """Evaluation protocol of a direction: facts of the data, feature networks and versions."""
     features, structure, lpips = networks.features, networks.structure, networks.lpips
     packages = [f"{name} {version(name)}" for name in PACKAGES]
     return {
@@ -53,7 +53,7 @@ def protocol(data: EvaluationData, networks: Networks, direction: Direction, sta
 
 
 def protocol_text(block: Mapping[str, Any]) -> str:
-    """How a direction was measured, as a list in Markdown.
+    """Evaluation protocol of a direction as a Markdown list.
 
     Args:
         block: the direction's block of metrics.json.

@@ -13,7 +13,7 @@ from images.resizing import resize_short_side
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes an input.
+    """Conversion of an image file to an input.
 
     Attributes:
         size: short side after resizing, pixels; None keeps the file's own.

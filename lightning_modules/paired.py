@@ -135,7 +135,7 @@ class Pix2PixTurbo(TranslationModule):
             self.generator.encode_prompts.release()
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Terms:
-        """One batch: generator, then discriminator."""
+        """Train on one batch: generator, then discriminator."""
         with self.frozen_discriminators():
             fake_b = self._translate(batch)
             terms = self._generator_terms(batch, fake_b)

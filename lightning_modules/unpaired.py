@@ -136,7 +136,7 @@ class CycleGANTurbo(TranslationModule):
         self.generator.encode_prompts.release()
 
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> Terms:
-        """One batch: generator, then discriminators."""
+        """Train on one batch: generator, then discriminators."""
         updates = {"fused": self._fused, "split": self._split, "sequential": self._sequential}
         terms = updates[self.update](batch)
         return self.finish_batch(terms, batch.real_a.shape[0])

@@ -24,7 +24,7 @@ class Moments:
 
 
 def double(rows: Tensor) -> Tensor:
-    """In float64; on the CPU where it comes from MPS, which has none."""
+    """Convert to float64; on the CPU for tensors of MPS, which has no float64."""
     return rows.cpu().double() if rows.device.type == "mps" else rows.double()
 
 

@@ -110,7 +110,7 @@ class TableMetric(Metric):
         return index[once], self._state(name, "rows")[order[once]]
 
     def _sample(self, index: Tensor) -> Tensor:
-        """Which of `n` different indices are in the sample, `(n,)` bool.
+        """Mask of the indices that are in the sample, `(n,)` bool.
 
         Those whose permuted index is smallest, so that what one rank evicts is in no sample of more images.
         """

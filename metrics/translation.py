@@ -98,7 +98,7 @@ class TranslationMetrics(TableMetric):
         self.add_real(DescribedImages(reference).embedding(self.features), index)
 
     def add_real(self, features: Tensor, index: Tensor) -> None:
-        """As `update_real`, from the images' features `(B, D)`, which `indexed_table("real")` gave elsewhere."""
+        """Add real images as `update_real` does, from features `(B, D)` of another `indexed_table("real")`."""
         self.append("real", index, features)
 
     def update(

@@ -27,7 +27,7 @@ FAST = [
     "--data.init_args.crop=64",
     "--data.init_args.eval_size=64",
 ]
-# The judges of the full-size recipes need a hub; at their place stands the small random one, named as such.
+# The feature networks of the full-size recipes need a hub: the small random one, named as such, replaces them.
 RANDOM_JUDGES = [
     "--model.init_args.lpips_features=random",
     "--model.init_args.discriminator=networks.PatchDiscriminator",

@@ -6,7 +6,7 @@ from commands.cli.lightning_cli import TrainCLI
 
 
 def header(cli: TrainCLI, images_seen: int = 0) -> str:
-    """One line per fact.
+    """Build the header, one line per fact.
 
     Args:
         cli: model, data and trainer of the run.

@@ -52,7 +52,7 @@ def check_keys(recipe: Recipe, overrides: Sequence[str]) -> None:
 
 
 def _check(key: str, classes: Classes, where: str = "") -> None:
-    """One dotted key, part by part, as far as its classes can be read."""
+    """Check a dotted key, part by part, as far as its classes can be read."""
     known: Mapping[str, str | None] | None = dict.fromkeys(TOP_LEVEL)
     path: list[str] = []
     for part in key.split("."):

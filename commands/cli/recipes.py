@@ -134,7 +134,7 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
 
 
 def base_source(base: str | None) -> str | None:
-    """What ``load_generator`` opens: the hub id behind "sd-turbo", the base that a YAML names, else what was given.
+    """Source of a base for ``load_generator``: the hub id behind "sd-turbo", the base that a YAML names, else `base`.
 
     Raises:
         FileNotFoundError: a YAML file is missing.

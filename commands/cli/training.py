@@ -151,7 +151,7 @@ def _report(cli: TrainCLI, metrics: Metrics) -> None:
 
 
 def describe(generator: ImageTranslator, run: RunFacts) -> Metrics:
-    """What scores depend on: base, data, versions."""
+    """Facts that scores depend on: base, data, versions."""
     return {
         "base": generator.base_description,
         "base_fingerprint": generator.base_fingerprint,

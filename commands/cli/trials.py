@@ -43,7 +43,7 @@ def refuse_varied(grid: Grid, overrides: list[str]) -> None:
 
 
 def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> list[Trial]:
-    """Every point with every seed, the first seed of all points first.
+    """Plan a trial for every point and seed; the first seed of all points comes first.
 
     Args:
         grid: what is varied.

@@ -22,7 +22,7 @@ WORDS = sorted(
 
 
 def caption(task: str, domain: str, seed: int, index: int) -> str:
-    """What a scene shows, in words of `WORDS`; arguments and errors as in `render`."""
+    """Caption of a scene, in words of `WORDS`; arguments and errors as in `render`."""
     check_world(task, domain)
     scene = draw_scene(task, seed, index, 8)
     if isinstance(scene, Meadow):

@@ -42,7 +42,7 @@ class SceneImages:
         return f"{self.task}/{self.domain}/{self.first + index:06d}"
 
     def caption(self, index: int) -> str:
-        """What the scene shows."""
+        """Caption of the scene."""
         return caption(self.task, self.domain, self.seed, self.first + index)
 
     def size(self, index: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ TORSO = (
 
 @dataclass
 class Meadow:
-    """One meadow, drawn.
+    """A drawn meadow.
 
     Attributes:
         canvas: its surfaces.

@@ -12,7 +12,7 @@ from datamodules.scenes.traffic import cars, lamps
 
 @dataclass
 class Street:
-    """One street, drawn.
+    """A drawn street.
 
     Attributes:
         canvas: its surfaces.

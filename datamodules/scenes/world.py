@@ -58,7 +58,7 @@ def _develop(task: str, domain: str, scene: Street | Meadow, surfaces: Surfaces)
 
 
 def render_pixels(task: str, domain: str, seed: int, index: int, size: int) -> NDArray[np.uint8]:
-    """As `render`, ``(size, size, 3)`` uint8."""
+    """Draw one scene as 8-bit pixels, ``(size, size, 3)``; see `render`."""
     check_world(task, domain)
     scene = draw_scene(task, seed, index, size)
     surfaces = resolve(scene.canvas, striped=(task, domain) == ("horse_zebra", "b"))

@@ -114,7 +114,7 @@ class Evaluation(Callback):
                     writer.add_histogram(log_key(f"{split}/per_image", name, direction), known, seen)
 
     def _log_protocol(self, trainer: Trainer, split: Split, seen: int) -> None:
-        """How each direction is measured, as text, once per split."""
+        """Log the evaluation protocol of each direction as text, once per split."""
         if split in self._described:
             return
         self._described.add(split)

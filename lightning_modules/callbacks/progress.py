@@ -64,7 +64,7 @@ class Progress(ProgressBar):
 
     @property
     def display(self) -> Display | None:
-        """Where to show progress; None on other ranks and while disabled."""
+        """Display that shows progress; None on other ranks and while disabled."""
         return self._display if self._enabled else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

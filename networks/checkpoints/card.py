@@ -82,7 +82,7 @@ class RunFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCard:
-    """What adapter.json and the `adapter` entry of a checkpoint hold.
+    """Content of adapter.json and of the `adapter` entry of a checkpoint.
 
     Attributes:
         settings: arguments of the generator's constructor.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def clean(image: Tensor, side: int) -> Tensor:
-    """As clean-fid does: PIL's bicubic with antialiasing on each channel as floats, not rounded (Parmar et al. 2022).
+    """Resize as clean-fid does: PIL's bicubic with antialiasing, on floats, not rounded (Parmar et al. 2022).
 
     Args:
         image: `(B, 3, H, W)` in [-1, 1], of any shape.
@@ -23,7 +23,7 @@ def clean(image: Tensor, side: int) -> Tensor:
 
 
 def legacy(image: Tensor, side: int) -> Tensor:
-    """As torch-fidelity and the first FID code do: bilinear without antialiasing, aligned like TensorFlow 1.
+    """Resize as torch-fidelity and the first FID code do: bilinear, not antialiased, aligned like TensorFlow 1.
 
     Args:
         image: `(B, 3, H, W)` in [-1, 1], of any shape.

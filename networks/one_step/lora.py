@@ -41,7 +41,7 @@ _strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
 
 @contextmanager
 def strength_scope(strength: Tensor | None) -> Iterator[None]:
-    """Every LoRA layer and blended convolution run inside is scaled by ``strength``.
+    """Context in which every LoRA layer and blended convolution is scaled by ``strength``.
 
     Args:
         strength: ``(B,)`` in [0, 1], one per sample of the batch; None is full strength at no cost.

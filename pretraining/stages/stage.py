@@ -120,7 +120,7 @@ class Stage(LightningModule, Generic[BatchT]):
         return found
 
     def descend(self, optimizer: LightningOptimizer, loss: Tensor, clip_norm: float) -> None:
-        """One step of manual optimisation: backward, clip, step, clear."""
+        """Take one step of manual optimisation: backward, clip, step, clear."""
         self.manual_backward(loss)
         nn.utils.clip_grad_norm_([p for group in optimizer.optimizer.param_groups for p in group["params"]], clip_norm)
         optimizer.step()

@@ -66,10 +66,10 @@ def trial(tmp_path, **changes):
 
 
 def test_a_trial_is_an_ordinary_command_and_its_failure_has_its_words(tmp_path):
-    told = []
+    reports = []
     with pytest.raises(TrialFailedError, match=r"error: Unknown experiment 'none'.*seed0\.log"):
-        train(trial(tmp_path, arguments=["--exp=none"]), told.append, threads=1)
-    assert told and told[0]["images"] == 0
+        train(trial(tmp_path, arguments=["--exp=none"]), reports.append, threads=1)
+    assert reports and reports[0]["images"] == 0
     assert (tmp_path / "p" / "seed0.json").is_file()
 
 
@@ -119,8 +119,8 @@ def test_what_fits_on_a_machine_of_eight_cores_and_two_gpus(cores, gpus, fits):
 def test_a_trial_is_no_rank_of_the_job_around_it_and_sees_only_gpus_that_it_was_given(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    told = "import os; print(sorted((k, v) for k, v in os.environ.items() if k[:5] in ('SLURM', 'CUDA_', 'OMP_N')))"
-    monkeypatch.setattr(Trial, "command", lambda self: [sys.executable, "-c", told])
+    code = "import os; print(sorted((k, v) for k, v in os.environ.items() if k[:5] in ('SLURM', 'CUDA_', 'OMP_N')))"
+    monkeypatch.setattr(Trial, "command", lambda self: [sys.executable, "-c", code])
     for gpus, seen in ((0, ""), (1, "5")):
         with pytest.raises(TrialFailedError):
             train(trial(tmp_path), lambda progress: None, threads=3, gpus=gpus)
@@ -157,8 +157,8 @@ Cluster(None, 1, None).run(trials, None, here)
 @pytest.mark.slow
 def test_an_interruption_does_not_send_the_user_to_ray(tmp_path):
     words = [sys.executable, "-u", "-c", INTERRUPTED, str(tmp_path)]
-    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(words, start_new_session=True, **told) as grid:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(words, start_new_session=True, **streams) as grid:
         next(line for line in grid.stdout if " runs, " in line)
         grid.send_signal(signal.SIGINT)
         rest = grid.communicate(timeout=120)[0]

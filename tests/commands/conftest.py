@@ -4,7 +4,7 @@ import torch
 from commands import train
 from images.writing import write_image
 
-# A run of seconds: tiny base, four loss judges that need no weights, whole pictures of 32 pixels.
+# A run of seconds: tiny base, four feature networks that need no weights, whole images of 32 pixels.
 QUICK = [
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",

@@ -57,8 +57,8 @@ def test_a_grid_runs_shows_what_fails_and_goes_on(
     assert card["ablation"] == {"start": "zeros", "images": "all"}
     assert card["settings"]["skip_init"] == 0.0 and card["images_seen"] == 2
     board = EventAccumulator(str(run)).Reload()
-    told = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"zeros" in told, "HParams shows the trial's place on the axes"
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"zeros" in content, "HParams shows the trial's place on the axes"
 
     assert ablate.main(words) == 2
     assert "holds 2 of these 3 trials: RESUME=1 runs what is missing" in capsys.readouterr().err

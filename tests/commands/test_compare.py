@@ -66,10 +66,16 @@ def test_the_command_itself_prints_the_table(runs):
     assert done.returncode == 0 and "| a2b | two |" in done.stdout
 
 
-def test_what_does_not_decide_is_told_only(runs, capsys):
+def test_facts_that_do_not_decide_are_only_shown(runs, capsys):
     """Versions, folders and names of networks: digests and numbers stand beside them."""
-    told = {"direction": "a2b", "versions": "torch 3", "reference_folder": "/elsewhere", "networks": "x", "seed": 1}
-    runs("other", lambda m: [m[d]["protocol"].update(told) for d in ("a2b", "b2a")])
+    unimportant = {
+        "direction": "a2b",
+        "versions": "torch 3",
+        "reference_folder": "/elsewhere",
+        "networks": "x",
+        "seed": 1,
+    }
+    runs("other", lambda m: [m[d]["protocol"].update(unimportant) for d in ("a2b", "b2a")])
     assert main(["one", "other"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == ["Measured with different versions:", "- one: not known", "- other: torch 3"]

@@ -52,7 +52,7 @@ def files(folder):
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves one content; breaks off after some bytes, and can be told not to know ranges."""
+    """Serves one content; breaks off after some bytes, and can ignore range requests."""
 
     content = b""
     breaks_after = None

@@ -61,13 +61,13 @@ def test_python_is_held_against_the_declared_range():
     assert ">=4" in doctor.python(">=4").problem
 
 
-def test_weights_named_by_the_environment_are_told(monkeypatch, tmp_path):
+def test_weights_named_by_the_environment_are_listed(monkeypatch, tmp_path):
     monkeypatch.setenv("ONE_STEP_WEIGHTS_CLIP", str(tmp_path))
     monkeypatch.setenv("ONE_STEP_WEIGHTS_DINO", "no/where")
-    told = {finding.name.split()[0]: finding.value for finding in doctor.feature_networks()}
-    assert told["clip"] == f"ONE_STEP_WEIGHTS_CLIP={tmp_path}"
-    assert told["dino"].startswith("ONE_STEP_WEIGHTS_DINO=no/where, which does not exist")
-    assert told["vgg"].startswith(("found", "not in"))
+    listed = {finding.name.split()[0]: finding.value for finding in doctor.feature_networks()}
+    assert listed["clip"] == f"ONE_STEP_WEIGHTS_CLIP={tmp_path}"
+    assert listed["dino"].startswith("ONE_STEP_WEIGHTS_DINO=no/where, which does not exist")
+    assert listed["vgg"].startswith(("found", "not in"))
 
 
 def test_cached_weights_are_found(monkeypatch, tmp_path):

@@ -74,7 +74,7 @@ def test_a_released_file_takes_the_prompts_of_the_data(finished, two_level_base,
     """It holds none, and two directions need one each."""
     assert export.main([f"--ckpt={finished}", "--format=released", f"--out={tmp_path}"]) == 0
     flags = [f"--ckpt={tmp_path / 'released.pkl'}", f"--base={two_level_base}", "--exp=clear2foggy"]
-    # The pocket recipe's judges, on pictures as small as the run's.
+    # The pocket recipe's feature networks, on images as small as the run's.
     config = merged([read_settings(finished / "config.yaml")])
     scores = {}
     for out, arguments in (("run", [f"--ckpt={finished}"]), ("pkl", flags)):

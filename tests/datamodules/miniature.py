@@ -1,4 +1,4 @@
-"""Miniature folders: small noisy pictures that can be told apart."""
+"""Miniature folders: small noisy images that differ from each other."""
 
 import numpy as np
 from PIL import Image

@@ -55,13 +55,13 @@ def unpaired(two_level_base):
 
 @pytest.fixture
 def paired(two_level_base):
-    def build(weights=None, optimizer=None, judge=None, generator=None, **arguments):
+    def build(weights=None, optimizer=None, disc=None, generator=None, **arguments):
         torch.manual_seed(0)
         own = {"directions": ["a2b"], "rank_unet": 4, "rank_vae": 2, "input_range": "[0, 1]"}
         g = OneStepGenerator(str(two_level_base), **own | (generator or {}))
         optimizer = optimizer or adamw()
         weights = weights or PairedWeights(clip=0.0)
-        return Pix2PixTurbo(g, judge or discriminator(), optimizer, optimizer, PROMPTS, weights, "random", **arguments)
+        return Pix2PixTurbo(g, disc or discriminator(), optimizer, optimizer, PROMPTS, weights, "random", **arguments)
 
     return build
 

@@ -125,7 +125,7 @@ def test_a_resize_by_name_is_for_fid_only_and_part_of_the_protocol(unpaired):
     assert (own["structure"], own["identity_gap"]) == (clean["structure"], clean["identity_gap"])
 
 
-def test_judges_are_in_no_state_and_no_optimiser(unpaired):
+def test_feature_networks_are_in_no_state_and_no_optimiser(unpaired):
     module = unpaired()
     before = {n for n, _ in module.named_parameters()} | set(module.state_dict())
     fit(module, [Evaluation("random", "random", "random")])

@@ -115,8 +115,8 @@ def train(tmp_path, blind=False, truth=True, steps=60, **weights):
     weights = UnpairedWeights(
         **{"cycle": 1.0, "cycle_lpips": 0.0, "idt": 0.0, "idt_lpips": 0.0, "disc": 1.0, **weights}
     )
-    judge = PatchDiscriminator(width=8, layers=2, norm="spectral")
-    module = CycleGANTurbo(Recolour(blind), judge, adam, adam, PROMPTS, weights)
+    discriminator = PatchDiscriminator(width=8, layers=2, norm="spectral")
+    module = CycleGANTurbo(Recolour(blind), discriminator, adam, adam, PROMPTS, weights)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -170,7 +170,7 @@ def test_a_healthy_run_is_left_in_peace(tmp_path):
     assert "alarm/text_summary" not in events.Tags()["tensors"]
 
 
-def told(figures, split="val", times=1, **floors):
+def warnings_of(figures, split="val", times=1, **floors):
     """Warnings of a direction whose figures are given."""
     alarm = CollapseAlarm(**floors)
     trainer = SimpleNamespace(
@@ -204,17 +204,17 @@ def told(figures, split="val", times=1, **floors):
     ],
 )
 def test_the_best_figure_that_is_known_decides(figures, words):
-    messages = told(figures, "test")
+    messages = warnings_of(figures, "test")
     assert len(messages) == bool(words)
     assert all(word in messages[0] for word in words)
 
 
 def test_validations_have_patience_and_the_test_has_none():
     copies = {"identity_gap": 0.0, "lpips_truth": 0.1, "diversity": 1.0}
-    assert told(copies, times=1) == []
-    assert "2 validations in a row" in told(copies, times=2)[0]
-    assert "at the end of the run" in told(copies, "test")[0]
-    assert "on the test split with best-3.ckpt" in told(copies, "best")[0]
+    assert warnings_of(copies, times=1) == []
+    assert "2 validations in a row" in warnings_of(copies, times=2)[0]
+    assert "at the end of the run" in warnings_of(copies, "test")[0]
+    assert "on the test split with best-3.ckpt" in warnings_of(copies, "best")[0]
 
 
 def test_counts_go_on_after_a_resume():

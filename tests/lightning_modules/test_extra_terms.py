@@ -93,7 +93,7 @@ def test_a_discriminator_that_returns_no_list_is_refused(paired):
             return super().forward(image)
 
     with pytest.raises(ValueError, match="Bare must return a list of logits"):
-        fit(paired(judge=Bare(3, 1, 3)), [paired_batch(1)])
+        fit(paired(disc=Bare(3, 1, 3)), [paired_batch(1)])
 
 
 def test_the_second_direction_shares_what_is_frozen_and_trains_its_own(unpaired, monkeypatch):

@@ -196,9 +196,9 @@ def test_every_loss_term_of_the_method_is_there(unpaired, paired, monkeypatch):
 
 def test_discriminator_and_caption_term_share_one_clip(paired):
     with torch.device("meta"), architectures_only():
-        judge = VisionAidedDiscriminator("clip", width=4)
-        assert paired(PairedWeights(), judge=judge).clip is judge.features
-        assert paired(PairedWeights(), judge=judge, clip_features="another").clip is not judge.features
+        disc = VisionAidedDiscriminator("clip", width=4)
+        assert paired(PairedWeights(), disc=disc).clip is disc.features
+        assert paired(PairedWeights(), disc=disc, clip_features="another").clip is not disc.features
         assert paired(PairedWeights()).clip is not None
 
 

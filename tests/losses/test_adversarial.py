@@ -50,5 +50,5 @@ def test_batch_of_two_is_the_mean_of_two_batches_of_one():
     assert torch.isclose(whole, (parts[0] + parts[1]) / 2)
 
 
-def test_bfloat16_logits_are_judged_in_float32():
+def test_the_loss_of_bfloat16_logits_is_computed_in_float32():
     assert generator_loss([torch.zeros(1, 1, dtype=torch.bfloat16)]).dtype == torch.float32

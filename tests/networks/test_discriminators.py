@@ -47,8 +47,8 @@ def test_two_maps_and_an_embedding(aided):
 
 
 def test_lite_heads_stand_on_strides_8_and_16_at_native_resolution():
-    judge = VisionAidedDiscriminator("lite1", width=4)
-    assert [tuple(logits.shape) for logits in judge(IMAGE[:1])] == [(1, 1, 4, 5), (1, 1, 2, 3), (1, 1)]
+    discriminator = VisionAidedDiscriminator("lite1", width=4)
+    assert [tuple(logits.shape) for logits in discriminator(IMAGE[:1])] == [(1, 1, 4, 5), (1, 1, 2, 3), (1, 1)]
 
 
 def test_network_without_embedding_is_refused():

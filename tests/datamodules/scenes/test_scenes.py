@@ -1,4 +1,4 @@
-"""The twin world: seeded, shared by both domains, drawn alike at every size, and told apart by what its laws say."""
+"""The twin world: seeded, shared by both domains, drawn alike at every size, and different only as its rules say."""
 
 import itertools
 from importlib.metadata import version

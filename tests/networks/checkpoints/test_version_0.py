@@ -1,4 +1,4 @@
-"""A run written before adapters had a typed card still loads, translates alike and goes on; see version_0_run/."""
+"""A run written before adapters had a typed card still loads, translates alike and resumes; see version_0_run/."""
 
 import shutil
 from pathlib import Path

@@ -101,7 +101,7 @@ def test_loading_leaves_the_global_generator_alone():
 
 
 def test_frozen_network_is_invisible_to_training(random):
-    owner = nn.ModuleDict({"judge": random, "own": nn.Linear(2, 2)})
+    owner = nn.ModuleDict({"features": random, "own": nn.Linear(2, 2)})
     before = random.embedding(IMAGE)
     assert [name for name, _ in owner.named_parameters()] == ["own.weight", "own.bias"]
     assert list(owner.state_dict()) == ["own.weight", "own.bias"]

@@ -31,10 +31,10 @@ def test_prompts_and_sizes_are_the_pipelines(sdxl_base):
     base, pipe = load_base(str(sdxl_base)), pipeline(sdxl_base)
     context, _, pooled, _ = pipe.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
     ids = pipe._get_add_time_ids((32, 48), (0, 0), (32, 48), torch.float32, pipe.text_encoder_2.config.projection_dim)
-    told = base.conditions.unet_inputs(PromptEncoder(base)(PROMPTS), 32, 48)
-    torch.testing.assert_close(told["encoder_hidden_states"], context)
-    torch.testing.assert_close(told["added_cond_kwargs"]["text_embeds"], pooled)
-    torch.testing.assert_close(told["added_cond_kwargs"]["time_ids"], ids.expand(2, -1))
+    kwargs = base.conditions.unet_inputs(PromptEncoder(base)(PROMPTS), 32, 48)
+    torch.testing.assert_close(kwargs["encoder_hidden_states"], context)
+    torch.testing.assert_close(kwargs["added_cond_kwargs"]["text_embeds"], pooled)
+    torch.testing.assert_close(kwargs["added_cond_kwargs"]["time_ids"], ids.expand(2, -1))
     assert base.conditions.embedding_shape(context.shape[1], context.shape[2]) == PromptEncoder(base)(PROMPTS).shape[1:]
 
 
@@ -78,5 +78,5 @@ def test_its_lora_loads_into_a_plain_unet(sdxl_base, tmp_path):
     plain.load_lora_adapter({f"unet.{k}": t for k, t in lora.items()}, prefix="unet")
     plain.conv_in.load_state_dict(conv_in)
     latent = torch.randn(2, 4, 8, 8)
-    told = generator.conditions.unet_inputs(generator.encode_prompts(PROMPTS), 16, 16)
-    torch.testing.assert_close(plain(latent, 999, **told).sample, generator.unet(latent, 999, **told).sample)
+    kwargs = generator.conditions.unet_inputs(generator.encode_prompts(PROMPTS), 16, 16)
+    torch.testing.assert_close(plain(latent, 999, **kwargs).sample, generator.unet(latent, 999, **kwargs).sample)
