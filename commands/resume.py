@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -42,6 +43,11 @@ def main(args: list[str] | None = None) -> int:
     from networks.checkpoints.adapter import read_checkpoint
     from networks.checkpoints.card import AdapterCard
 
+    generator = settings["model"]["init_args"]["generator"]["class_path"]
+    try:
+        import_module(generator.rpartition(".")[0])  # declares the settings that the checkpoint's card holds
+    except ImportError as error:
+        raise ValueError(f"{generator}: {error}; put the folder of your own code on PYTHONPATH.") from error
     card = AdapterCard.from_json(read_checkpoint(last)["adapter"], str(last))
     started = yaml.safe_dump(_without_init(merged([settings]), card.settings.to_json()))
     arguments = [f"--config={config}", f"--config={started}", *overrides]

@@ -49,7 +49,7 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
         ValueError: experiment, base, memory profile or a key is unknown, or the base needs data and none is named.
     """
     own, overrides = parser().parse_known_args(args)
-    recipe = compose(own.exp, own.base, own.memory)
+    recipe = compose(own.exp, own.base, own.memory, data_class(overrides))
     if own.data is None and not recipe.renders:
         raise ValueError(
             f"{recipe.base} trains on photographs and DATA is not given: name a folder (DATA=...), "
@@ -65,6 +65,14 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
         check_checkpoint(own.init)
         arguments.append(f"--model.init_args.generator.init_args.init={own.init}")
     return own, recipe, [*arguments, *overrides]
+
+
+def data_class(overrides: list[str]) -> str | None:
+    """The class that ``--data.class_path`` names, the last one where there are several."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--data.class_path", dest="name")
+    name: str | None = own.parse_known_args(overrides)[0].name
+    return name
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 METHODS, BASES, MEMORY = (EXPERIMENTS / name for name in ("methods", "base", "memory"))
 FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the overlay of any folder or hub id
 Settings = dict[str, Any]  # content of a YAML file
+SEED: Settings = {"seed": "${seed_everything}"}  # of data of the user's own, as of the methods'
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def experiment_file(exp: str) -> Path:
     return EXPERIMENTS / f"{exp}.yaml"
 
 
-def compose(exp: str, base: str | None = None, memory: str | None = None) -> Recipe:
+def compose(exp: str, base: str | None = None, memory: str | None = None, data_class: str | None = None) -> Recipe:
     """The recipe of a task on a base with a memory profile.
 
     The folder of a YAML of the user's own is appended to Python's search path, here and for processes started from
@@ -90,6 +91,7 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
         base: a name in experiments/base/; a YAML file like those; a folder in Hugging Face layout; or a hub id
             ``owner/name[@revision]``. None is "pocket", for a complete configuration its own base.
         memory: a name in experiments/memory/; None changes nothing.
+        data_class: class path of a data module in place of the task's.
 
     Raises:
         FileNotFoundError: a YAML file is missing.
@@ -120,7 +122,7 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
         if path.parent == EXPERIMENTS:  # whose data classes take what the method's takes
             files[METHODS / f"{method}.yaml"]["data"]["class_path"] = data["class_path"]
         else:
-            data["init_args"] = {"seed": "${seed_everything}"} | data.get("init_args", {})
+            data["init_args"] = SEED | data.get("init_args", {})
     if memory is not None:
         if overlay is not None and overlay.stem == "resnet":
             raise ValueError(f"Memory profile {memory} is for one-step models: leave out MEMORY= with BASE=resnet.")
@@ -128,9 +130,13 @@ def compose(exp: str, base: str | None = None, memory: str | None = None) -> Rec
     layers = [*files.values()]
     if source is not None:
         layers.append({"model": {"init_args": {"generator": {"init_args": {"base": source}}}}})
+    own_data = task.get("data", {}).get("init_args", {})
+    if data_class is not None:  # a layer, for the same reason
+        layers.append(
+            {"data": {"class_path": data_class, "init_args": SEED if start and "seed" not in own_data else {}}}
+        )
     full_size = overlay is not None and overlay.stem in FULL_SIZE
-    has_data = "root" in task.get("data", {}).get("init_args", {})
-    return Recipe(path.stem, name, [*files], layers, renders=has_data or not full_size)
+    return Recipe(path.stem, name, [*files], layers, renders="root" in own_data or not full_size)
 
 
 def base_source(base: str | None) -> str | None:
