@@ -21,6 +21,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 from torchvision.utils import make_grid
 
+from lightning_modules.runtime import clip_gradients
+from lightning_modules.schedule import warm_up
 from losses.terms import weighted_total
 from pretraining.batches import StepBatch
 from storage import atomic_write
@@ -71,8 +73,7 @@ class Stage(LightningModule, Generic[BatchT]):
 
     def lr_factor(self, step: int) -> float:
         """Share of the full learning rate: linear warm-up, then a cosine that ends at 0 with the stage."""
-        rise = (step + 1) / self.options.warmup if self.options.warmup else 1.0
-        return min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return warm_up(step, self.options.warmup) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def discriminator_lr_factor(self, step: int) -> float:
         """Share of the discriminator's full learning rate; here the same as of the model's."""
@@ -122,7 +123,7 @@ class Stage(LightningModule, Generic[BatchT]):
     def descend(self, optimizer: LightningOptimizer, loss: Tensor, clip_norm: float) -> None:
         """Take one step of manual optimisation: backward, clip, step, clear."""
         self.manual_backward(loss)
-        nn.utils.clip_grad_norm_([p for group in optimizer.optimizer.param_groups for p in group["params"]], clip_norm)
+        clip_gradients(optimizer, clip_norm)
         optimizer.step()
         optimizer.optimizer.zero_grad()
 
