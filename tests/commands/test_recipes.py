@@ -81,7 +81,7 @@ def test_a_base_of_ones_own_is_a_file_with_what_it_sets_for_each_method(tmp_path
     [
         ("mine.yml", "Did you mean 'mine.yaml'?"),
         ("mine.yaml", "unknown method 'unpared'. Did you mean 'unpaired'? Known: paired, unpaired."),
-        ("list.yaml", "holds no keys and values"),
+        ("list.yaml", "is not a mapping of keys to values"),
         ("broken.yaml", "is not YAML"),
     ],
 )
