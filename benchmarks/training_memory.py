@@ -22,7 +22,7 @@ from benchmarks.context import device_name, typed_command
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.recipes import MEMORY, names
 from commands.cli.training import versions
-from commands.estimate import untrained
+from commands.estimate import configuration, untrained
 from lightning_modules.memory import prepare, random_batch
 from storage import write_json
 
@@ -70,7 +70,7 @@ def measure(base: str, exp: str, memory: str, size: int, batch: int) -> dict[str
     """
     row: dict[str, Any] = {"exp": exp, "memory": memory, "size": size, "batch": batch}
     try:
-        cli = untrained(exp, base, None if memory == "none" else memory, size, batch)
+        cli = untrained(*configuration(exp, base, None if memory == "none" else memory, size, batch))
         seconds = _steps(cli, batch, size)
     except torch.OutOfMemoryError:
         return {**row, "peak_gb": None, "seconds": None}

@@ -7,16 +7,15 @@ tensors without data (`lightning_modules.memory`).  Nothing is downloaded: archi
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from commands.cli.errors import user_errors
-from commands.cli.lightning_cli import TrainCLI
+from commands.cli.keys import check_keys
 from commands.cli.recipes import FULL_SIZE, MEMORY, compose, names
-from datamodules.base import TranslationData
-from lightning_modules.base import feature_networks
-from lightning_modules.memory import count_memory
-from networks.features import FeatureNetwork, architectures_only
+
+if TYPE_CHECKING:
+    from commands.cli.lightning_cli import TrainCLI
+    from networks.features import FeatureNetwork
 
 ARCHITECTURES = Path(__file__).parent.parent / "networks" / "architectures"
 MB = 2**20
@@ -43,10 +42,15 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, overrides = parser().parse_known_args(args)
+    words = configuration(own.exp, own.base, own.memory, own.size, own.batch, overrides)
+    import torch  # after the checks: it takes seconds
+
+    from lightning_modules.memory import count_memory
+
     with torch.device("meta"):
-        cli = untrained(own.exp, own.base, own.memory, own.size, own.batch, overrides)
+        cli = untrained(*words)
         evaluation = evaluation_networks(cli)
-    data: TranslationData = cli.datamodule
+    data = cli.datamodule
     size, batch = data.transform.crop, data.batch_size
     precision = str(cli.trainer.precision)
     found = count_memory(cli.model, batch, size, precision, evaluation, (data.eval_batch_size, data.eval_size))
@@ -62,10 +66,10 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def untrained(
+def configuration(
     exp: str, base: str, memory: str | None, size: int | None, batch: int | None, overrides: Sequence[str] = ()
-) -> TrainCLI:
-    """An experiment as `make train` would build it, but of architectures alone: no weights are read.
+) -> tuple[Path, list[str]]:
+    """The run folder that the estimate stands for, and LightningCLI's arguments: architectures without weights.
 
     Args:
         exp: name of the experiment.
@@ -74,8 +78,15 @@ def untrained(
         size: side of the training crops, pixels; None for the recipe's.
         batch: images per step; None for the recipe's.
         overrides: further arguments of ``make train``.
+
+    Raises:
+        ValueError: one of them is unknown, or not positive.
     """
+    for name, value in (("SIZE", size), ("BATCH", batch)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
     recipe = compose(exp, base, memory)
+    check_keys(recipe, overrides)
     arguments = recipe.arguments
     generator = "--model.init_args.generator.init_args"
     if base in FULL_SIZE:
@@ -86,12 +97,23 @@ def untrained(
         arguments += [f"--data.init_args.{name}={size}" for name in ("resize", "crop")]
     if batch is not None:
         arguments.append(f"--data.init_args.batch_size={batch}")
+    return Path("estimate") / recipe.exp / recipe.base / "version_0", [*arguments, *overrides]
+
+
+def untrained(run_folder: Path, arguments: list[str]) -> "TrainCLI":
+    """An experiment as `make train` would build it, but of architectures alone: no weights are read."""
+    from commands.cli.lightning_cli import TrainCLI
+    from networks.features import architectures_only
+
     with architectures_only():
-        return TrainCLI(Path("estimate") / recipe.exp / recipe.base / "version_0", [*arguments, *overrides])
+        return TrainCLI(run_folder, arguments)
 
 
-def evaluation_networks(cli: TrainCLI) -> list[FeatureNetwork]:
+def evaluation_networks(cli: "TrainCLI") -> "list[FeatureNetwork]":
     """The feature networks that stay on the device from the first validation on, beside those of training."""
+    from lightning_modules.base import feature_networks
+    from networks.features import architectures_only
+
     cli.scoring.scorer.share(cli.model)
     with architectures_only():
         cli.scoring.scorer.build()

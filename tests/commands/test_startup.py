@@ -38,7 +38,7 @@ def started(command, arguments, folder):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "resume", "translate", "evaluate", "ablate", "export", "doctor", "compare", "data", "check_data"],
+    "train resume translate evaluate ablate estimate export doctor compare data check_data".split(),
 )
 def test_help_needs_no_torch(command, tmp_path):
     code, _, heavy, seconds = started(command, ["--help"], tmp_path)
@@ -54,6 +54,9 @@ GENERATOR = "--model.init_args.generator.init_args"
     ("command", "arguments", "says"),
     [
         ("train", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
+        ("estimate", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
+        ("estimate", [EXP, "--size=0"], "SIZE must be at least 1, got 0"),
+        ("estimate", [EXP, "--model.init_args.accumlate=2"], "Did you mean 'accumulate'?"),
         ("train", [EXP, "--base=pockt"], "Did you mean 'pocket'?"),
         ("train", [EXP, "--memory=12g"], "Did you mean '12gb'?"),
         ("train", [EXP, "--data=no/folder"], "no/folder"),
