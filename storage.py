@@ -5,36 +5,95 @@ Every package may import this module; it imports none of this project.
 
 import contextlib
 import difflib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Errors of a disk, whichever file they are said of: full, over quota, over the size limit, read-only, broken, gone.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file so that it appears whole or not at all; missing parent folders are made.
+    """Write a file so that it appears whole or not at all, with the mode of the umask; missing parents are made.
 
     Args:
         path: the file to write.  One that is there already is replaced.
 
     Yields:
-        A path in the same folder, unique to this call, to write to.  It becomes `path` when the block ends, and is
-        removed where the block raises.
+        An empty file in the same folder, unique to this call, to write to.  When the block ends, it is flushed to the
+        disk and renamed to `path`; where the block raises, it is removed.
+
+    Raises:
+        OSError: the disk is full, read-only or gone, or the folder may not be written to; one line that names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)
+    except OSError as error:
+        raise OSError(_not_written(path, error)) from error
+    mode = part.stat().st_mode
+    try:
         yield part
+        with part.open("rb+") as file:
+            if os.fstat(file.fileno()).st_mode != mode:  # safetensors renames a file of its own, of mode 0600, to it
+                os.fchmod(file.fileno(), mode & 0o777)
+            os.fsync(file.fileno())  # the rename must not reach the disk before the content
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        failure = _disk_failure(part, error)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if failure is None:
+            raise
+        raise OSError(_not_written(path, failure)) from error
+
+
+def _disk_failure(part: Path, error: BaseException) -> OSError | None:
+    """What the disk refused, where an error of writing `part` comes from the disk.
+
+    Libraries lose the reason: torch.save raises a RuntimeError about positions, NumPy an OSError without number.  So
+    one more write asks the disk itself.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        ours = error.errno in DISK_ERRORS or error.filename in (str(part), str(part.parent), part, part.parent)
+        return error if ours else None
+    if not isinstance(error, Exception):
+        return None
+    if said := re.search(r"\(os error (\d+)\)", str(error)):  # as Rust libraries, safetensors for one, end a message
+        return OSError(int(said[1]), os.strerror(int(said[1])))
+    try:
+        with part.open("ab") as file:
+            file.write(bytes(2**16))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as found:
+        return found
+    return None
+
+
+def _not_written(path: Path, failure: OSError) -> str:
+    """One line: which file, why, the space that is left, and what to do."""
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    if failure.errno in (errno.ENOENT, errno.ESTALE):
+        return f"{path} could not be written: its folder was removed."
+    why, advice = failure.strerror or str(failure), "Name another folder."
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        why += f", {shutil.disk_usage(there).free / 2**20:,.1f} MiB are free in {there}"
+        advice = "Free some space there, then run the command again."
+    elif failure.errno == errno.EFBIG:
+        advice = "Raise the limit on file sizes (ulimit -f), then run the command again."
+    return f"{path} could not be written: {why}. {advice}"
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -2,8 +2,14 @@
 
 import hashlib
 import json
+import os
+import stat
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import storage
 
@@ -64,3 +70,73 @@ def test_the_cache_forgets_what_is_damaged_and_survives_a_disk_that_cannot_be_wr
     monkeypatch.setenv("ONE_STEP_CACHE", str(tmp_path / "file"))
     storage.write_cache("a.json", {"known": 1})
     assert storage.read_cache("a.json") == {}
+
+
+def test_a_file_has_the_mode_of_the_umask_whatever_wrote_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with storage.atomic_write(tmp_path / "weights") as part:
+            private = part.with_suffix(".tmp")  # as safetensors writes: a file of its own, renamed
+            os.close(os.open(private, os.O_CREAT | os.O_WRONLY, 0o600))
+            private.rename(part)
+    finally:
+        os.umask(before)
+    assert stat.filemode((tmp_path / "weights").stat().st_mode) == "-rw-r-----"
+
+
+def numpy_array(part, size):
+    np.save(part.open("wb"), np.zeros(size, np.uint8))
+
+
+def torch_file(part, size):
+    torch.save({"weights": torch.zeros(size, dtype=torch.uint8)}, part)
+
+
+def safetensors_file(part, size):
+    save_file({"weights": torch.zeros(size, dtype=torch.uint8)}, part)
+
+
+def png(part, size):
+    side = int(size**0.5)
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(noise).save(part, format="PNG")
+
+
+def text(part, size):
+    part.write_text("a" * size)
+
+
+@pytest.mark.parametrize("write", [numpy_array, torch_file, safetensors_file, png, text])
+def test_a_full_disk_at_any_byte_is_one_line_and_leaves_the_old_file(write, tmp_path, full_at):
+    path = tmp_path / "file"
+    path.write_text("old")
+    for limit in np.random.default_rng(0).integers(0, 60_000, 8):
+        with full_at(int(limit)), pytest.raises(OSError, match=r"File too large\. Raise the limit") as caught:
+            with storage.atomic_write(path) as part:
+                write(part, 64_000)
+        assert str(caught.value).startswith(f"{path} could not be written: ") and "\n" not in str(caught.value)
+        assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+    with storage.atomic_write(path) as part:
+        write(part, 64_000)
+
+
+def test_an_error_that_is_not_the_disks_passes_unchanged(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), storage.atomic_write(tmp_path / "f"):
+        raise RuntimeError("shapes differ")
+    with pytest.raises(FileNotFoundError, match="missing.png"), storage.atomic_write(tmp_path / "f"):
+        (tmp_path / "missing.png").read_bytes()
+
+
+def test_a_full_disk_is_told_with_the_space_that_is_left(small_disk):
+    (small_disk / "ballast").write_bytes(bytes(900_000))
+    with pytest.raises(OSError, match=r"No space left on device, 0\.\d MiB are free in .+\. Free some space") as caught:
+        with storage.atomic_write(small_disk / "runs" / "file") as part:
+            part.write_bytes(bytes(500_000))
+    assert str(small_disk / "runs" / "file") in str(caught.value)
+
+
+def test_what_cannot_be_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/inside could not be written: (File exists|Not a directory)\. Name another"):
+        with storage.atomic_write(tmp_path / "file" / "inside"):
+            pass
