@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from metrics.scores import Score, formatted, markdown_table, network_of, shown_in
-from networks.checkpoints.adapter import CARD, WEIGHTS
+from networks.checkpoints.adapter import WEIGHTS, write_card
 from networks.checkpoints.card import AdapterCard
-from storage import write_json
+from storage import atomic_write
 
 
 def finish_adapter(folder: Path, card: AdapterCard) -> str:
@@ -20,9 +20,10 @@ def finish_adapter(folder: Path, card: AdapterCard) -> str:
     Returns:
         A line for the terminal: folder and size.
     """
-    write_json(folder / CARD, card.to_json())
+    write_card(folder, card)
     size = (folder / WEIGHTS).stat().st_size / 2**20
-    (folder / "README.md").write_text(readme(card, size))
+    with atomic_write(folder / "README.md") as part:
+        part.write_text(readme(card, size))
     return f"adapter: {folder}, {size:.1f} MiB"
 
 

@@ -123,7 +123,7 @@ def test_a_full_disk_at_any_byte_is_one_line_and_leaves_the_old_file(write, tmp_
 def test_an_error_that_is_not_the_disks_passes_unchanged(tmp_path):
     with pytest.raises(RuntimeError, match=r"^shapes differ$"), storage.atomic_write(tmp_path / "f"):
         raise RuntimeError("shapes differ")
-    with pytest.raises(FileNotFoundError, match="missing.png"), storage.atomic_write(tmp_path / "f"):
+    with pytest.raises(FileNotFoundError, match="missing"), storage.atomic_write(tmp_path / "f"):
         (tmp_path / "missing.png").read_bytes()
 
 
@@ -137,6 +137,6 @@ def test_a_full_disk_is_told_with_the_space_that_is_left(small_disk):
 
 def test_what_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"file/inside could not be written: (File exists|Not a directory)\. Name another"):
+    with pytest.raises(OSError, match=r"inside could not be written: (File exists|Not a directory)\. Name another"):
         with storage.atomic_write(tmp_path / "file" / "inside"):
             pass

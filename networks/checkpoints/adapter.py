@@ -1,20 +1,26 @@
-"""Adapters on disk: the trained tensors (safetensors) and the card that rebuilds their generator (adapter.json)."""
+"""Adapters on disk: the trained tensors (safetensors) and the card that rebuilds their generator (adapter.json).
+
+Two files cannot be replaced at one moment, so the tensors' file holds a copy of its card, and both name the tensors by
+a digest.  adapter.json, which later gets scores and may be edited, counts while it names the tensors that are there;
+else writing was interrupted between the two files, or goes on right now, and the copy counts.
+"""
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
 from networks.checkpoints.pickles import read_pickle
 from networks.checkpoints.released import read_released
 from networks.one_step.lora import trainable_names
-from storage import atomic_write
+from storage import atomic_write, digest
 
 if TYPE_CHECKING:
     from networks.contract import ImageTranslator
@@ -62,7 +68,7 @@ def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
 
 def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts = NO_FACTS) -> Path:
-    """Write ``adapter.safetensors`` and ``adapter.json``; each appears whole or not at all.
+    """Write ``adapter.safetensors`` and ``adapter.json``; a reader at any moment gets the old state or the new one.
 
     Args:
         generator: trained, its LoRA not merged.
@@ -78,10 +84,19 @@ def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts
     generator.check_unmerged()
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}
+    card = replace(AdapterCard.of(generator, run), weights=digest([save(tensors)]))
+    entries = {"weights": str(card.weights), "card": json.dumps(card.to_json())}
     with atomic_write(folder / CARD) as card_part, atomic_write(folder / WEIGHTS) as weights_part:
-        save_file(tensors, weights_part)
-        card_part.write_text(json.dumps(AdapterCard.of(generator, run).to_json(), indent=2) + "\n")
+        weights_part.write_bytes(save(tensors, entries))
+        card_part.write_text(_card_text(card))
     return folder
+
+
+def write_card(folder: Path, card: AdapterCard) -> None:
+    """Replace ``adapter.json`` by another card of the tensors that are there, such as one with scores."""
+    entries, _ = _read_weights(folder / WEIGHTS)
+    with atomic_write(folder / CARD) as part:
+        part.write_text(_card_text(replace(card, weights=entries.get("weights"))))
 
 
 def read_adapter(path: str | Path) -> Adapter:
@@ -139,10 +154,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read_folder(folder: Path) -> Adapter:
     try:
         content = json.loads((folder / CARD).read_text())
-        tensors = load_file(folder / WEIGHTS)
+        entries, tensors = _read_weights(folder / WEIGHTS)
+        copy = json.loads(entries.get("card", "null"))
     except (json.JSONDecodeError, SafetensorError, OSError) as error:
         raise ValueError(f"The adapter in {folder} is damaged: {str(error).splitlines()[0][:160]}.") from error
-    return Adapter(tensors, AdapterCard.from_json(content, str(folder / CARD)), str(folder))
+    card = AdapterCard.from_json(content, str(folder / CARD))
+    if copy is not None and card.weights != entries.get("weights"):
+        card = AdapterCard.from_json(copy, str(folder / WEIGHTS))
+    return Adapter(tensors, card, str(folder))
+
+
+def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header's own entries, none in files of earlier versions, and the tensors, from one reading of the file.
+
+    safetensors opens a file twice, for the header and for the tensors, and it may be replaced in between.
+    """
+    content = path.read_bytes()
+    tensors = load(content)  # checks the header
+    length = int.from_bytes(content[:8], "little")  # of the header, which is JSON
+    return json.loads(content[8 : 8 + length]).get("__metadata__", {}), tensors
+
+
+def _card_text(card: AdapterCard) -> str:
+    return json.dumps(card.to_json(), indent=2) + "\n"
 
 
 def _first(names: list[str]) -> str:

@@ -96,6 +96,7 @@ class AdapterCard:
         metrics: scores of the final state on the test split, by direction.
         best: the state that validation chose, with its scores if it is another than the final state.
         exported: format and losses of an export.
+        weights: digest of the tensors that it describes; None in cards that stand beside none, and of earlier versions.
 
     Raises:
         ValueError: a value is of another type or out of range.
@@ -112,10 +113,11 @@ class AdapterCard:
     metrics: JsonMap | None = None
     best: JsonMap | None = None
     exported: JsonMap | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         """Validate."""
-        for name in ("base", "base_fingerprint", "base_description"):
+        for name in ("base", "base_fingerprint", "base_description", "weights"):
             _require_type(getattr(self, name), name, str, "a text")
         for name in ("metrics", "best", "exported"):
             _require_type(getattr(self, name), name, Mapping, "an object")
@@ -203,7 +205,8 @@ class AdapterCard:
             "base_fingerprint": self.base_fingerprint,
             "base_description": self.base_description,
         }
-        results = {"metrics": self.metrics, "best": self.best, "exported": self.exported}
+        names = ("metrics", "best", "exported", "weights")
+        more: dict[str, Json] = {name: value for name in names if (value := getattr(self, name)) is not None}
         return {
             "format": FORMAT,
             **base,
@@ -211,7 +214,7 @@ class AdapterCard:
             "prompts": dict(self.prompts),
             **self.run.to_json(),
             "versions": dict(self.versions),
-            **{name: value for name, value in results.items() if value is not None},
+            **more,
         }
 
 

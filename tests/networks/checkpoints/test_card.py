@@ -107,7 +107,7 @@ def test_saving_writes_the_card_of_this_generator_and_run(tmp_path):
     assert read.run == run and read.prompts == {"a2b": "a photograph"} and read.base == "resnet"
     assert list(json.loads((tmp_path / CARD).read_text())) == [
         *("format", "base", "base_random_init", "base_fingerprint", "base_description", "settings", "prompts"),
-        *("task", "experiment", "images_seen", "ablation of", "versions"),
+        *("task", "experiment", "images_seen", "ablation of", "versions", "weights"),
     ]
 
 
