@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from commands import train
+
+from ..commands.conftest import folder_of_two_domains  # noqa: F401
+from .harness import ROOT, Warm
+from .workshop import IMAGES, Workshop
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """The server of forked cases, with a cache of its own."""
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with Warm(environment | {"ONE_STEP_CACHE": str(tmp_path_factory.mktemp("chaos_cache"))}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def workshop(two_level_base, folder_of_two_domains, tmp_path_factory):  # noqa: F811
+    made = Workshop(two_level_base, folder_of_two_domains, tmp_path_factory.mktemp("workshop") / "run")
+    assert train.main(made.train(made.run, IMAGES)) == 0
+    return made
+
+
+@pytest.fixture(scope="session")
+def share():
+    """Part of the cases to run; CHAOS_SHARE=0.1 runs every campaign with a tenth."""
+    return float(os.environ.get("CHAOS_SHARE", "1"))
+
+
+@pytest.fixture(scope="session")
+def results():
+    return Path(os.environ.get("CHAOS_OUT", ROOT / "runs" / "chaos"))
