@@ -7,6 +7,7 @@ from commands import train
 
 from ..commands.conftest import folder_of_two_domains  # noqa: F401
 from .harness import ROOT, Warm
+from .runs import reference
 from .workshop import IMAGES, Workshop
 
 
@@ -34,3 +35,9 @@ def share():
 @pytest.fixture(scope="session")
 def results():
     return Path(os.environ.get("CHAOS_OUT", ROOT / "runs" / "chaos"))
+
+
+@pytest.fixture(scope="session")
+def known(warm, workshop, tmp_path_factory):
+    """The uninterrupted training that interrupted ones are compared with."""
+    return reference(warm, workshop, tmp_path_factory.mktemp("reference"))

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,6 @@ PRELOADED = ["commands.cli.training", "commands.evaluate", "inference.folder", "
 GIGABYTE = 2**30
 MEMORY = 10 * GIGABYTE  # of addresses, of which torch's libraries take four
 CHILDREN = 4  # live children that a case may have: workers of two loaders
-
 CANARY = "CANARY"  # a payload that runs writes this file into its working directory
 ANSWERS = (0, 1, 2)  # done; problems found or a loss was not finite; refused
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
@@ -42,6 +41,7 @@ class Case:
         limit_s: seconds after which it hangs.
         environment: changes to the environment; None removes a variable.
         file_limit: bytes that a file may have, as a full disk would; None is no limit.
+        fresh: start Python anew, as `make` does, for what looks at its own command line or at signals while it starts.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Case:
     limit_s: float = 60
     environment: Mapping[str, str | None] = field(default_factory=dict)
     file_limit: int | None = None
+    fresh: bool = False
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Running:
         self.process.close()
         report = _json(self.log / "report.json")
         return Outcome(
-            128 - code if code is not None and code < 0 else code,
+            128 - code if code is not None and code < 0 else code,  # as a shell says that a signal ended it
             _text(self.log / "out"),
             _text(self.log / "err"),
             seconds,
@@ -202,6 +203,8 @@ def _child(case: Case, folder: Path, log: Path) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    if case.fresh:
+        os.execv(sys.executable, [sys.executable, "-m", f"commands.{case.command}", *case.arguments])
     _watch(log)
     module, _, function = case.command.partition(":")
     sys.argv = [f"commands.{module}", *case.arguments]
@@ -262,6 +265,3 @@ def _json(path: Path) -> dict[str, object]:
         assert isinstance(found, dict)
         return found
     return {}
-
-
-Check = Callable[[Case, Outcome, Path], list[str]]

@@ -74,11 +74,10 @@ def through_everything(run: str, image: str, size: str) -> int:
     if len(set(shapes)) == 2:
         print(f"error: the header says {shapes[0]}, the pixels {shapes[1]}", file=sys.stderr)
         failed = True
-    common = [f"--ckpt={run}", "--device=cpu", *([size] if size else [])]
-    data = Path(image).parents[1]
+    data = path.parents[1]
+    source = f"--in={image}" if len(image) % 2 else f"--in={path.parent}"
     for main, arguments in (
-        (translate.main, [*common, f"--in={image}", "--out=one.png"]),
-        (translate.main, [*common, f"--in={data / 'train_A'}", "--out=several"]),
+        (translate.main, [f"--ckpt={run}", "--device=cpu", source, "--out=translated", *([size] if size else [])]),
         (check_data.main, ["--exp=clear2foggy", f"--data={data}", "--out=sheet.png"]),
     ):
         code = main(arguments)
@@ -189,14 +188,18 @@ def _orientation(path: Path, draw: random.Random) -> str:
     return f"{suffix} {mode}, EXIF orientation {value}"
 
 
+# Type, number of values, and the value or where it lies; EXIF 2.32, 4.6.2, says one value of type 3.
+EIGHT = struct.pack("<I", 8)
+ENTRIES = [
+    *((2, 4, b"abc\0"), (2, 2, b"6\0\0\0"), (5, 1, EIGHT), (12, 1, EIGHT), (3, 4, EIGHT), (3, 0, b"\0\0\0\0")),
+    *((7, 4, b"\6\0\0\0"), (13, 1, b"\6\0\0\0"), (99, 1, b"\6\0\0\0"), (2, 2**31, EIGHT), (4, 2**30, b"\0\0\0\x80")),
+    *((11, 1, struct.pack("<f", 6.0)), (1, 1, b"\6\0\0\0"), (10, 1, b"\0\0\0\x80")),
+]
+
+
 def _orientation_type(path: Path, draw: random.Random) -> str:
     """An EXIF block whose orientation has another type or count, or offsets that lead outside."""
-    kind, count, value = draw.choice([
-        (2, 4, b"abc\0"), (2, 2, b"6\0\0\0"), (5, 1, struct.pack("<I", 8)), (12, 1, struct.pack("<I", 8)),
-        (3, 4, struct.pack("<I", 8)), (3, 0, b"\0\0\0\0"), (7, 4, b"\6\0\0\0"), (13, 1, b"\6\0\0\0"),
-        (99, 1, b"\6\0\0\0"),         (2, 2**31, struct.pack("<I", 8)), (4, 2**30, struct.pack("<I", 2**31)), (11, 1, struct.pack("<f", 6.0)),
-        (1, 1, b"\6\0\0\0"), (10, 1, struct.pack("<I", 2**31)),
-    ])  # fmt: skip
+    kind, count, value = draw.choice(ENTRIES)
     entry = struct.pack("<HHI", ORIENTATION, kind, count) + value
     exif = (
         b"Exif\0\0II*\0\x08\0\0\0"

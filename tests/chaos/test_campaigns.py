@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import command_lines, images
+from . import command_lines, images, kills
 from .results import run_cases
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -23,3 +23,7 @@ def test_command_lines_and_configurations(warm, workshop, share, results, tmp_pa
 def test_images(warm, workshop, share, results, tmp_path):
     made = images.cases(workshop, tmp_path / "cases", round(600 * share), SEED)
     finish(run_cases("images", SEED, warm, made), results)
+
+
+def test_kills(warm, workshop, known, share, results, tmp_path):
+    finish(kills.campaign(warm, workshop, known, tmp_path, round(100 * share), SEED), results)
