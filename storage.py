@@ -96,6 +96,27 @@ def _not_written(path: Path, failure: OSError) -> str:
     return f"{path} could not be written: {why}. {advice}"
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work whether a file can be written; makes nothing.
+
+    Raises:
+        ValueError: it is a folder, a file stands where its folder should be, or the disk is read-only, full or may not
+            be written to; one line.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} cannot be written: it is a folder. Give another name.")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    why = ""
+    if not there.is_dir():
+        why = f"{there} is a file, not a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"no permission to write in {there}, or its disk is read-only"
+    elif shutil.disk_usage(there).free == 0:
+        why = f"the disk of {there} is full"
+    if why:
+        raise ValueError(f"{path} cannot be written: {why}. Give another folder.")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove unfinished files that killed processes left, from a folder that no other process writes to."""
     for part in folder.glob(".*.part"):

@@ -9,8 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablation.figures import figure
 from ablation.grids import Grid
-from ablation.tables import MARKS, cell, collect, compare, markdown, notes, write_csv
+from ablation.tables import MARKS, cell, collect, compare, markdown, notes, table_csv
 from ablation.trials import Trial
+from storage import atomic_write
 
 
 def write_results(grid: Grid, trials: Sequence[Trial], folder: Path) -> list[str]:
@@ -21,13 +22,18 @@ def write_results(grid: Grid, trials: Sequence[Trial], folder: Path) -> list[str
     """
     if not any(trial.metrics() for trial in trials):
         return []
-    write_csv(folder / "table.csv", trials)
-    (folder / "table.md").write_text(markdown(grid, trials))
     image = io.BytesIO()
     figure(grid, trials).savefig(image, dpi=110)
-    (folder / "report.png").write_bytes(image.getvalue())
-    (folder / "report.html").write_text(_page(grid, trials, image.getvalue()))
-    return ["table.csv", "table.md", "report.png", "report.html"]
+    files = {
+        "table.csv": table_csv(trials).encode(),
+        "table.md": markdown(grid, trials).encode(),
+        "report.png": image.getvalue(),
+        "report.html": _page(grid, trials, image.getvalue()).encode(),
+    }
+    for name, content in files.items():
+        with atomic_write(folder / name) as part:
+            part.write_bytes(content)
+    return [*files]
 
 
 def _page(grid: Grid, trials: Sequence[Trial], image: bytes) -> str:

@@ -1,10 +1,10 @@
 """The scores and costs of all trials in one table: a row per point of the grid, compared with the first."""
 
 import csv
+import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from scipy.stats import ttest_1samp
@@ -125,15 +125,16 @@ def compare(row: Row, reference: Row, column: Column) -> Verdict:
     return "better" if (difference > 0) == (column.better == "higher") else "worse"
 
 
-def write_csv(path: Path, trials: Sequence[Trial]) -> None:
-    """Write a line per finished trial: axes, seed, then every column."""
+def table_csv(trials: Sequence[Trial]) -> str:
+    """A line per finished trial: axes, seed, then every column."""
     found = [(trial, figures(metrics)) for trial in trials if (metrics := trial.metrics())]
     columns, _ = collect(trials)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*trials[0].labels, "seed", *(c.name for c in columns)])
-        for trial, values in found:
-            writer.writerow([*trial.labels.values(), trial.seed, *(values.get(c.name, "") for c in columns)])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*trials[0].labels, "seed", *(c.name for c in columns)])
+    for trial, values in found:
+        writer.writerow([*trial.labels.values(), trial.seed, *(values.get(c.name, "") for c in columns)])
+    return text.getvalue()
 
 
 MARKS: dict[Verdict, str] = {"better": " ▲", "worse": " ▼", "other": " ◆", "": ""}

@@ -10,6 +10,7 @@ from ablation.trials import Trial, missing
 from commands.cli.errors import user_errors
 from commands.cli.recipes import EXPERIMENTS
 from commands.cli.trials import check, plan, refuse_varied, shared_arguments
+from storage import check_writable
 
 GRIDS = EXPERIMENTS / "grids"
 MANY = 50  # trials above which YES=1 is asked for
@@ -49,6 +50,7 @@ def main(args: list[str] | None = None) -> int:
             raise ValueError(f"SEEDS is the number of seeds, at least 1, got {own.seeds}.")
         grid.seeds = list(range(own.seeds))
     folder = Path(own.out or Path("runs") / "ablate" / (f"{grid.name}-quick" if own.quick else grid.name)).absolute()
+    check_writable(folder / "table.md")
     if own.resume:  # seeds of earlier calls stay in the table
         there = {int(path.parent.name[4:]) for path in folder.glob("*/seed*/metrics.json")}
         grid.seeds = sorted({*grid.seeds, *there})

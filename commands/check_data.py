@@ -7,6 +7,7 @@ from pathlib import Path
 from commands.cli.errors import user_errors
 from commands.cli.recipes import FULL_SIZE, compose
 from datamodules.files.layouts import existing_root
+from storage import atomic_write, check_writable
 
 
 @user_errors
@@ -24,14 +25,15 @@ def main(args: list[str] | None = None) -> int:
     sheet = Path(options.out or f"check-data-{Path(options.exp).stem}.png")
     if sheet.suffix.lower() != ".png":
         raise ValueError(f"The contact sheet is a PNG: name OUT {sheet.with_suffix('.png')} instead of {sheet}.")
+    check_writable(sheet)
 
     from datamodules.inspection import contact_sheet, inspect_folder  # imports torch: after the checks
 
     module, _, name = recipes[0]["class_path"].rpartition(".")
     found = inspect_folder(getattr(importlib.import_module(module), name), root, sides)
     print("\n  ".join([f"{name}: {root}", *found.summary()]))
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(found).save(sheet)
+    with atomic_write(sheet) as part:
+        contact_sheet(found).save(part, format="PNG")
     print(f"  contact sheet: {sheet}")
     print("\n".join(f"problem: {problem}" for problem in found.problems) or "no problems found")
     return 1 if found.problems else 0

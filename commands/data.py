@@ -7,7 +7,7 @@ from commands.cli.errors import user_errors
 from datamodules.public import DATASETS, PublicDataset
 from datamodules.public.archives import unpack
 from datamodules.public.download import DownloadError, download
-from storage import did_you_mean
+from storage import check_writable, did_you_mean
 
 
 @user_errors
@@ -25,6 +25,8 @@ def main(args: list[str] | None = None) -> int:
     print(data.about)
     if options.archive and not data.files:
         raise ValueError(f"{name} needs no archive: {data.how}")
+    if options.archive or data.download is not None:
+        check_writable(out / f".{name}.zip")
     if options.archive:
         print(f"{unpack(Path(options.archive), data.files, out)} files unpacked into {out}.")
     elif data.needed and not data.missing(out):

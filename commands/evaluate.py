@@ -11,7 +11,7 @@ from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import Settings, base_source, compose, merged, names, read_settings
 from datamodules.files.layouts import existing_root
 from images.listing import list_images
-from storage import write_json
+from storage import check_writable, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,8 @@ def main(args: list[str] | None = None) -> int:
     base = base_source(own.base)
     config = _config(path, own.exp, own.base or "pocket")
     out = _out(path, own.out, beside=not external and path.suffix != ".pkl")
+    for name in ("metrics.json", "report.html"):
+        check_writable(out / name)
     if own.data is not None:
         existing_root(own.data)
     own.base = base

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
+from storage import atomic_write, check_writable
 
 if TYPE_CHECKING:
     from networks import OneStepGenerator
@@ -39,8 +40,7 @@ def main(args: list[str] | None = None) -> int:
     check_checkpoint(own.ckpt)
     own.base = base_source(own.base)
     out = Path(own.out)
-    if out.is_file():
-        raise ValueError(f"OUT {out} is a file: give a folder.")
+    check_writable(out / "adapter.json")
     lost = export(own.ckpt, own.base, own.format, out)
     for path in sorted(p for p in out.iterdir() if p.suffix in (".pkl", ".safetensors")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
@@ -78,20 +78,24 @@ def export(ckpt: str, base: str | None, wanted: str, out: Path) -> list[str]:
 def _write(generator: "OneStepGenerator", wanted: str, out: Path) -> list[str]:
     import torch
     from diffusers import StableDiffusionPipeline
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from networks.checkpoints.diffusers import to_diffusers
     from networks.checkpoints.released import to_released
 
     if wanted == "diffusers":
         lora, conv_in, lost = to_diffusers(generator)
-        out.mkdir(parents=True, exist_ok=True)
-        StableDiffusionPipeline.save_lora_weights(out, unet_lora_layers=lora)
-        save_file(conv_in, out / "conv_in.safetensors")
+
+        def write(tensors: dict[str, torch.Tensor], name: str) -> None:
+            with atomic_write(out / Path(name).name) as part:
+                part.write_bytes(save(tensors, {"format": "pt"}))
+
+        StableDiffusionPipeline.save_lora_weights(out, unet_lora_layers=lora, save_function=write)
+        write(conv_in, "conv_in.safetensors")
         return lost
     content, lost = to_released(generator, stochastic=wanted == "released-stochastic")
-    out.mkdir(parents=True, exist_ok=True)
-    torch.save(content, out / "released.pkl")
+    with atomic_write(out / "released.pkl") as part:
+        torch.save(content, part)
     return lost
 
 

@@ -35,10 +35,10 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own, recipe, arguments = configuration(args)
-    folder = new_run_folder(own.run, Path("runs") / recipe.exp / recipe.base)
-    from commands.cli.training import run  # takes seconds to import: errors above come at once
+    with new_run_folder(own.run, Path("runs") / recipe.exp / recipe.base) as folder:
+        from commands.cli.training import run  # takes seconds to import: errors above come at once
 
-    return run(folder, arguments, recipe.exp)
+        return run(folder, arguments, recipe.exp)
 
 
 def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, list[str]]:

@@ -1,9 +1,9 @@
 """Which image files are read, and which PNG is written for each; torch-free."""
 
-import os
 from pathlib import Path
 
 from images.listing import IMAGE_SUFFIXES, list_images
+from storage import check_writable
 
 Job = tuple[Path, Path]  # image to read, PNG to write
 
@@ -57,10 +57,4 @@ def _check_targets(jobs: list[Job]) -> None:
         writers[png] = image
         if png.resolve() in inputs:
             raise ValueError(f"The output {png} would overwrite an input image: give another name or folder.")
-        if png.is_dir():
-            raise ValueError(f"The output {png} is a folder, a PNG is to be written there: give another name.")
-        there = next(parent for parent in png.absolute().parents if parent.exists())
-        if not there.is_dir():
-            raise ValueError(f"The output {png} cannot be written: {there} is a file, not a folder.")
-        if not os.access(there, os.W_OK):
-            raise ValueError(f"The output {png} cannot be written: no permission to write in {there}.")
+        check_writable(png)

@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+
+from storage import check_writable
 
 ADAPTER = "adapter.json"
 # Lightning starts the other ranks by running the command line again, with this process's environment.  They
@@ -29,24 +32,63 @@ def check_checkpoint(given: str) -> None:
         )
 
 
-def new_run_folder(given: str | None, parent: Path) -> Path:
-    """The folder of a new run, absolute: as given, else the next free number; on further ranks that of the first.
+@contextmanager
+def new_run_folder(given: str | None, parent: Path) -> Iterator[Path]:
+    """Make the folder of a new run, for this process alone; removed at the end where nothing was written into it.
+
+    Further ranks get the folder of the first: through the environment where Lightning starts them.  Where torchrun or
+    SLURM does, theirs is any existing one until `RunFolder` has the first rank's.
+
+    Args:
+        given: the folder; None takes the next free number.
+        parent: of the numbered folders.
+
+    Yields:
+        The folder, absolute.
 
     Raises:
-        ValueError: the given folder is not empty.
+        OSError: it cannot be made.
+        ValueError: the given folder is not empty, or cannot be written to.
     """
     if inherited := os.environ.get(RUN_FOLDER):
-        return Path(inherited)
-    if given is not None:
-        folder = Path(given)
-        if folder.exists() and any(folder.iterdir()):
+        yield Path(inherited)
+        return
+    folder = Path(parent / "version_0" if given is None else given).absolute()
+    if _is_further_rank():
+        yield folder
+        return
+    check_writable(folder / "config.yaml")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    if given is None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made[:1] = [folder := _next_version(folder.parent)]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
             raise ValueError(
                 f"Run folder {folder} is not empty: continue it with `make resume RUN={folder}`, or name another."
             )
-    else:
-        taken = [int(p.name[8:]) for p in parent.glob("version_*") if p.name[8:].isdigit()]
-        folder = parent / f"version_{max(taken, default=-1) + 1}"
-    return folder.absolute()
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # the first that is not empty
+            for path in made:
+                path.rmdir()
+
+
+def _next_version(parent: Path) -> Path:
+    """Make ``version_N`` with the next free number; mkdir fails where it exists, so no two processes get one number."""
+    taken = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdigit()]
+    for number in count(max(taken, default=-1) + 1):
+        with suppress(FileExistsError):
+            (folder := parent / f"version_{number}").mkdir()
+            return folder
+    raise AssertionError("numbers never end")
+
+
+def _is_further_rank() -> bool:
+    """Whether torchrun or SLURM has started this process as another rank than the first."""
+    return any(os.environ.get(name, "0") != "0" for name in ("RANK", "SLURM_PROCID", "NODE_RANK"))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_bad_input_gets_a_line(adapter, tmp_path, capsys):
     save_adapter(resnet, tmp_path / "resnet")
     for arguments, words in (
         ([f"--ckpt={adapter}", "--format=released-stochastic", f"--out={tmp_path / 'o'}"], "stochastic"),
-        ([f"--ckpt={adapter}", "--format=released", f"--out={tmp_path / 'file'}"], "give a folder"),
+        ([f"--ckpt={adapter}", "--format=released", f"--out={tmp_path / 'file'}"], "is a file, not a folder"),
         ([f"--ckpt={tmp_path / 'no'}", "--format=released", f"--out={tmp_path / 'o'}"], "No checkpoint"),
         ([f"--ckpt={tmp_path / 'resnet'}", "--format=diffusers", f"--out={tmp_path / 'o'}"], "plain ResNet"),
     ):
