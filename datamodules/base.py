@@ -163,6 +163,10 @@ class TranslationData(LightningDataModule, ABC):
         count = self.limited(len(items)) if stage == "train" else len(items)
         return [items[k] for k in sorted(torch.randperm(len(items), generator=self._generator())[:count].tolist())]
 
+    def short_side(self, stage: Stage) -> int:
+        """Short side at which images of a stage are used, before training crops them; pixels."""
+        return self.transform.resize if stage == "train" else self.eval_size
+
     def rendered(self, domain: DomainLetter, stage: Stage, first: int) -> SceneImages:
         """Scenes of a domain for a stage: at ``resize`` pixels for training, at ``eval_size`` for the rest.
 
@@ -176,10 +180,10 @@ class TranslationData(LightningDataModule, ABC):
         """
         if self.scenes is None:
             raise ValueError(f"{type(self).__name__} renders no scenes: it needs a folder of images (root).")
-        count, size = self.scene_counts[stage], self.eval_size
+        count = self.scene_counts[stage]
         if stage == "train":
-            count, size = self.limited(count), self.transform.resize
-        return SceneImages(self.scenes, domain, self.seed, first, count, size, self.scene_cache)
+            count = self.limited(count)
+        return SceneImages(self.scenes, domain, self.seed, first, count, self.short_side(stage), self.scene_cache)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

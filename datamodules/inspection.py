@@ -17,9 +17,10 @@ from datamodules.unpaired import UnpairedImages
 from images.headers import read_header, reason
 from images.line_drawings import LINE_DRAWINGS
 from images.listing import list_images
+from images.opening import UNREADABLE, open_image
 from images.ranges import to_pixels
-from images.reading import UNREADABLE, read_image
-from images.resizing import resize_short_side
+from images.reading import read_image
+from images.resizing import check_resized
 
 COLUMNS, TILE, LABEL = 8, 112, 14  # tiles in a row, pixels of a tile's side, pixels of a row's heading
 MANY = 8  # items of a list that are named
@@ -108,6 +109,7 @@ def inspect_folder(kind: type[TranslationData], root: Path, sides: set[int]) -> 
             files = {"photograph": {"all": list_images(root)}}
     found = Inspection(files, notes=[str(note.message) for note in caught], problems=problems)
     _decode(found, root)
+    _check_resized(found, sides)
     if pairs is None:
         return found
     if pairs.inputs:
@@ -134,7 +136,7 @@ def _decode(found: Inspection, root: Path) -> None:
     for path in tqdm(files, unit="image", desc="decoding", leave=False, disable=None):
         try:
             height, width = read_header(path)
-            with Image.open(path) as header:
+            with open_image(path) as header:
                 mode = header.mode
             read_image(path)
         except UNREADABLE as error:
@@ -149,6 +151,20 @@ def _decode(found: Inspection, root: Path) -> None:
     others = (path for path in root.rglob("*") if path.is_file() and path.suffix not in ANNOTATIONS)
     known = set(files)
     found.unused = sorted(path.relative_to(root).as_posix() for path in others if path not in known)
+
+
+def _check_resized(found: Inspection, sides: set[int]) -> None:
+    """Find images that would become too large at the sides at which they are used."""
+    for side in sorted(sides):
+        for path, (height, width) in found.shapes.items():
+            try:
+                check_resized(path, height, width, side)
+            except ValueError as error:
+                if side == min(sides):
+                    found.problems.append(str(error))
+                else:
+                    found.notes.append(f"at {side} pixels, which not every base uses: {error}")
+                return
 
 
 def _few(items: Iterable[str]) -> str:
@@ -182,7 +198,6 @@ def contact_sheet(found: Inspection) -> Image.Image:
 def _thumbnail(path: Path) -> Tensor | None:
     # Made smaller where it is much larger than its tile; None where it cannot be read.
     try:
-        image = read_image(path)
+        return read_image(path, min(2 * TILE, *read_header(path)))
     except UNREADABLE:
         return None
-    return resize_short_side(image, min(2 * TILE, *image.shape[-2:]))

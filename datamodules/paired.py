@@ -99,7 +99,9 @@ class PairedImages(TranslationData):
 
         def images(domain: Domain) -> dict[Stage, Images]:
             used = {stage: self.in_use(stage, domain.files[stage]) for stage in STAGES}
-            return {stage: FileImages(used[stage], domain.folders[stage], sizes) for stage in STAGES}
+            return {
+                stage: FileImages(used[stage], domain.folders[stage], sizes, self.short_side(stage)) for stage in STAGES
+            }
 
         self.targets = images(pairs.targets)
         self.inputs = images(pairs.inputs) if pairs.inputs else None

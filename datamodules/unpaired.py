@@ -67,7 +67,9 @@ class UnpairedImages(TranslationData):
         sizes = check_headers(path for domain in (a, b) for files in domain.files.values() for path in files)
 
         def images(domain: Domain, stage: Stage) -> Images:
-            return FileImages(self.in_use(stage, domain.files[stage]), domain.folders[stage], sizes)
+            return FileImages(
+                self.in_use(stage, domain.files[stage]), domain.folders[stage], sizes, self.short_side(stage)
+            )
 
         self.images = {stage: {"a": images(a, stage), "b": images(b, stage)} for stage in STAGES}
         self.test_is_validation = a.test_is_validation or b.test_is_validation

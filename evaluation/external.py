@@ -8,7 +8,6 @@ from torch import Tensor
 from datamodules.batches import EvaluationBatch
 from images.listing import list_images
 from images.reading import read_image
-from images.resizing import resize_short_side
 
 
 class ExternalTranslations:
@@ -43,7 +42,7 @@ class ExternalTranslations:
         images = []
         for name, real in zip(batch.names, batch.real, strict=True):
             path = self.find(name, batch.direction)
-            image = resize_short_side(read_image(path), self.short_side)
+            image = read_image(path, self.short_side)
             if image.shape != real.shape:
                 raise ValueError(
                     f"{path} has another shape than its input {name}: {tuple(image.shape)} against {tuple(real.shape)}."

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from images.reading import EXIF_ORIENTATION, UNREADABLE
+from images.opening import UNREADABLE, open_image, orientation_of
 from storage import digest, read_cache, size_and_mtime, write_cache
 
 TAIL = 65536  # bytes in which an end marker is searched first; cameras append previews and the like behind it
@@ -32,7 +32,7 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
     if not ordered:
         return {}
-    cache_name = f"headers-{digest(str(ordered[0][0].parent))}.json"
+    cache_name = f"checked-images-{digest(str(ordered[0][0].parent))}.json"
     cache = read_cache(cache_name)
     sizes: dict[Path, tuple[int, int]] = {}
     bad: list[str] = []
@@ -58,18 +58,18 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
 
 
 def reason(error: Exception) -> str:
-    """A decoder's error message in one line, without the path."""
-    return "not an image" if "cannot identify" in str(error) else str(error).splitlines()[0]
+    """A decoder's error message in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def read_header(path: Path) -> tuple[int, int]:
     """Height and width of one image, pixels, after turning it upright by its EXIF tag.
 
     Raises:
-        ValueError: it is truncated.
-        OSError: it is not an image.
+        ValueError: it is truncated, or `open_image` refuses it.
+        OSError: it cannot be decoded.
     """
-    with path.open("rb") as file, Image.open(file) as header:
+    with open_image(path) as header:
         if header.format == "PNG":
             orientation = _png_orientation(path)
         else:
@@ -77,7 +77,7 @@ def read_header(path: Path) -> tuple[int, int]:
                 header.load()  # turns a TIFF upright and removes its tag
             elif not _jpeg_ends(path):
                 raise ValueError("cut off: its end marker is missing")
-            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+            orientation = orientation_of(header.getexif())
         width, height = header.size
     return (width, height) if orientation >= 5 else (height, width)
 
@@ -94,7 +94,7 @@ def _png_orientation(path: Path) -> int:
             if kind == b"eXIf":
                 exif = Image.Exif()
                 exif.load(file.read(length))
-                orientation = exif.get(EXIF_ORIENTATION, 1)
+                orientation = orientation_of(exif)
                 file.seek(4, os.SEEK_CUR)
             else:
                 file.seek(length + 4, os.SEEK_CUR)

@@ -1,4 +1,4 @@
-"""Read image files of any bit depth and colour mode, turned upright by their EXIF tag."""
+"""Read image files of any bit depth and colour mode, turned upright by their EXIF tag, and resize them."""
 
 from pathlib import Path
 
@@ -10,19 +10,22 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from images.opening import UNREADABLE, open_image, orientation_of
 from images.ranges import from_pixels
+from images.resizing import resize, resized_shape
 
-EXIF_ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258
 PLANAR_CONFIGURATION = 284
-# What cv2's and PIL's decoders raise for files that they cannot read.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error)
+REDUCED_ABOVE = 32_000_000  # pixels; a larger JPEG whose size is known is not decoded in full
+
+Shape = tuple[int, int]  # height, width
 
 
 def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     # PIL reduces 16-bit colour to 8 bits, cv2 does not; but cv2 supports fewer palettes and colour models.
-    if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK"):
+    if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK") or _is_8_bit(path, header):
         return None
-    orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+    orientation = orientation_of(header.getexif())
     if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         # Planes are stored one after the other, which cv2 does not read correctly.
         planes = tifffile.imread(path)
@@ -37,6 +40,17 @@ def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     return _oriented(pixels.astype(np.uint16), 1 if header.format == "TIFF" else orientation)
 
 
+def _is_8_bit(path: Path, header: Image.Image) -> bool:
+    """Whether the header says 8 bits or fewer, so that there is nothing to decode twice."""
+    if isinstance(header, TiffImageFile):
+        bits = header.tag_v2.get(BITS_PER_SAMPLE, (1,))
+        return isinstance(bits, tuple) and all(b <= 8 for b in bits)
+    if header.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        return file.read(25)[24:] != b"\x10"  # the bit depth, in IHDR
+
+
 def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
     # EXIF 2.32, 4.6.4: 2 to 4 are flips of the axes, 5 to 8 the same after a transposition.
     if orientation >= 5:
@@ -45,58 +59,72 @@ def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16
     return np.flip(pixels, flips.get(orientation, ()))
 
 
-def _decode(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    # (H, W, 3) or, with transparency, (H, W, 4).
-    # Opened here: PIL maps files that it opens itself into memory, and then turns TIFFs the wrong way.
-    with path.open("rb") as file, Image.open(file) as header:
-        if header.mode == "F":
-            raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
+def _decode(path: Path, size: int | None) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Shape]:
+    """The pixels, ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, and height and width of the whole image.
+
+    A large JPEG that is made small is decoded at a half, a quarter or an eighth, but at least at twice its new size.
+    """
+    with open_image(path) as header:
+        width, height = header.size
+        whole = (width, height) if orientation_of(header.getexif()) >= 5 else (height, width)
+        if size is not None and header.format == "JPEG" and width * height > REDUCED_ABOVE:
+            new_height, new_width = resized_shape(height, width, size)
+            header.draft(None, (2 * new_width, 2 * new_height))
         deep = _read_16_bit(path, header)
         if deep is not None:
-            return deep
-        upright = ImageOps.exif_transpose(header)
-        if upright.mode.startswith("I"):  # 16-bit grey in a container that cv2 does not read
-            grey = np.asarray(upright).clip(0, 65535).astype(np.uint16)
-            return grey[..., None].repeat(3, axis=2)
-        return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
+            return deep, _shape(deep)
+        ImageOps.exif_transpose(header, in_place=True)
+        if header.mode.startswith("I"):  # 16-bit grey in a container that cv2 does not read
+            grey = np.asarray(header).clip(0, 65535).astype(np.uint16)
+            return grey[..., None].repeat(3, axis=2), _shape(grey)
+        mode = "RGBA" if header.has_transparency_data else "RGB"
+        pixels = np.asarray(header if header.mode == mode else header.convert(mode))
+        return pixels, whole if header.format == "JPEG" else _shape(pixels)
 
 
-def read_image_with_alpha(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Read an image and its transparency separately.
+def _shape(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Shape:
+    height, width = pixels.shape[:2]
+    return height, width
+
+
+def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Read an image, composited over white as networks take it, and its transparency.
 
     Args:
         path: any of `IMAGE_SUFFIXES`: grey, palette, alpha, CMYK, 16 bits per channel; turned upright by its EXIF tag.
+        size: short side after resizing, pixels; None keeps the file's own size.  JPEGs above 32 megapixels are then
+            decoded at a reduced size; other formats are always decoded in full.
 
     Returns:
-        The colours, ``(3, H, W)`` float32 in [-1, 1], not multiplied with alpha; and alpha, ``(1, H, W)`` in [0, 1], or
-        None for a file without transparency.
+        The image, ``(3, H, W)`` float32 in [-1, 1]; and alpha, ``(1, H, W)`` in [0, 1], or None for a file without
+        transparency.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded.
+        ValueError: if it cannot be decoded, has more than 100 megapixels or no known range of values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No image {path}.")
     try:
-        pixels = _decode(path)
+        pixels, whole = _decode(path, size)
+    except FileNotFoundError:
+        raise
     except UNREADABLE as error:
         raise ValueError(f"Cannot read {path} as an image: {error}") from error
-    colours = from_pixels(pixels[..., :3])
-    if pixels.shape[2] == 3:
-        return colours, None
-    return colours, (from_pixels(pixels[..., 3:]) + 1) / 2
+    image, alpha = from_pixels(pixels[..., :3]), None
+    if pixels.shape[2] == 4:
+        alpha = (from_pixels(pixels[..., 3:]) + 1) / 2
+        image = image * alpha + (1 - alpha)
+    if size is not None:
+        shape = resized_shape(*whole, size)
+        image = resize(image, shape)
+        alpha = None if alpha is None else (resize(alpha * 2 - 1, shape) + 1) / 2
+    return image, alpha
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Read an image with its transparency composited over white, as networks take it.
+def read_image(path: str | Path, size: int | None = None) -> Tensor:
+    """Read an image, its transparency composited over white; see `read_image_with_alpha`.
 
     Returns:
         ``(3, H, W)`` float32 in [-1, 1].
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded.
     """
-    colours, alpha = read_image_with_alpha(path)
-    return colours if alpha is None else colours * alpha + (1 - alpha)
+    return read_image_with_alpha(path, size)[0]

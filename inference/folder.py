@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from images.headers import check_headers
-from images.resizing import resized_shape
+from images.resizing import check_resized
 from images.writing import write_image
 from inference.jobs import Job
 from inference.processing import Preprocessing
@@ -25,11 +25,12 @@ def check_images(images: Iterable[Path], size: int | None) -> dict[Path, Shape]:
         size: short side after resizing, pixels; None keeps each file's own.
 
     Raises:
-        ValueError: some cannot be used, or one is larger than a megapixel and no size was given.
+        ValueError: some cannot be used, or one is too large: above a megapixel where no size was given, else above 16
+            once it is resized.
     """
     shapes = check_headers(images)
     if size is not None:
-        return {image: resized_shape(height, width, size) for image, (height, width) in shapes.items()}
+        return {image: check_resized(image, height, width, size) for image, (height, width) in shapes.items()}
     for image, (height, width) in shapes.items():
         if height * width > MEGAPIXEL:
             raise ValueError(

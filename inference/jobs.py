@@ -17,10 +17,13 @@ def plan(source: Path, target: Path) -> list[Job]:
 
     Raises:
         FileNotFoundError: `source` is missing or holds no image.
-        ValueError: `target` cannot take the results, or would overwrite an input.
+        ValueError: `source` is neither file nor folder; or `target` cannot take the results, or would overwrite an
+            input.
     """
     if not source.exists():
         raise FileNotFoundError(f"Nothing to translate: {source} does not exist. Give an image or a folder.")
+    if not source.is_dir() and not source.is_file():
+        raise ValueError(f"Nothing to translate: {source} is a pipe, socket or device. Give an image or a folder.")
     named_as_image = target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir()
     if source.is_dir():
         if named_as_image or target.is_file():

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from images.line_drawings import LINE_DRAWINGS
 from images.reading import read_image_with_alpha
-from images.resizing import resize_short_side
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,5 @@ class Preprocessing:
         Returns:
             The image, ``(3, H, W)`` in [-1, 1], and its transparency, ``(1, H, W)`` in [0, 1], or None without any.
         """
-        image, alpha = read_image_with_alpha(path)
-        if alpha is not None:
-            # Composited over white, as in training; the result gets the transparency back.
-            image = image * alpha + (1 - alpha)
-        if self.size is not None:
-            image = resize_short_side(image, self.size)
-            alpha = None if alpha is None else (resize_short_side(alpha * 2 - 1, self.size) + 1) / 2
+        image, alpha = read_image_with_alpha(path, self.size)  # the result gets the transparency back
         return (image if self.draw_lines is None else self.draw_lines(image)), alpha

@@ -19,6 +19,7 @@ def check_checkpoint(given: str) -> None:
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without adapter.
+        ValueError: a pipe, socket or device, whose reading might never end.
     """
     path = Path(given)
     if path.is_dir() and not any((folder / ADAPTER).is_file() for folder in (path, path / "adapter")):
@@ -26,6 +27,8 @@ def check_checkpoint(given: str) -> None:
             f"No adapter in {path}: looked for {ADAPTER} there and in {path / 'adapter'}. Give a run folder "
             "(runs/EXP/BASE/version_N) that has finished a validation, an adapter folder, a .ckpt or a .pkl."
         )
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path} is a pipe, socket or device, not a checkpoint.")
     if not path.exists():
         raise FileNotFoundError(
             f"No checkpoint at {path}: give a run folder, an adapter folder, a .ckpt or a released .pkl."

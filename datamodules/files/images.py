@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from images.reading import read_image
+from images.resizing import check_resized
 from storage import digest, size_and_mtime
 
 
@@ -44,12 +45,27 @@ class FileImages:
         files: in a fixed order.
         folder: the folder that names are relative to.
         sizes: height and width of each file, as `images.headers.check_headers` returns them.
+        short_side: to which `read` resizes, pixels, so that large JPEGs need not be decoded in full; None reads images
+            at their own size.
+
+    Raises:
+        ValueError: an image would have more than 16 megapixels once resized.
     """
 
-    def __init__(self, files: Sequence[Path], folder: Path, sizes: Mapping[Path, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        folder: Path,
+        sizes: Mapping[Path, tuple[int, int]],
+        short_side: int | None = None,
+    ) -> None:
         self.files = list(files)
         self.folder = folder
         self.sizes = [sizes[path] for path in files]
+        self.short_side = short_side
+        if short_side is not None:
+            for path, (height, width) in zip(self.files, self.sizes, strict=True):
+                check_resized(path, height, width, short_side)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -59,12 +75,12 @@ class FileImages:
         return self.files[index].relative_to(self.folder).as_posix()
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width of the file, pixels."""
         return self.sizes[index]
 
     def read(self, index: int) -> Tensor:
         """The image, ``(3, H, W)`` in [-1, 1]."""
-        return read_image(self.files[index])
+        return read_image(self.files[index], self.short_side)
 
     def stamp(self) -> str:
         """Changes with any file's length or time of change."""

@@ -75,8 +75,8 @@ def test_sixteen_bit_alpha_is_read_as_alpha(tmp_path):
     pixels = np.zeros((2, 3, 4), np.uint16)
     pixels[..., 0], pixels[..., 3] = 65535, 13107  # blue, a fifth opaque
     cv2.imwrite(str(tmp_path / "x.png"), pixels)
-    colours, alpha = read_image_with_alpha(tmp_path / "x.png")
-    assert colours[:, 0, 0].tolist() == [-1, -1, 1]
+    image, alpha = read_image_with_alpha(tmp_path / "x.png")
+    torch.testing.assert_close(image[:, 0, 0], torch.tensor([0.6, 0.6, 1.0]))  # a fifth of blue on white
     torch.testing.assert_close(alpha, torch.full((1, 2, 3), 0.2))
 
 
@@ -85,9 +85,9 @@ def test_transparency_shows_white_and_comes_back(tmp_path):
     picture.putpixel((1, 0), (0, 0, 0, 0))
     picture.save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png")[0, 0].tolist() == [-1, 1]
-    colours, alpha = read_image_with_alpha(tmp_path / "x.png")
-    write_image(tmp_path / "y.png", colours, alpha)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "y.png")), np.asarray(picture))
+    image, alpha = read_image_with_alpha(tmp_path / "x.png")
+    write_image(tmp_path / "y.png", image, alpha)
+    assert np.asarray(Image.open(tmp_path / "y.png")).tolist() == [[[0, 0, 0, 255], [255, 255, 255, 0]]]
     assert read_image_with_alpha(save(tmp_path / "opaque.png"))[1] is None
 
 

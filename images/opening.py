@@ -1,0 +1,102 @@
+"""Open image files: ordinary files only, at most 100 megapixels, and one error for whatever a decoder fails with."""
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000  # of a file; decoding so many takes about 2 GB for a moment
+EXIF_ORIENTATION = 0x0112
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+FLOATING_POINT = "floating-point pixels have no known range; save as 8 or 16 bits"
+# What PIL, cv2 and tifffile raise for files that they cannot read.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
+    *(MemoryError, NotImplementedError, RuntimeError, struct.error, cv2.error, tifffile.TiffFileError),
+    Image.DecompressionBombError,
+)
+
+# What they find wrong with a file is in our one line.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+cv2.setLogLevel(0)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file without decoding its pixels.
+
+    Args:
+        path: the file.
+
+    Yields:
+        PIL's image, whose pixels are read on first use.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no ordinary file (a pipe would block), no image, larger than 100 megapixels, or of
+            floating-point pixels.
+    """
+    check_regular(path)
+    # Opened here: PIL maps files that it opens itself into memory, and then turns TIFFs the wrong way.
+    with path.open("rb") as file:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
+                header = Image.open(file)
+        except Image.DecompressionBombError as error:
+            raise ValueError("it has more than 100 megapixels; make it smaller") from error
+        except UnidentifiedImageError as error:
+            raise ValueError(_why_unknown(path)) from error
+        with header:
+            width, height = header.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(
+                    f"it has {width} x {height} pixels, and more than 100 megapixels are not read; make it smaller"
+                )
+            if header.mode == "F":
+                raise ValueError(FLOATING_POINT)
+            yield header
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is not an ordinary file: reading a pipe would wait for a writer, reading some devices for ever.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is a folder, pipe, socket or device.
+    """
+    if path.is_file():
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"No image {path}.")
+    raise ValueError("a folder, not a file" if path.is_dir() else "a pipe, socket or device, not a file")
+
+
+def orientation_of(exif: Image.Exif) -> int:
+    """The EXIF orientation, 1 to 8; 1 where it is missing or not one of them."""
+    found = exif.get(EXIF_ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _why_unknown(path: Path) -> str:
+    """Why PIL does not take a file for an image."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        return "the file is empty"
+    if start not in TIFF_STARTS:
+        return "not an image"
+    try:
+        with tifffile.TiffFile(path) as file:
+            kind = file.pages[0].dtype
+    except UNREADABLE:
+        return "not an image"
+    if kind is not None and kind.kind == "f":
+        return FLOATING_POINT
+    return "a TIFF of a kind that is not read; save as 8 or 16 bits per channel"
