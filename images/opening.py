@@ -24,7 +24,7 @@ UNREADABLE = (
 
 # What they find wrong with a file is in our one line.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @contextmanager
