@@ -1,4 +1,4 @@
-"""Atomic file writes, digests, the lock of a run folder, the cache folder and "did you mean" hints.
+"""Atomic file writes, JSON files, digests, the lock of a run folder, the cache folder, "did you mean" hints.
 
 Every package may import this module; it imports none of this project.
 """
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+JSON_BYTES = 64 << 20  # the files of this project have kilobytes
+JSON_LEVELS = 100  # of nesting; Python stops at about a thousand
 # Errors of a disk, whichever file they are said of: full, over quota, over the size limit, read-only, broken, gone.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -134,6 +137,55 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
         part.write_text(text)
 
 
+def read_json(path: Path, limit: int = JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object from a file, at bounded memory whatever the file holds.
+
+    Args:
+        path: an existing file.
+        limit: its largest size in bytes.
+
+    Raises:
+        ValueError: see `parse_json`.
+    """
+    with path.open("rb") as file:
+        return parse_json(file.read(limit + 1), str(path), limit)
+
+
+def parse_json(text: str | bytes, where: str, limit: int = JSON_BYTES) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        text: the object.
+        where: the file, for the message.
+        limit: largest length of the text.
+
+    Raises:
+        ValueError: it is longer, no JSON object, or nested in more than a hundred levels; one line with the file.
+    """
+    if len(text) > limit:
+        raise ValueError(f"{where} is not read: it has more than {limit:,} bytes of JSON.")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged, or no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} holds {shortened(content)} where a JSON object {{...}} is wanted.")
+    level: list[object] = [content]
+    for _ in range(JSON_LEVELS):
+        level = [v for c in level if isinstance(c, dict | list) for v in (c.values() if isinstance(c, dict) else c)]
+    if level:
+        raise ValueError(f"{where} is not read: its values are nested in more than {JSON_LEVELS} levels.")
+    return content
+
+
+def shortened(value: object) -> str:
+    """A value for a message: its `repr` on one line, cut to a hundred characters, however large or nested it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    text = " ".join(short.repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def digest(content: str | Iterable[bytes], digits: int = 16) -> str:
     """The first hexadecimal digits of a SHA-256.
 
@@ -186,7 +238,7 @@ def cache_folder() -> Path:
 
 def read_cache(name: str) -> dict[str, Any]:
     """Read a JSON file of the cache folder; an empty dict where it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads((cache_folder() / name).read_text())
         return found if isinstance(found, dict) else {}
     return {}

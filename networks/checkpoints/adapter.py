@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
+from networks.checkpoints.card import CARD_BYTES, Adapter, AdapterCard, RunFacts
 from networks.checkpoints.pickles import read_pickle
 from networks.checkpoints.released import read_released
+from networks.checkpoints.weights import check_fit, check_weights
 from networks.one_step.lora import trainable_names
-from storage import atomic_write, digest
+from storage import atomic_write, digest, parse_json, read_json, shortened
 
 if TYPE_CHECKING:
     from networks.contract import ImageTranslator
@@ -40,28 +41,25 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in module.state_dict().items() if name in trainable or name not in parameters}
 
 
+def check_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check that saved tensors are those that a module trains; the module may be on the meta device.
+
+    Raises:
+        ValueError: names, shapes or kinds of numbers differ; the message gives the first difference and the usual
+            reason.
+    """
+    reason = "Other LoRA targets, ranks, skips, directions or discriminators were trained, or another base."
+    check_fit(tensors, trained_state(module), where, "this model", reason)
+
+
 def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy saved tensors into a module whose set of names and shapes must be exactly the same.
 
     Raises:
-        ValueError: names or shapes differ; the message gives the first differences and the usual reason.
+        ValueError: see `check_trained`.
     """
+    check_trained(module, tensors, where)
     state = trained_state(module)
-    missing, unexpected = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
-    if missing or unexpected:
-        raise ValueError(
-            f"{where} does not fit this model: {len(missing)} tensors missing{_first(missing)}, "
-            f"{len(unexpected)} unknown"
-            f"{_first(unexpected)}. Other LoRA targets, skips, directions or discriminators were trained."
-        )
-    wrong = [n for n, t in tensors.items() if t.shape != state[n].shape]
-    if wrong:
-        name = min(wrong)
-        raise ValueError(
-            f"{where} does not fit this model: {len(wrong)} tensors of another shape, first {name} "
-            f"{tuple(tensors[name].shape)} where {tuple(state[name].shape)} is wanted. "
-            "Another LoRA rank or base was trained."
-        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
@@ -106,7 +104,7 @@ def read_adapter(path: str | Path) -> Adapter:
 
     Raises:
         FileNotFoundError: nothing of the kind is there.
-        ValueError: the file is none of ours, is damaged, or is an unsafe pickle.
+        ValueError: the file is none of ours, is damaged or an unsafe pickle, or holds weights that no training writes.
     """
     path = Path(path)
     if path.is_dir():
@@ -127,6 +125,7 @@ def read_adapter(path: str | Path) -> Adapter:
     content = read_checkpoint(path)
     prefix = "generator."
     tensors = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    check_weights(tensors, str(path))
     return Adapter(tensors, AdapterCard.from_json(content["adapter"], str(path)), str(path))
 
 
@@ -135,7 +134,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint written by this project, or an unsafe pickle.
+        ValueError: it is not a checkpoint written by this project, is an unsafe pickle, or holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,19 +147,38 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this project: it has no adapter card. "
             "Give a run's last.ckpt or best-*.ckpt."
         )
+    state = content["state_dict"]
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in pairs):
+        raise ValueError(f"{path} is damaged: its state_dict must hold tensors by name, got {shortened(state)}.")
+    # Counters in buffers are integers.
+    check_weights({name: t for name, t in state.items() if t.is_floating_point()}, str(path))
+    content["adapter"] = _plain(content["adapter"], path)
     return content
 
 
-def _read_folder(folder: Path) -> Adapter:
+def _plain(card: object, path: Path) -> object:
+    """A card as adapter.json would hold it: a pickle may hold values that JSON lacks."""
     try:
-        content = json.loads((folder / CARD).read_text())
+        text = json.dumps(card)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its adapter card holds what JSON lacks ({error}).") from error
+    if len(text) > CARD_BYTES:
+        raise ValueError(f"{path} is refused: its adapter card has {len(text):,} bytes, more than {CARD_BYTES:,}.")
+    return json.loads(text)
+
+
+def _read_folder(folder: Path) -> Adapter:
+    card = AdapterCard.from_json(read_json(folder / CARD, CARD_BYTES), str(folder / CARD))
+    try:
         entries, tensors = _read_weights(folder / WEIGHTS)
-        copy = json.loads(entries.get("card", "null"))
-    except (json.JSONDecodeError, SafetensorError, OSError) as error:
-        raise ValueError(f"The adapter in {folder} is damaged: {str(error).splitlines()[0][:160]}.") from error
-    card = AdapterCard.from_json(content, str(folder / CARD))
-    if copy is not None and card.weights != entries.get("weights"):
+    except (SafetensorError, OSError, KeyError, MemoryError) as error:  # KeyError: a type of number that torch lacks
+        reason = shortened(str(error)) if str(error) else "it is larger than the memory"
+        raise ValueError(f"The adapter in {folder} is damaged: {reason}.") from error
+    if "card" in entries and card.weights != entries.get("weights"):
+        copy = parse_json(entries["card"], str(folder / WEIGHTS), CARD_BYTES)
         card = AdapterCard.from_json(copy, str(folder / WEIGHTS))
+    check_weights(tensors, str(folder / WEIGHTS))
     return Adapter(tensors, card, str(folder))
 
 
@@ -172,12 +190,8 @@ def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     content = path.read_bytes()
     tensors = load(content)  # checks the header
     length = int.from_bytes(content[:8], "little")  # of the header, which is JSON
-    return json.loads(content[8 : 8 + length]).get("__metadata__", {}), tensors
+    return json.loads(content[8 : 8 + length]).get("__metadata__") or {}, tensors
 
 
 def _card_text(card: AdapterCard) -> str:
     return json.dumps(card.to_json(), indent=2) + "\n"
-
-
-def _first(names: list[str]) -> str:
-    return f" (first {names[0]})" if names else ""

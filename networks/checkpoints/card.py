@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from networks.checkpoints.settings import Direction, Json, Settings, require, require_int
+from storage import shortened
 
 if TYPE_CHECKING:
     from networks.contract import ImageTranslator
 
 FORMAT = 1
+CARD_BYTES = 1 << 20  # of adapter.json, which has some kilobytes
+MAX_TEXT = 10_000  # characters of a prompt, a name or a description
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "safetensors")
 
 JsonMap = Mapping[str, Json]
@@ -55,7 +58,7 @@ class RunFacts:
         if isinstance(self.training_features, list):
             object.__setattr__(self, "training_features", tuple(self.training_features))
         for name in ("task", "source", "data", "experiment"):
-            _require_type(getattr(self, name), name, str, "a text")
+            _require_text(getattr(self, name), name)
         for name in ("ablation", "preprocessing", "extra"):
             _require_type(getattr(self, name), name, Mapping, "an object")
         _require_type(self.data_is_rendered, "data_is_rendered", bool, "true or false")
@@ -118,14 +121,15 @@ class AdapterCard:
     def __post_init__(self) -> None:
         """Validate."""
         for name in ("base", "base_fingerprint", "base_description", "weights"):
-            _require_type(getattr(self, name), name, str, "a text")
+            _require_text(getattr(self, name), name)
         for name in ("metrics", "best", "exported"):
             _require_type(getattr(self, name), name, Mapping, "an object")
         require(isinstance(self.base_random_init, bool), "base_random_init", "true or false", self.base_random_init)
         for name in ("prompts", "versions"):
             texts = getattr(self, name)
-            fits = isinstance(texts, Mapping) and all(isinstance(v, str) for pair in texts.items() for v in pair)
-            require(fits, name, "an object of texts", texts)
+            require(isinstance(texts, Mapping), name, "an object of texts", texts)
+            for key, text in texts.items():
+                _require_text(text, f"{name}.{shortened(key)}", or_none=False)
         unknown = set(self.prompts) - set(get_args(Direction))
         require(not unknown, "prompts", "given by direction, a2b and b2a", sorted(self.prompts))
 
@@ -184,7 +188,7 @@ class AdapterCard:
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, Mapping) else content
-            raise ValueError(f"{where} has format {found!r}; this version reads format {FORMAT}.")
+            raise ValueError(f"{where} has format {shortened(found)}; this version reads format {FORMAT}.")
         rest = {name: value for name, value in content.items() if name != "format"}
         settings, base = rest.pop("settings", None), rest.get("base")
         try:
@@ -234,6 +238,11 @@ class Adapter:
     card: AdapterCard
     path: str
     conv_in_delta: Tensor | None = None
+
+
+def _require_text(value: object, name: str, or_none: bool = True) -> None:
+    fits = value is None if not isinstance(value, str) else len(value) <= MAX_TEXT
+    require(fits and (or_none or value is not None), name, f"a text of at most {MAX_TEXT:,} characters", value)
 
 
 def _require_type(value: object, name: str, kind: type, wanted: str) -> None:

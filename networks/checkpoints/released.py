@@ -4,6 +4,7 @@ Their trainers (arXiv 2403.12036, code of the authors) write a pickled dict of t
 is not in it: 8 everywhere, except for the unpaired UNet, where it equals the rank.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
 from networks.checkpoints.pickles import read_pickle
-from networks.checkpoints.settings import Direction, OneStepSettings, Range
+from networks.checkpoints.settings import MAX_RANK, Direction, OneStepSettings, Range
+from networks.checkpoints.weights import check_weights, readable
 from networks.one_step.lora import float_copy, lora_tensors
 
 if TYPE_CHECKING:
@@ -31,10 +33,11 @@ UNPAIRED = (
     *("rank_unet", "rank_vae"),
 )
 ALPHA = 8.0
+MAX_CONV_IN = 1 << 20  # weights of the UNet's first convolution; SD-Turbo's has 11,520
 BOTH: tuple[tuple[str, Direction], ...] = (("vae", "a2b"), ("vae_b2a", "b2a"))  # prefix of each direction's tensors
 # The adapter's name stands between lora_A and weight, or was dropped.
 _LORA = re.compile(r"(?P<module>.+)\.(?P<half>lora_[AB])(\.\w+)?\.weight")
-_SKIP = re.compile(r"decoder\.skip_conv_(?P<number>\d+)")
+_SKIP = re.compile(r"decoder\.skip_conv_(?P<number>\d{1,3})")
 
 
 def read_released(path: Path) -> Adapter:
@@ -51,12 +54,10 @@ def read_released(path: Path) -> Adapter:
     """
     content = read_pickle(path)
     keys = set(content) if isinstance(content, dict) else set()
-    if keys.issuperset(PAIRED):
-        _check_types(content, PAIRED, path)
-        return _read_paired(content, path)
-    if keys.issuperset(UNPAIRED):
-        _check_types(content, UNPAIRED, path)
-        return _read_unpaired(content, path)
+    for kind, read in ((PAIRED, _read_paired), (UNPAIRED, _read_unpaired)):
+        if keys.issuperset(kind):
+            _check_types(content, kind, path)
+            return read(content, path)
     near, missing = min((("paired", PAIRED), ("unpaired", UNPAIRED)), key=lambda kind: len(set(kind[1]) - keys))
     raise ValueError(
         f"{path} is not a released checkpoint: looked for the keys of a paired or an unpaired one; nearest is {near}, "
@@ -73,18 +74,21 @@ def _read_paired(content: Mapping[str, Any], path: Path) -> Adapter:
         first = re.fullmatch(r"conv_in\.(?:conv_in_curr\.)?(weight|bias)", key)
         name = f"conv_in.trained.{first[1]}" if first else _lora_name(key)
         if name is None:
-            raise ValueError(f"{path} holds a tensor that no released trainer writes: {key} in state_dict_unet.")
-        tensors[f"unet.{name}"] = tensor.float()
+            raise ValueError(
+                f"{path} holds a tensor that no released trainer writes: {readable(key)} in state_dict_unet."
+            )
+        tensors[f"unet.{name}"] = tensor
     tensors.update(_vae_tensors(content["state_dict_vae"], "a2b"))
     card = _card(
         content,
+        path,
         task="paired",
         directions=("a2b",),
         alpha_unet=ALPHA,
         input_range="[0, 1]",
         targets=content["unet_lora_target_modules"],
     )
-    return Adapter(tensors, card, str(path))
+    return Adapter(_floats(tensors, path), card, str(path))
 
 
 def _read_unpaired(content: Mapping[str, Any], path: Path) -> Adapter:
@@ -93,11 +97,11 @@ def _read_unpaired(content: Mapping[str, Any], path: Path) -> Adapter:
         for key, tensor in content[part].items():
             name = _lora_name(key)
             if name is None:
-                raise ValueError(f"{path} holds a tensor that no released trainer writes: {key} in {part}.")
+                raise ValueError(f"{path} holds a tensor that no released trainer writes: {readable(key)} in {part}.")
             if name.startswith("conv_in."):
-                conv_in[name.split(".")[1]] = tensor.float()
+                conv_in[name.split(".")[1]] = tensor
             else:
-                tensors[f"unet.{name}"] = tensor.float()
+                tensors[f"unet.{name}"] = tensor
     # Both wrappers hold the whole VAE of both directions; each half is read from its own wrapper.
     for part, half in (("sd_vae_enc", "encoder."), ("sd_vae_dec", "decoder.")):
         for prefix, direction in (("vae.", "a2b"), ("vae_b2a.", "b2a")):
@@ -106,21 +110,30 @@ def _read_unpaired(content: Mapping[str, Any], path: Path) -> Adapter:
     targets = [*content["l_target_modules_encoder"], *content["l_target_modules_decoder"], *content["l_modules_others"]]
     card = _card(
         content,
+        path,
         task="unpaired",
         directions=("a2b", "b2a"),
         alpha_unet=float(content["rank_unet"]),
         input_range="[-1, 1]",
         targets=list(dict.fromkeys(targets)),
     )
-    return Adapter(tensors, card, str(path), _conv_delta(conv_in, path))
+    return Adapter(_floats(tensors, path), card, str(path), _conv_delta(_floats(conv_in, path), path))
+
+
+def _floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    check_weights(tensors, str(path))
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def _conv_delta(lora: Mapping[str, Tensor], path: Path) -> Tensor:
     """``B A`` of a convolution's LoRA at scale 1 (alpha = rank), ``(C_out, C_in, k, k)``."""
     if not lora:
         return torch.zeros(())  # conv_in was not among the targets: the base's own
-    if lora.keys() != {"lora_A", "lora_B"} or lora["lora_A"].shape[0] != lora["lora_B"].shape[1]:
+    down, up = (lora[half].shape if half in lora else () for half in ("lora_A", "lora_B"))
+    if len(lora) != 2 or len(down) != 4 or len(up) != 4 or up[1:] != (down[0], 1, 1):
         raise ValueError(f"{path} is damaged: conv_in needs lora_A and lora_B of one rank.")
+    if up[0] * math.prod(down[1:]) > MAX_CONV_IN:
+        raise ValueError(f"{path} is refused: its conv_in has more than {MAX_CONV_IN:,} weights.")
     product = lora["lora_B"].flatten(1) @ lora["lora_A"].flatten(1)
     return product.unflatten(1, lora["lora_A"].shape[1:])
 
@@ -132,9 +145,9 @@ def _vae_tensors(state: Mapping[str, Tensor], direction: str) -> Iterator[tuple[
         skip = _SKIP.match(key)
         if skip:
             rest = (name or key)[skip.end() :]
-            yield f"autoencoders.{direction}.skip_convs.{int(skip['number']) - 1}{rest}", tensor.float()
+            yield f"autoencoders.{direction}.skip_convs.{int(skip['number']) - 1}{rest}", tensor
         elif name is not None:
-            yield f"autoencoders.{direction}.vae.{name}", tensor.float()
+            yield f"autoencoders.{direction}.vae.{name}", tensor
 
 
 def _lora_name(key: str) -> str | None:
@@ -148,25 +161,29 @@ def _without(targets: Iterable[str], last_part: str) -> tuple[str, ...]:
 
 def _card(
     content: Mapping[str, Any],
+    path: Path,
     task: str,
     directions: tuple[Direction, ...],
     alpha_unet: float,
     input_range: Range,
     targets: Sequence[str],
 ) -> AdapterCard:
-    settings = OneStepSettings(
-        directions=directions,
-        rank_unet=content["rank_unet"],
-        rank_vae=content["rank_vae"],
-        alpha_unet=alpha_unet,
-        alpha_vae=ALPHA,
-        skips=True,
-        skip_init=1e-5,
-        input_range=input_range,
-        unet_targets=_without(targets, r"conv_in"),
-        vae_targets=_without(content["vae_lora_target_modules"], r"skip_conv_\d+"),
-        skip_lora=True,
-    )
+    try:
+        settings = OneStepSettings(
+            directions=directions,
+            rank_unet=content["rank_unet"],
+            rank_vae=content["rank_vae"],
+            alpha_unet=alpha_unet,
+            alpha_vae=ALPHA,
+            skips=True,
+            skip_init=1e-5,
+            input_range=input_range,
+            unet_targets=_without(targets, r"conv_in"),
+            vae_targets=_without(content["vae_lora_target_modules"], r"skip_conv_\d+"),
+            skip_lora=True,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     return AdapterCard(settings=settings, prompts={}, run=RunFacts(task=task, source="released"))
 
 
@@ -174,10 +191,12 @@ def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) ->
     for key in keys:
         value = content[key]
         if key.startswith("rank_"):
-            wanted, fits = "a positive integer", isinstance(value, int) and value > 0
+            wanted = f"a positive integer of at most {MAX_RANK}"
+            fits = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
         elif key.startswith(("sd_", "state_dict_")):
             wanted = "a dict of tensors"
-            fits = isinstance(value, dict) and all(isinstance(tensor, Tensor) for tensor in value.values())
+            pairs = value.items() if isinstance(value, dict) else [(None, None)]
+            fits = all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in pairs)
         else:
             wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
         if not fits:

@@ -7,12 +7,12 @@ A generator of your own declares its settings under the base name that its adapt
         depth: int
 """
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from storage import did_you_mean
+from storage import did_you_mean, shortened
 
 Direction = Literal["a2b", "b2a"]
 """Which way an image is translated: from domain A to domain B, or back."""
@@ -27,7 +27,9 @@ Json = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 MAX_RANK = 4096
 MAX_WIDTH = 4096
-MAX_BLOCKS = 1024
+MAX_BLOCKS = 64
+MAX_TARGETS = 1024  # a released file names each layer by itself: hundreds
+MAX_NAME = 256  # characters of a module's name
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -58,15 +60,9 @@ class Settings:
         for field in fields(self):
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-        known = set(get_args(Direction))
-        require(
-            isinstance(self.directions, tuple)
-            and 0 < len(self.directions) == len(set(self.directions))
-            and not set(self.directions) - known,
-            "directions",
-            "a2b, b2a or both",
-            self.directions,
-        )
+        known, given = get_args(Direction), self.directions
+        fits = isinstance(given, tuple) and 0 < len(given) <= len(known) and all(d in known for d in given)
+        require(fits and len(given) == len(set(given)), "directions", "a2b, b2a or both", given)
 
     @classmethod
     def from_json(cls: type[_S], values: Mapping[str, Any]) -> _S:
@@ -78,11 +74,15 @@ class Settings:
         known = {field.name for field in fields(cls)}
         for name in values:
             if name not in known:
-                raise ValueError(f"unknown setting {name!r} of a generator.{did_you_mean(name, known)}")
+                hint = did_you_mean(name[:MAX_NAME], known)
+                raise ValueError(f"unknown setting {shortened(name)} of a generator.{hint}")
+        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        if absent := [name for name in needed if name not in values]:
+            raise ValueError(f"settings are incomplete: {', '.join(absent)} missing.")
         try:
             return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"settings are incomplete: {error}") from error
+        except TypeError as error:  # of a class outside this module, which reads a value before its type is known
+            raise ValueError(f"a setting is of another type: {error}.") from error
 
     def to_json(self) -> dict[str, Json]:
         """The settings as plain JSON types, in the order of the fields; also the generator's keyword arguments."""
@@ -128,8 +128,9 @@ class OneStepSettings(Settings):
         require_one_of(self.frozen_dtype, "frozen_dtype", get_args(FrozenDtype))
         for name in ("unet_targets", "vae_targets"):
             targets = getattr(self, name)
-            fits = isinstance(targets, tuple) and targets and all(isinstance(t, str) and t for t in targets)
-            require(bool(fits), name, "a list of module names", targets)
+            fits = isinstance(targets, tuple) and 0 < len(targets) <= MAX_TARGETS
+            fits = fits and all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in targets)
+            require(fits, name, f"a list of module names, at most {MAX_TARGETS}", targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +154,9 @@ def require(holds: bool, name: str, wanted: str, value: object) -> None:
         ValueError: the condition does not hold; the message has the expected and the given value.
     """
     if not holds:
-        shown = list(value) if isinstance(value, tuple) else value
-        raise ValueError(f"{name} must be {wanted}, got {shown!r}.")
+        raise ValueError(
+            f"{name} must be {wanted}, got {shortened(list(value) if isinstance(value, tuple) else value)}."
+        )
 
 
 def require_int(value: object, name: str, low: int, high: int | None = None) -> None:
@@ -171,4 +173,6 @@ def require_one_of(value: object, name: str, known: Sequence[str]) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # also of an integer that no float can hold, and not of NaN

@@ -170,8 +170,9 @@ class OneStepGenerator(ImageTranslator):
         tensors = dict(adapter.tensors)
         if adapter.conv_in_delta is not None:
             pretrained = self.conv_in.pretrained
-            tensors["unet.conv_in.trained.weight"] = pretrained.weight.detach().float().cpu() + adapter.conv_in_delta
-            tensors["unet.conv_in.trained.bias"] = pretrained.get_parameter("bias").detach().float().cpu()
+            weight = pretrained.weight.detach().float()
+            tensors["unet.conv_in.trained.weight"] = weight + adapter.conv_in_delta.to(weight.device)
+            tensors["unet.conv_in.trained.bias"] = pretrained.get_parameter("bias").detach().float()
         return tensors
 
     @property

@@ -20,6 +20,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from networks.one_step.diffusion import blend, per_sample
+from storage import shortened
 
 # Module names end in one of these (METHOD: q, k, v, out, proj_in/out, feed-forward, every conv but the UNet's first).
 UNET_TARGETS = (
@@ -90,7 +91,10 @@ def inject_lora(
         targets = [name for name in named if f".{name}".endswith(endings) and not name.startswith(tuple(leave_out))]
     # lora_alpha is annotated int by peft; any number scales.
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian")  # type: ignore[arg-type]
-    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    try:
+        inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    except ValueError as error:  # whose message lists every target
+        raise ValueError(f"No layer can take a LoRA whose name ends in one of {shortened(targets)}.") from error
     for layer in lora_layers(module):
         layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
         if _base_layer(layer).weight.numel() <= SMALL_LAYER:
