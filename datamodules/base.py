@@ -5,12 +5,13 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader
 
+from datamodules.bad_images import BadDraws, OnBadImage, RedrawingLoader, Redrawn, collate_redrawn
 from datamodules.batches import Direction, DomainLetter
 from datamodules.files.layouts import STAGES, Stage, existing_root
 from datamodules.samples import EvaluationImages, TrainingSet, collate_evaluation
@@ -53,12 +54,15 @@ class TranslationData(LightningDataModule, ABC):
         test_scenes: rendered test images per domain, without ``root``.
         train_limit: train on this many images (of each domain), drawn by the seed; validation and test stay.
         scene_cache: folder in which rendered scenes are cached, for runs that share them.
+        on_bad_image: what training does where an image can no longer be read: "stop", or "skip" it and draw another
+            sample in its place, for at most 1 % of the draws.  Validation and test always stop.
 
     Attributes:
         directions: directions that can be evaluated: "a2b", and "b2a" where the task has it.
         domain_names: names of A and B.
         scenes: task of the twin world that is rendered without a folder; None where a folder is needed.
         prompts: prompt of each direction, which describes its target domain.
+        bad_draws: what was skipped.
         has_truth: whether evaluation batches have ground truth.
         test_is_validation: whether the validation images stand in for missing test images.
         is_rendered: whether the images are rendered.
@@ -92,6 +96,7 @@ class TranslationData(LightningDataModule, ABC):
         test_scenes: int = 64,
         train_limit: int | None = None,
         scene_cache: str | None = None,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
         super().__init__()
         counts = {"eval_size": eval_size, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
@@ -104,6 +109,8 @@ class TranslationData(LightningDataModule, ABC):
             raise ValueError(f"data: seed and num_workers must not be negative, got {seed} and {num_workers}.")
         if train_limit is not None and train_limit < 1:
             raise ValueError(f"data: train_limit must be at least 1 image, got {train_limit}.")
+        if on_bad_image not in get_args(OnBadImage):
+            raise ValueError(f"data: on_bad_image must be stop or skip, got {on_bad_image!r}.")
         self.root, self.folder = root, None if root is None else existing_root(root)
         self.is_rendered = root is None
         self.transform = TrainTransform(resize, crop, flip, random_crop)
@@ -111,6 +118,7 @@ class TranslationData(LightningDataModule, ABC):
         self.num_workers, self.seed = num_workers, seed
         self.train_limit, self.scene_cache = train_limit, scene_cache
         self.scene_counts: dict[Stage, int] = dict(zip(STAGES, (train_scenes, val_scenes, test_scenes), strict=True))
+        self.on_bad_image, self.bad_draws = on_bad_image, BadDraws()
         self._start = (0, 0)
 
     @abstractmethod
@@ -203,14 +211,20 @@ class TranslationData(LightningDataModule, ABC):
         # Lightning stops the shuffling of its own samplers only.
         repeat = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = EpochSampler(len(samples), self.batch_size, self.seed, rank, world_size, start, repeat)
-        return DataLoader(
-            samples,
-            batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]  # our keys
-            num_workers=self.num_workers,
-            collate_fn=samples.collate,
-            generator=self._generator(),
-            persistent_workers=self.num_workers > 0,
-        )
+        settings: dict[str, Any] = {
+            "batch_sampler": BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]  # our keys
+            "num_workers": self.num_workers,
+            "generator": self._generator(),
+            "persistent_workers": self.num_workers > 0,
+        }
+        if self.on_bad_image == "stop":
+            return DataLoader(samples, collate_fn=samples.collate, **settings)
+        redrawn: Redrawn[Any] = Redrawn(samples, len(samples), self.seed)
+        loader = RedrawingLoader(redrawn, collate_fn=partial(collate_redrawn, samples.collate), **settings)
+        per_batch, per_epoch = self.batch_size * world_size, self.batch_size * world_size * sampler.batches
+        self.bad_draws.start(start[0] * per_epoch + start[1] * per_batch, per_batch, per_epoch)
+        loader.report = self.bad_draws.add
+        return loader
 
     def _evaluation_loader(self, images: EvaluationImages, direction: Direction) -> DataLoader[Any]:
         return DataLoader(
@@ -263,11 +277,22 @@ class TranslationData(LightningDataModule, ABC):
         """A text that changes when the content of any real image of the target domain does."""
         return self.reference_set(direction, stage).images.stamp()
 
-    def state_dict(self) -> dict[str, int]:
-        """The next training position: epoch, batches of it already trained on, and images per batch on all ranks."""
+    def skipped_images(self) -> dict[str, int]:
+        """What was wrong with images that training skipped, and in how many draws; every rank must call it."""
+        if self.on_bad_image == "skip":
+            self.bad_draws.gather()
+        return self.bad_draws.counts()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The next training position: epoch, batches of it already trained on, and images per batch on all ranks.
+
+        With ``bad_draws`` where some were skipped.
+        """
         size = self.batch_size * self._rank()[1]
         if self.trainer is None:
             return {"epoch": self._start[0], "batches": self._start[1], "images_per_batch": size}
+        if self.on_bad_image == "skip":
+            self.bad_draws.gather()
         epochs = dataclasses.asdict(self.trainer.fit_loop.epoch_progress.current)
         batches = dataclasses.asdict(self.trainer.fit_loop.epoch_loop.batch_progress.current)
         # `processed`, not `completed`: a checkpoint at a batch's end is written before that batch counts as completed.
@@ -276,9 +301,10 @@ class TranslationData(LightningDataModule, ABC):
             done = 0
         elif done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "batches": done, "images_per_batch": size}
+        bad = {"bad_draws": self.bad_draws.found} if self.bad_draws.found else {}
+        return {"epoch": epoch, "batches": done, "images_per_batch": size, **bad}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start the next `train_dataloader` at a saved position.
 
         Raises:
@@ -291,5 +317,6 @@ class TranslationData(LightningDataModule, ABC):
                 "batch_size and number of devices, or start a new run from its adapter."
             )
         self._start = (state_dict["epoch"], state_dict["batches"])
+        self.bad_draws.found = dict(state_dict.get("bad_draws", {}))
         # Lightning looks for a position in the loader; ours is here.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.bad_images import read_checked
 from datamodules.batches import Direction, EvaluationBatch, PairedBatch, UnpairedBatch
 from datamodules.files.images import Images
 from datamodules.sampling import draws, sample_seed
@@ -78,13 +79,16 @@ class UnpairedTraining(TrainingSet[UnpairedSample, UnpairedBatch]):
         index_a = index % len(self.a)
         index_b = int(draws(self.seed, epoch, index, PARTNER).integers(len(self.b)))
         return {
-            "real_a": self.transform([self.a.read(index_a)], draws(self.seed, epoch, index, CROP_A))[0],
-            "real_b": self.transform([self.b.read(index_b)], draws(self.seed, epoch, index, CROP_B))[0],
+            "real_a": self.transform([self._read(self.a, index_a)], draws(self.seed, epoch, index, CROP_A))[0],
+            "real_b": self.transform([self._read(self.b, index_b)], draws(self.seed, epoch, index, CROP_B))[0],
             "index": index,
             "seed": sample_seed(self.seed, epoch, index),
             "name_a": self.a.name(index_a),
             "name_b": self.b.name(index_b),
         }
+
+    def _read(self, images: Images, index: int) -> Tensor:
+        return read_checked(images, index, self.transform.resize)
 
     @staticmethod
     def collate(samples: list[UnpairedSample]) -> UnpairedBatch:
@@ -143,12 +147,12 @@ class PairedTraining(TrainingSet[PairedSample, PairedBatch]):
         """The sample of ``(epoch, index)``."""
         epoch, index = key
         draw = draws(self.seed, epoch, index, CROP_A)
-        target = self.targets.read(index)
+        target = self._read(self.targets, index)
         if callable(self.inputs):
             real_b = self.transform([target], draw)[0]
             real_a = self.inputs(real_b)
         else:
-            real_a, real_b = self.transform([self.inputs.read(index), target], draw)
+            real_a, real_b = self.transform([self._read(self.inputs, index), target], draw)
         return {
             "real_a": real_a,
             "real_b": real_b,
@@ -158,6 +162,9 @@ class PairedTraining(TrainingSet[PairedSample, PairedBatch]):
             "name": self.targets.name(index),
             "strength": draws(self.seed, epoch, index, STRENGTH).random() if self.stochastic else None,
         }
+
+    def _read(self, images: Images, index: int) -> Tensor:
+        return read_checked(images, index, self.transform.resize)
 
     @staticmethod
     def collate(samples: list[PairedSample]) -> PairedBatch:
@@ -220,13 +227,16 @@ class EvaluationImages(Dataset[EvaluationSample]):
 
     def __getitem__(self, index: int) -> EvaluationSample:
         """One image of the split."""
-        real, truth = resize_short_side(self.images.read(index), self.eval_size), None
+        real, truth = self._read(self.images, index), None
         if self.line_drawing is not None:
             real, truth = self.line_drawing(real), real
         elif self.truths is not None:
-            truth = resize_short_side(self.truths.read(index), self.eval_size)
+            truth = self._read(self.truths, index)
         caption = None if self.captions is None else self.captions[index]
         return {"real": real, "index": index, "name": self.images.name(index), "truth": truth, "caption": caption}
+
+    def _read(self, images: Images, index: int) -> Tensor:
+        return resize_short_side(read_checked(images, index, self.eval_size), self.eval_size)
 
 
 def collate_evaluation(direction: Direction, samples: list[EvaluationSample]) -> EvaluationBatch:

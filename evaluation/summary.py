@@ -7,13 +7,18 @@ from metrics.scores import formatted, network_of, shown_in
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """A line per direction, with the network behind each score; the best state's lines below the last state's."""
+    """A line per direction, with the network behind each score; the best state's lines below the last state's.
+
+    Images that training skipped come last.
+    """
     best = metrics.get("best")
     lines = _lines("last " if best else "", metrics)
     if best:
         same = ", the last state" if best.get("is_last") else ""
         lines.append(f"best, by validation: {best['checkpoint']} after {best['images_seen']} images{same}")
         lines += _lines("best ", best)
+    skipped = metrics.get("skipped_images", {})
+    lines += [f"skipped in {number} draws of training: {message}" for message, number in skipped.items()]
     return "\n".join(lines)
 
 

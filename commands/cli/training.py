@@ -109,6 +109,7 @@ def _last_state(cli: TrainCLI) -> Metrics:
         "trainable_parameters": sum(p.numel() for p in model.generator.parameters() if p.requires_grad),
         **describe(model.generator, model.run),
         **cli.scoring.results,
+        **({"skipped_images": skipped} if (skipped := cli.datamodule.skipped_images()) else {}),
     }
 
 

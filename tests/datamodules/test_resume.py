@@ -52,8 +52,8 @@ class SaveOnce(Callback):
             self._save(trainer, module)
 
 
-def fit(workers, callbacks=(), checkpoint=None, max_epochs=3, **settings):
-    data = HorseZebra(
+def fit(workers, callbacks=(), checkpoint=None, max_epochs=3, data=None, **settings):
+    data = data or HorseZebra(
         resize=20, crop=16, eval_size=16, batch_size=2, num_workers=workers, train_scenes=9, val_scenes=2, test_scenes=2
     )
     module = Recorder()
