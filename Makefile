@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -54,9 +54,9 @@ train: ## train a model: EXP=clear2foggy|my.yaml [BASE=pocket] [DATA=folder] [ME
 	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
 	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data MEMORY:--memory INIT:--init) $(ARGS)
 
-resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder [ARGS="--model.init_args.max_images=600"]
+resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder [TRUST=modules-of-your-own] [ARGS="--model.init_args.max_images=600"]
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
-	@$(run) -m commands.resume $(call flags,RUN:--run) $(ARGS)
+	@$(run) -m commands.resume $(call flags,RUN:--run TRUST:--trust) $(ARGS)
 
 translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH=]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
@@ -71,9 +71,9 @@ export: ## write an adapter in another format: CKPT= FORMAT=released|released-st
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
 	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base) $(ARGS)
 
-evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run]
+evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [TRUST=modules-of-your-own]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
-	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp) $(ARGS)
+	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp TRUST:--trust) $(ARGS)
 
 compare: ## compare runs in one table: A=run B=run [ARGS="further runs"]
 	$(call need,A,make compare A=runs/clear2foggy/pocket/version_0 B=runs/clear2foggy/pocket/version_1)

@@ -54,6 +54,7 @@ class Trial:
         arguments: arguments of ``python -m commands.train``, without ``--run``.
         sharing: further arguments that let trials share caches; they do not change results.
         recipe: digest of the experiment's files, which the arguments are added to.
+        trust: modules of the user's own that a resumed run may use.
     """
 
     point: str
@@ -63,6 +64,7 @@ class Trial:
     arguments: list[str]
     sharing: list[str] = field(default_factory=list)
     recipe: str = ""
+    trust: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -92,7 +94,8 @@ class Trial:
     def command(self) -> list[str]:
         """The command line that starts the training, or resumes it where there is a checkpoint."""
         if self.has_checkpoint:
-            return [sys.executable, "-m", "commands.resume", f"--run={self.folder}"]
+            trust = [f"--trust={','.join(self.trust)}"] if self.trust else []
+            return [sys.executable, "-m", "commands.resume", f"--run={self.folder}", *trust]
         return [sys.executable, "-m", "commands.train", *self.arguments, *self.sharing, f"--run={self.folder}"]
 
 

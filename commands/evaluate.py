@@ -1,14 +1,14 @@
 """``make evaluate``: metrics.json of a checkpoint, or of images that any other program made, on the test split."""
 
 import argparse
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
-from commands.cli.recipes import Settings, base_source, compose, merged, names, read_settings
+from commands.cli.recipes import Settings, base_source, compose, names
+from commands.cli.trust import limit_parser, read_run
 from datamodules.files.layouts import existing_root
 from images.listing import list_images
 from storage import check_writable, write_json
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from datamodules import TranslationData
     from datamodules.batches import EvaluationBatch
+    from evaluation.scorer import Scorer
 
 RESIZE = ("clean", "legacy")  # names in networks.features.resizing.RESIZERS
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "--base", metavar="BASE", help="where the base is, if not where training found it; needed for a .pkl"
     )
     p.add_argument("--exp", metavar="NAME", help=f"for what is not a run: the task, one of {', '.join(names())}")
+    p.add_argument("--trust", default="", metavar="MODULES", help="of your own that the run may use: mine,other.part")
     p.add_argument("--resize", choices=RESIZE, help="of images for FID and KID; default: the run's own way")
     p.add_argument("--out", metavar="FOLDER", help="folder of metrics.json; default: beside the checkpoint")
     p.add_argument(
@@ -53,13 +55,16 @@ def main(args: list[str] | None = None) -> int:
     if not external:
         check_checkpoint(own.ckpt)
     base = base_source(own.base)
-    config = _config(path, own.exp, own.base or "pocket")
+    trust = [*filter(None, own.trust.split(","))]
+    config = _run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
     out = _out(path, own.out, beside=not external and path.suffix != ".pkl")
     for name in ("metrics.json", "report.html"):
         check_writable(out / name)
     if own.data is not None:
         existing_root(own.data)
     own.base = base
+    if own.exp is None:
+        limit_parser(trust)
     measure(own, config, out, external)
     return 0
 
@@ -81,7 +86,6 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     from evaluation.evaluate import evaluate, with_training_figures
     from evaluation.external import ExternalTranslations
     from evaluation.report import write_report
-    from evaluation.scorer import Scorer
     from evaluation.summary import summary
     from inference.device import pick_device
     from networks import load_generator
@@ -91,8 +95,8 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     path = Path(own.ckpt)
     adapter = None if external else read_adapter(path)
     data = build_data(config, own.data)
-    settings = config.get("evaluation", {}) | ({"resize": own.resize} if own.resize else {})
-    scorer = Scorer(**settings | {"statistics": None})  # the cache of an ablation, whose folder may be gone
+    # Without the cache of an ablation, whose folder may be gone.
+    scorer = build_scorer(config, {"statistics": None} | ({"resize": own.resize} if own.resize else {}))
     device = pick_device(own.device)
     translate: Callable[[EvaluationBatch], Tensor]
     available: Sequence[str]
@@ -141,36 +145,41 @@ def run_folder(path: Path) -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def _config(path: Path, exp: str | None, base: str) -> dict[str, Any]:
-    """The run's own configuration, else the experiment's files put together."""
-    if exp is None:
-        run = run_folder(path)
-        if run is None:
-            raise ValueError(
-                f"{path} is not part of a run (no config.yaml), so its task is not known: "
-                f"give EXP=, one of {', '.join(names())}."
-            )
-        return merged([read_settings(run / "config.yaml")])
-    return compose(exp, base).config
+def _run_config(path: Path, trust: Sequence[str]) -> Settings:
+    """The configuration of the run that a checkpoint belongs to; see `read_run`."""
+    run = run_folder(path)
+    if run is None:
+        raise ValueError(
+            f"{path} is not part of a run (no config.yaml), so its task is not known: "
+            f"give EXP=, one of {', '.join(names())}."
+        )
+    return read_run(run / "config.yaml", trust)
 
 
-def build_data(config: dict[str, Any], root: str | None) -> "TranslationData":
+def build_data(config: Settings, root: str | None) -> "TranslationData":
     """The data module of a whole configuration, on another folder if one is given.
 
     Raises:
-        ValueError: its class is not found.
+        ValueError: its class is not found, or it cannot use its settings.
     """
+    from commands.cli.lightning_cli import build_section
+    from datamodules import TranslationData
+
     section = config["data"]
-    module, _, name = section["class_path"].rpartition(".")
     init_args = section.get("init_args", {}) | ({"root": root} if root else {})
-    try:
-        kind: type[TranslationData] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"The data module {section['class_path']} is not found ({error}): put the folder of your own code on "
-            "PYTHONPATH."
-        ) from error
-    return kind(**init_args)
+    return build_section(TranslationData, "data", section | {"init_args": init_args})
+
+
+def build_scorer(config: Settings, changes: Settings) -> "Scorer":
+    """The scorer of a whole configuration, with some settings changed.
+
+    Raises:
+        ValueError: a setting is unknown or of another type.
+    """
+    from commands.cli.lightning_cli import build_section
+    from evaluation.scorer import Scorer
+
+    return build_section(Scorer, "evaluation", config.get("evaluation", {}) | changes)
 
 
 def _out(path: Path, given: str | None, beside: bool) -> Path:

@@ -9,7 +9,8 @@ import yaml
 
 from commands.cli.errors import user_errors
 from commands.cli.keys import check_keys
-from commands.cli.recipes import Recipe, Settings, merged, read_settings
+from commands.cli.recipes import Recipe, Settings
+from commands.cli.trust import limit_parser, read_run, typed_names
 
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "e.g. --model.init_args.max_images=4000.",
     )
     p.add_argument("--run", required=True, metavar="FOLDER", help="runs/EXP/BASE/version_N")
+    p.add_argument("--trust", default="", metavar="MODULES", help="of your own that the run may use: mine,other.part")
     return p
 
 
@@ -37,26 +39,28 @@ def main(args: list[str] | None = None) -> int:
         raise FileNotFoundError(
             f"Nothing to resume in {own.run}: {last} is written at the first validation. Start a new training."
         )
-    settings = read_settings(config)
+    trust = [*filter(None, own.trust.split(",")), *typed_names(overrides)]
+    settings = read_run(config, trust)
     check_keys(Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings]), overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
     from networks.checkpoints.adapter import read_checkpoint
     from networks.checkpoints.card import AdapterCard
 
+    limit_parser(trust)
     generator = settings["model"]["init_args"]["generator"]["class_path"]
     try:
         import_module(generator.rpartition(".")[0])  # declares the settings that the checkpoint's card holds
     except ImportError as error:
         raise ValueError(f"{generator}: {error}; put the folder of your own code on PYTHONPATH.") from error
     card = AdapterCard.from_json(read_checkpoint(last)["adapter"], str(last))
-    started = yaml.safe_dump(_without_init(merged([settings]), card.settings.to_json()))
-    arguments = [f"--config={config}", f"--config={started}", *overrides]
+    started = yaml.safe_dump(_without_init(settings, card.settings.to_json()))
+    arguments = [f"--config={yaml.safe_dump(settings)}", f"--config={started}", *overrides]
     return run(folder, arguments, card.run.experiment or "", last)
 
 
 def _without_init(config: Settings, settings: Mapping[str, object]) -> Settings:
     """Settings that the run took from its initial adapter, read from the checkpoint: the adapter may be gone."""
-    if not config["model"]["init_args"]["generator"]["init_args"].get("init"):
+    if not config["model"]["init_args"]["generator"].get("init_args", {}).get("init"):
         return {}
     taken = {"init": None} | {key: value for key, value in settings.items() if key in FROM_INIT}
     return {"model": {"init_args": {"generator": {"init_args": taken}}}}

@@ -16,9 +16,17 @@ os.environ["HF_HUB_OFFLINE"] = (
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from jsonargparse._common import parsing_settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from networks.one_step.bases import POCKET
+
+
+@pytest.fixture(autouse=True)
+def _import_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what `commands.cli.trust.limit_parser` did: a process runs one command, a test process many."""
+    for name in ("import_path_verdicts", "import_paths_enforced"):
+        monkeypatch.setitem(parsing_settings, name, parsing_settings[name])
 
 
 @pytest.fixture(scope="session")

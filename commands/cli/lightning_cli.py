@@ -2,19 +2,20 @@
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from commands.cli.keys import CALLBACKS
+from commands.cli.trust import refusal
 from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import (
@@ -29,6 +30,7 @@ from lightning_modules.quiet import silence_libraries
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
+T = TypeVar("T")
 DDP = "ddp_find_unused_parameters_true"  # two optimisers take turns: each backward leaves the other's weights unused
 # Lines of jsonargparse's messages that frame the mistake.
 FRAME = (
@@ -196,6 +198,29 @@ class ParsedOnly(TrainCLI):
         """Do nothing: only the parsed configuration is needed."""
 
 
+def build_section(kind: type[T], key: str, settings: Mapping[str, object]) -> T:
+    """Build one section of a configuration, its values checked as a training checks them.
+
+    Args:
+        kind: class of the result; with a ``class_path`` among the settings, the class that this one must extend.
+        key: of the section, for messages.
+        settings: content of the section.
+
+    Raises:
+        ValueError: a setting is unknown or has a value that the class does not take.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    add = parser.add_subclass_arguments if "class_path" in settings else parser.add_class_arguments
+    add(kind, key)
+    try:
+        built: T = parser.instantiate_classes(parser.parse_object({key: settings}))[key]
+    except ArgumentError as error:
+        raise ValueError(explain(str(error))) from error
+    except ValueError as error:
+        raise _from_the_class(error) from error
+    return built
+
+
 def _prompts(data: TranslationData) -> dict[str, str]:
     return data.prompts
 
@@ -238,6 +263,8 @@ def explain(message: str) -> str:
     words = [line.strip(" -").partition(". Got value: Namespace")[0] for line in what]
     said = "; ".join(word for word in words if word and not word.startswith(FRAME)).replace(":;", ":")
     said = re.sub(r"<class '(.+?)'>|typing\.", r"\1", said)
+    if denied := re.search(r"Importing '(.+?)' is not allowed", said):
+        said = f"{denied[1]!r} is named, {refusal(denied[1])}".rstrip(".")
     hint = "; put the folder of your own code on PYTHONPATH" if "No module named" in said else ""
     return f"Configuration key {'.'.join(key for _, key in keys)!r}: {said[:400]}{hint}."
 

@@ -4,6 +4,8 @@ Later files win. A task of experiments/ is written for a full-size base, so base
 YAML of the user's own comes after the base, so that the base does not override it.
 """
 
+import io
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +15,14 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from storage import did_you_mean
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 METHODS, BASES, MEMORY = (EXPERIMENTS / name for name in ("methods", "base", "memory"))
 FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the overlay of any folder or hub id
+MAX_BYTES, MAX_VALUES = 2**20, 100_000  # of a YAML file
 Settings = dict[str, Any]  # content of a YAML file
 SEED: Settings = {"seed": "${seed_everything}"}  # of data of the user's own, as of the methods'
 
@@ -153,8 +157,15 @@ def base_source(base: str | None) -> str | None:
 
 
 def merged(layers: Sequence[Settings]) -> Settings:
-    """Settings put together, later ones win, interpolations resolved."""
-    together = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    """Settings put together, later ones win, interpolations resolved.
+
+    Raises:
+        ValueError: an interpolation names no key, or two layers do not fit together.
+    """
+    try:
+        together = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"The configuration cannot be put together: {_line(error)}.") from error
     assert isinstance(together, dict)
     return {str(key): value for key, value in together.items()}
 
@@ -163,15 +174,37 @@ def read_settings(path: Path) -> Settings:
     """The content of a YAML file, interpolations as they are written.
 
     Raises:
-        ValueError: it is no YAML mapping.
+        ValueError: it is no YAML mapping, or larger than any configuration.
     """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is no configuration: it has more than {MAX_BYTES // 1024} KiB.")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
+        text = path.read_text(encoding="utf-8")
+        if _values(yaml.compose(text, yaml.SafeLoader), {}) > MAX_VALUES:
+            raise ValueError(f"{path} is no configuration: it has more than {MAX_VALUES:,} values.")
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} is not YAML: {_line(error)}.") from error
+    except RecursionError:
+        raise ValueError(f"{path} is no configuration: it is nested too deeply.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a mapping of keys to values.")
     return {str(key): value for key, value in content.items()}
+
+
+def _values(node: yaml.Node | None, counted: dict[int, int]) -> int:
+    """Number of values of a YAML node with its aliases written out, which a file of 1 KB can make billions."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = MAX_VALUES + 1  # as long as it is counted: a node may contain itself
+        parts = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
+    return counted[id(node)]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _own_file(name: str) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ablation.grids import Grid, Point
 from ablation.trials import Trial
-from commands.cli.recipes import compose, is_yaml
+from commands.cli.recipes import EXPERIMENTS, compose, is_yaml
+from commands.cli.trust import typed_names
 from commands.train import configuration
 from storage import digest
 
@@ -54,7 +55,9 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
     sharing = [f"--evaluation.statistics={folder / '.statistics'}"]
     if not any(word.startswith("--data=") for word in shared):
         sharing.append(f"--data.init_args.scene_cache={folder / '.scenes'}")
-    recipe = digest(json.dumps(compose(grid.experiment, grid.base).config, sort_keys=True), digits=12)
+    recipe = compose(grid.experiment, grid.base)
+    typed = [layer for file, layer in zip(recipe.files, recipe.layers, strict=False) if EXPERIMENTS not in file.parents]
+    trust = typed_names([*typed, *overrides])
     return [
         Trial(
             point.name,
@@ -63,7 +66,8 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
             str(folder / point.name / f"seed{seed}"),
             [*shared, f"--seed_everything={seed}", *_arguments(point), *overrides],
             sharing,
-            recipe,
+            digest(json.dumps(recipe.config, sort_keys=True), digits=12),
+            trust,
         )
         for seed in grid.seeds
         for point in grid.points()

@@ -141,6 +141,10 @@ def test_classes_beside_the_file_are_found_by_every_command(tmp_path, two_level_
     sys.modules.pop("my_classes")
     more = [f"--run={run}", "--model.init_args.max_images=3"]
     assert resume.main(more) == 2
-    assert "No module named 'my_classes'; put the folder of your own code on PYTHONPATH" in capsys.readouterr().err
+    assert "allow it with TRUST=my_classes." in capsys.readouterr().err
+    assert resume.main([*more, "--trust=my_classes"]) == 2
+    assert "There is no module 'my_classes' to trust: put the folder that holds it on PYTHON" in capsys.readouterr().err
     sys.path.append(str(code))
-    assert resume.main(more) == 0
+    assert resume.main(more) == 2
+    assert "allow it with TRUST=my_classes." in capsys.readouterr().err
+    assert resume.main([*more, "--trust=my_classes"]) == 0
