@@ -167,7 +167,9 @@ def build_data(config: Settings, root: str | None) -> "TranslationData":
 
     section = config["data"]
     init_args = section.get("init_args", {}) | ({"root": root} if root else {})
-    return build_section(TranslationData, "data", section | {"init_args": init_args})
+    data = build_section(TranslationData, "data", section | {"init_args": init_args})
+    assert isinstance(data, TranslationData)
+    return data
 
 
 def build_scorer(config: Settings, changes: Settings) -> "Scorer":
@@ -179,7 +181,9 @@ def build_scorer(config: Settings, changes: Settings) -> "Scorer":
     from commands.cli.lightning_cli import build_section
     from evaluation.scorer import Scorer
 
-    return build_section(Scorer, "evaluation", config.get("evaluation", {}) | changes)
+    scorer = build_section(Scorer, "evaluation", config.get("evaluation", {}) | changes)
+    assert isinstance(scorer, Scorer)
+    return scorer
 
 
 def _out(path: Path, given: str | None, beside: bool) -> Path:

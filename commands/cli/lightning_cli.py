@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -30,7 +30,6 @@ from lightning_modules.quiet import silence_libraries
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
-T = TypeVar("T")
 DDP = "ddp_find_unused_parameters_true"  # two optimisers take turns: each backward leaves the other's weights unused
 # Lines of jsonargparse's messages that frame the mistake.
 FRAME = (
@@ -198,7 +197,7 @@ class ParsedOnly(TrainCLI):
         """Do nothing: only the parsed configuration is needed."""
 
 
-def build_section(kind: type[T], key: str, settings: Mapping[str, object]) -> T:
+def build_section(kind: type, key: str, settings: Mapping[str, object]) -> object:
     """Build one section of a configuration, its values checked as a training checks them.
 
     Args:
@@ -213,7 +212,7 @@ def build_section(kind: type[T], key: str, settings: Mapping[str, object]) -> T:
     add = parser.add_subclass_arguments if "class_path" in settings else parser.add_class_arguments
     add(kind, key)
     try:
-        built: T = parser.instantiate_classes(parser.parse_object({key: settings}))[key]
+        built: object = parser.instantiate_classes(parser.parse_object({key: settings}))[key]
     except ArgumentError as error:
         raise ValueError(explain(str(error))) from error
     except ValueError as error:

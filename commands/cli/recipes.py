@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 METHODS, BASES, MEMORY = (EXPERIMENTS / name for name in ("methods", "base", "memory"))
 FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the overlay of any folder or hub id
 MAX_BYTES, MAX_VALUES = 2**20, 100_000  # of a YAML file
+MAPPINGS = ("trainer", "model", "data", "init_args")  # keys of settings
 Settings = dict[str, Any]  # content of a YAML file
 SEED: Settings = {"seed": "${seed_everything}"}  # of data of the user's own, as of the methods'
 
@@ -164,7 +165,7 @@ def merged(layers: Sequence[Settings]) -> Settings:
     """
     try:
         together = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ValueError(f"The configuration cannot be put together: {_line(error)}.") from error
     assert isinstance(together, dict)
     return {str(key): value for key, value in together.items()}
@@ -189,7 +190,22 @@ def read_settings(path: Path) -> Settings:
         raise ValueError(f"{path} is no configuration: it is nested too deeply.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a mapping of keys to values.")
+    for key, value in items(content):
+        if key.rpartition(".")[2] in MAPPINGS and not isinstance(value, dict):
+            raise ValueError(f"{path}: {key} must be a mapping of keys to values, got {str(value)[:100]!r}.")
     return {str(key): value for key, value in content.items()}
+
+
+def items(node: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of nested settings, with its dotted key; list elements as ``key[0]``."""
+    if key:
+        yield key, node
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from items(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from items(value, f"{key}[{number}]")
 
 
 def _values(node: yaml.Node | None, counted: dict[int, int]) -> int:

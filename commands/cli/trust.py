@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from commands.cli.keys import TOP_LEVEL
-from commands.cli.recipes import Settings, read_settings
+from commands.cli.recipes import Settings, items, read_settings
 
 # None of these takes a function or class as argument.
 OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
@@ -46,7 +46,7 @@ def read_run(path: Path, trust: Sequence[str]) -> Settings:
     wrong = _malformed(config)
     if wrong:
         raise ValueError(f"{path} is no run's configuration: {wrong}.")
-    for key, value in _items(config):
+    for key, value in items(config):
         last = key.rpartition(".")[2]
         if last == "class_path":
             # A loss term is whatever callable has that name, and none of this project is meant as one.
@@ -66,11 +66,9 @@ def _malformed(config: Settings) -> str:
     for section in set(config) - {"seed_everything"}:
         if not isinstance(config[section], dict):
             return f"{section} is no mapping"
-    for key, value in _items(config):
+    for key, value in items(config):
         if isinstance(value, str) and "${" in value:
             return f"{key} is an interpolation, which a training writes out"
-        if key.endswith("init_args") and not isinstance(value, dict):
-            return f"{key} is no mapping"
     for key in ("model", "data", "model.init_args.generator"):
         if not isinstance(_get(config, f"{key}.class_path"), str):
             return f"it names no {key}.class_path"
@@ -109,18 +107,6 @@ def typed_names(values: Iterable[object]) -> list[str]:
         if DOTTED.fullmatch(text) and root not in PACKAGES and _exists(root):
             found.add(text if root in ("torch", "lightning") else root)
     return sorted(found)
-
-
-def _items(node: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Every value of nested settings, with its key."""
-    if key:
-        yield key, node
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _items(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from _items(value, f"{key}[{number}]")
 
 
 def _get(node: object, key: str) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import evaluate, translate
+from commands import evaluate, train, translate
 from commands.cli.keys import check_keys
 from commands.cli.recipes import compose
 from images.line_drawings import LINE_DRAWINGS
@@ -119,6 +119,21 @@ def test_a_mistake_is_found_before_torch_is_imported(command, arguments, says, t
 )
 def test_what_may_be_right_is_left_to_lightning(arguments):
     check_keys(compose("clear2foggy"), arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("data: {init_args: text}", "data.init_args must be a mapping of keys to values, got 'text'"),
+        ("model: {init_args: {max_images: '${other}'}}", "cannot be put together: Interpolation key 'other' not found"),
+        (f"x: {'{a: ' * 500}1{'}' * 500}", "nested too deeply"),
+    ],
+)
+def test_a_yaml_of_ones_own_that_cannot_be_read_is_one_line(text, says, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"method: unpaired\n{text}\n")
+    assert train.main([f"--exp={tmp_path / 'mine.yaml'}"]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
 
 
 def test_names_that_are_checked_before_the_library_is_imported_are_the_librarys():

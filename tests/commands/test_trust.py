@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from ablation.trials import Trial
 from commands import evaluate, resume, train
 from commands.cli import trust
-from commands.cli.recipes import BASES, EXPERIMENTS, METHODS, merged, read_settings
+from commands.cli.recipes import BASES, EXPERIMENTS, METHODS, items, read_settings
 
 RUN = Path(__file__).parents[1] / "networks" / "checkpoints" / "version_0_run"
 
@@ -122,13 +122,14 @@ def test_an_initial_adapter_brings_no_configuration(run, change, payload, two_le
     ("key", "value", "says"),
     [
         ("config", "/etc/hostname", "it has 'config'"),
-        ("trainer", "trainer.yaml", "trainer is no mapping"),
-        ("data.init_args", "data.yaml", "data.init_args is no mapping"),
+        ("trainer", "trainer.yaml", "trainer must be a mapping of keys to values, got 'trainer.yaml'"),
+        ("data.init_args", "data.yaml", "data.init_args must be a mapping"),
         ("data.init_args.root", "${oc.env:HOME}", "data.init_args.root is an interpolation"),
         ("data.class_path", None, "it names no data.class_path"),
         ("data.class_path", "datamodules.files.layouts.existing_root", "not correspond to a subclass of Translation"),
         ("data.init_args.eval_size", "large", "'data.eval_size': Expected a int. Got value: large"),
         ("data.init_args.sizes", 5, "Option 'sizes' is not accepted"),
+        ("image_grid", [[]], "image_grid is no mapping"),
         ("evaluation", {"featurs": "random"}, "'featurs'"),
         ("trainer.callbacks.0.init_args.dirpath", "/root/.ssh", "'/root/.ssh', outside of the run folder"),
         ("trainer.callbacks.0.init_args.filename", "../../x", "'../../x', outside of the run folder"),
@@ -150,6 +151,7 @@ def test_what_no_training_writes_is_refused(key, value, says, run, change, capsy
         ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)), "more than 100,"),
         ("a: x\n" * 300_000, "more than 1024 KiB"),
         ("a: !!python/object/apply:os.system [touch executed]\n", "is not YAML"),
+        ("trainer: {a: '${b}', b: '${a}'}\n", "trainer.a is an interpolation"),
         ("? [1, 2]\n: 3\n", "is not YAML"),
     ],
 )
@@ -162,7 +164,7 @@ def test_a_file_that_is_no_configuration_is_said_so(text, says, run, capsys):
 
 def test_own_experiments_name_known_classes():
     for file in [*EXPERIMENTS.glob("*.yaml"), *METHODS.glob("*.yaml"), *BASES.glob("*.yaml")]:
-        for key, name in trust._items(read_settings(file)):
+        for key, name in items(read_settings(file)):
             if key.endswith("class_path"):
                 assert any(f"{name}.".startswith(f"{known}.") for known in trust.KNOWN), (file, name)
 
