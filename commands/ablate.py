@@ -9,7 +9,7 @@ from ablation.grids import grid_names, read_grid
 from ablation.trials import Trial, missing
 from commands.cli.errors import user_errors
 from commands.cli.recipes import EXPERIMENTS
-from commands.cli.trials import check, plan, refuse_varied, shared_arguments
+from commands.cli.trials import Cost, check, plan, refuse_varied, shared_arguments
 from storage import check_writable
 
 GRIDS = EXPERIMENTS / "grids"
@@ -56,7 +56,7 @@ def main(args: list[str] | None = None) -> int:
         grid.seeds = sorted({*grid.seeds, *there})
     refuse_varied(grid, overrides)
     shared = shared_arguments(grid, own.data)
-    images = check(grid, shared, overrides)
+    cost = check(grid, shared, overrides)
     trials = plan(grid, shared, overrides, folder)
     if not own.resume and any(Path(t.folder).exists() for t in trials):
         done = sum(t.metrics() is not None for t in trials)
@@ -66,13 +66,13 @@ def main(args: list[str] | None = None) -> int:
     left = missing(trials)
     if len(left) > MANY and not own.yes:
         raise ValueError(
-            f"Grid {grid.name} is {len(left):,} trials{f' of {images:,} images each' if images else ''}"
+            f"Grid {grid.name} is {len(left):,} trials{f' of {cost.images:,} images each' if cost.images else ''}"
             f"{_cost(folder, len(left))}. Go ahead with YES=1."
         )
     errors: dict[str, str] = {}
     if left:
         try:
-            errors = _run(left, own, images, folder)
+            errors = _run(left, own, cost, folder)
         except KeyboardInterrupt:
             print("Interrupted. Finished trials are kept; RESUME=1 runs the rest.", file=sys.stderr)
             return 130
@@ -86,15 +86,17 @@ def main(args: list[str] | None = None) -> int:
     return 1 if errors else 0
 
 
-def _run(trials: list[Trial], own: argparse.Namespace, images: int | None, folder: Path) -> dict[str, str]:
+def _run(trials: list[Trial], own: argparse.Namespace, cost: Cost, folder: Path) -> dict[str, str]:
     from ablation.engine import Cluster  # Ray takes seconds to import: errors above come at once
 
-    cluster = Cluster(own.address, own.cores, own.gpus)
+    # A trial of several processes reserves a core for each, so that no more trials start than there is room for.
+    cores = own.cores if cost.processes == 1 else max(own.cores or 1, cost.processes)
+    cluster = Cluster(own.address, cores, own.gpus)
     try:
         print(
             f"{len(trials)} trials, {cluster.at_once} at a time, {cluster.cores} threads and {cluster.gpus:g} GPUs each"
         )
-        return cluster.run(trials, images, folder)
+        return cluster.run(trials, cost.images, folder)
     finally:
         cluster.close()
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from commands.cli.errors import user_errors
 from commands.cli.keys import check_keys
 from commands.cli.recipes import FULL_SIZE, MEMORY, compose, names
+from commands.cli.values import check_values
+from limits import LIMITS, check_range
 
 if TYPE_CHECKING:
     from commands.cli.lightning_cli import TrainCLI
@@ -82,11 +84,12 @@ def configuration(
     Raises:
         ValueError: one of them is unknown, or not positive.
     """
-    for name, value in (("SIZE", size), ("BATCH", batch)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    for name, value, setting in (("SIZE", size, "crop"), ("BATCH", batch, "batch_size")):
+        if value is not None:
+            check_range(name, value, LIMITS[setting])
     recipe = compose(exp, base, memory)
     check_keys(recipe, overrides)
+    check_values(recipe, overrides)
     arguments = recipe.arguments
     generator = "--model.init_args.generator.init_args"
     if base in FULL_SIZE:

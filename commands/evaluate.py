@@ -163,10 +163,13 @@ def build_data(config: Settings, root: str | None) -> "TranslationData":
         ValueError: its class is not found, or it cannot use its settings.
     """
     from commands.cli.lightning_cli import build_section
+    from commands.cli.processes import most_workers
     from datamodules import TranslationData
 
     section = config["data"]
     init_args = section.get("init_args", {}) | ({"root": root} if root else {})
+    if isinstance(workers := init_args.get("num_workers"), int):
+        init_args["num_workers"] = min(workers, most_workers())  # the training's machine may have been a larger one
     data = build_section(TranslationData, "data", section | {"init_args": init_args})
     assert isinstance(data, TranslationData)
     return data

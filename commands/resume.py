@@ -11,6 +11,7 @@ from commands.cli.errors import user_errors
 from commands.cli.keys import check_keys
 from commands.cli.recipes import Recipe, Settings
 from commands.cli.trust import limit_parser, read_run, typed_names
+from commands.cli.values import check_values
 
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
@@ -41,7 +42,9 @@ def main(args: list[str] | None = None) -> int:
         )
     trust = [*filter(None, own.trust.split(",")), *typed_names(overrides)]
     settings = read_run(config, trust)
-    check_keys(Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings]), overrides)
+    recipe = Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings])
+    check_keys(recipe, overrides)
+    check_values(recipe, overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
     from networks.checkpoints.adapter import read_checkpoint
     from networks.checkpoints.card import AdapterCard

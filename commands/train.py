@@ -7,6 +7,7 @@ from commands.cli.errors import user_errors
 from commands.cli.keys import check_keys
 from commands.cli.paths import check_checkpoint, new_run_folder
 from commands.cli.recipes import MEMORY, Recipe, compose, names
+from commands.cli.values import check_values
 from datamodules.files.layouts import existing_root
 
 
@@ -57,6 +58,7 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
             "the public set of this experiment. The packaged base (BASE=pocket) renders its own."
         )
     check_keys(recipe, overrides)
+    check_values(recipe, overrides)
     arguments = recipe.arguments
     if own.data is not None:
         existing_root(own.data)

@@ -8,6 +8,7 @@ from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
 from inference.jobs import Job, plan
+from limits import LIMITS, check_range
 from storage import did_you_mean
 
 if TYPE_CHECKING:
@@ -67,10 +68,9 @@ def check_options(options: argparse.Namespace) -> None:
     if options.preprocess not in LINES:
         near = did_you_mean(options.preprocess, LINES)
         raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}.{near} Known: {', '.join(LINES)}.")
-    for name in ("size", "batch"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name.upper()} must be at least 1, got {value}.")
+    for name, setting in (("size", "eval_size"), ("batch", "eval_batch_size"), ("seed", "seed")):
+        if (value := getattr(options, name)) is not None:
+            check_range(name.upper(), value, LIMITS[setting])
 
 
 def translate(options: argparse.Namespace, jobs: list[Job]) -> None:

@@ -18,6 +18,7 @@ from datamodules.samples import EvaluationImages, TrainingSet, collate_evaluatio
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import RENDERER_VERSION, SceneImages
 from datamodules.transforms import TrainTransform
+from limits import check_settings
 
 EvaluationStage = Literal["validate", "test"]
 T = TypeVar("T")
@@ -99,16 +100,10 @@ class TranslationData(LightningDataModule, ABC):
         on_bad_image: OnBadImage = "stop",
     ) -> None:
         super().__init__()
-        counts = {"eval_size": eval_size, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        check_settings(resize=resize, crop=crop, eval_size=eval_size, seed=seed, train_limit=train_limit)
+        check_settings(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
         if root is None:
-            counts |= {"train_scenes": train_scenes, "val_scenes": val_scenes, "test_scenes": test_scenes}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"data: {name} must be at least 1, got {value}.")
-        if seed < 0 or num_workers < 0:
-            raise ValueError(f"data: seed and num_workers must not be negative, got {seed} and {num_workers}.")
-        if train_limit is not None and train_limit < 1:
-            raise ValueError(f"data: train_limit must be at least 1 image, got {train_limit}.")
+            check_settings(train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes)
         if on_bad_image not in get_args(OnBadImage):
             raise ValueError(f"data: on_bad_image must be stop or skip, got {on_bad_image!r}.")
         self.root, self.folder = root, None if root is None else existing_root(root)
@@ -170,6 +165,10 @@ class TranslationData(LightningDataModule, ABC):
         """
         count = self.limited(len(items)) if stage == "train" else len(items)
         return [items[k] for k in sorted(torch.randperm(len(items), generator=self._generator())[:count].tolist())]
+
+    def suspicions(self) -> list[str]:
+        """Sentences on training images that cannot be meant, from a sample of them; none where all is well."""
+        return []
 
     def short_side(self, stage: Stage) -> int:
         """Short side at which images of a stage are used, before training crops them; pixels."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from datamodules.base import TranslationData
 from datamodules.files.layouts import Domain, Pairs
 from datamodules.paired import PairedImages, different_shapes
+from datamodules.plausibility import is_one_colour, same_content
 from datamodules.unpaired import UnpairedImages
 from images.headers import read_header, reason
 from images.line_drawings import LINE_DRAWINGS
@@ -39,6 +40,7 @@ class Inspection:
         unused: other files of the folder, but for captions and prompts.
         captioned: number of images with a caption of their own, and of all; None where captions are not used.
         line_drawing: name of the line drawing that is computed as input; None for images that are used as they are.
+        warnings: what training would run on, but cannot be meant.
         notes: what need not be mended.
         problems: what training would fail on.
     """
@@ -50,6 +52,7 @@ class Inspection:
     unused: list[str] = field(default_factory=list)
     captioned: tuple[int, int] | None = None
     line_drawing: str | None = None
+    warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -71,6 +74,7 @@ class Inspection:
         ]
         if self.unused:
             lines.append(f"unused    {_few(self.unused)}")
+        lines += [f"warning   {warning}" for warning in self.warnings]
         lines += [f"note      {note}" for note in self.notes]
         if self.captioned:
             own, every = self.captioned
@@ -110,6 +114,7 @@ def inspect_folder(kind: type[TranslationData], root: Path, sides: set[int]) -> 
     found = Inspection(files, notes=[str(note.message) for note in caught], problems=problems)
     _decode(found, root)
     _check_resized(found, sides)
+    _compare_domains(found)
     if pairs is None:
         return found
     if pairs.inputs:
@@ -133,12 +138,14 @@ def _named(pairs: Pairs) -> dict[str, Domain]:
 def _decode(found: Inspection, root: Path) -> None:
     files = sorted({path for _, _, paths in found.rows() for path in paths})
     broken: list[str] = []
+    plain: set[Path] = set()
     for path in tqdm(files, unit="image", desc="decoding", leave=False, disable=None):
         try:
             height, width = read_header(path)
             with open_image(path) as header:
                 mode = header.mode
-            read_image(path)
+            if is_one_colour(read_image(path)):
+                plain.add(path)
         except UNREADABLE as error:
             broken.append(f"{path}: {reason(error).rpartition(': ')[2]}")
             continue
@@ -148,9 +155,32 @@ def _decode(found: Inspection, root: Path) -> None:
     if len(broken) > MANY:
         broken = [*broken[:MANY], f"{len(broken) - MANY} more images cannot be read"]
     found.problems += broken
+    for domain, stages in found.files.items():
+        paths = sorted({path for below in stages.values() for path in below})
+        if alike := [path for path in paths if path in plain]:
+            found.warnings.append(
+                f"{len(alike)} of {len(paths)} images of {domain} are of a single colour, such as {alike[0]}"
+            )
     others = (path for path in root.rglob("*") if path.is_file() and path.suffix not in ANNOTATIONS)
     known = set(files)
     found.unused = sorted(path.relative_to(root).as_posix() for path in others if path not in known)
+
+
+def _compare_domains(found: Inspection) -> None:
+    """Find images that are in both domains."""
+    if len(found.files) != 2:
+        return
+    (name_a, a), (name_b, b) = found.files.items()
+    by_size: dict[int, list[Path]] = {}
+    for path in sorted({path for files in b.values() for path in files} & found.shapes.keys()):
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    candidates = sorted({path for files in a.values() for path in files} & found.shapes.keys())
+    twins = {p: t for p in candidates if (t := same_content(p, by_size.get(p.stat().st_size, [])))}
+    if twins:
+        first, twin = next(iter(twins.items()))
+        found.warnings.append(
+            f"{len(twins)} of {len(candidates)} images of {name_a} are in {name_b} too, such as {first} and {twin}"
+        )
 
 
 def _check_resized(found: Inspection, sides: set[int]) -> None:

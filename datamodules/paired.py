@@ -8,6 +8,7 @@ from datamodules.base import EvaluationStage, TranslationData
 from datamodules.batches import Direction
 from datamodules.files.images import FileImages, Images
 from datamodules.files.layouts import STAGES, Domain, Pairs, Stage, find_pairs, find_photographs, has_domains
+from datamodules.plausibility import suspicions
 from datamodules.samples import EvaluationImages, PairedTraining
 from images.headers import check_headers
 from images.line_drawings import LINE_DRAWINGS
@@ -132,6 +133,14 @@ class PairedImages(TranslationData):
         what = "pairs" if self.computed is None else f"photographs with {self.computed} lines"
         note = " (test is validation)" if self.test_is_validation else ""
         return f"{what}, {', '.join(f'{stage} {len(images)}' for stage, images in self.targets.items())}{note}"
+
+    def suspicions(self) -> list[str]:
+        """See `plausibility.suspicions`."""
+        if self.is_rendered:
+            return []
+        if self.inputs is None:
+            return suspicions(self.targets["train"], None, ("the photographs", ""))
+        return suspicions(self.inputs["train"], self.targets["train"], ("the inputs", "the targets"))
 
     def training_set(self) -> PairedTraining:
         """Samples of inputs with targets."""

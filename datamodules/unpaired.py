@@ -7,6 +7,7 @@ from datamodules.base import EvaluationStage, TranslationData
 from datamodules.batches import DOMAINS, Direction, DomainLetter
 from datamodules.files.images import FileImages, Images
 from datamodules.files.layouts import STAGES, Domain, Stage, find_unpaired, read_prompt
+from datamodules.plausibility import suspicions
 from datamodules.samples import EvaluationImages, UnpairedTraining
 from images.headers import check_headers
 
@@ -92,6 +93,11 @@ class UnpairedImages(TranslationData):
         numbers = [f"{stage} {len(pair['a'])} + {len(pair['b'])}" for stage, pair in self.images.items()]
         note = " (test is validation)" if self.test_is_validation else ""
         return f"{' and '.join(self.domain_names)}, {', '.join(numbers)}{note}"
+
+    def suspicions(self) -> list[str]:
+        """See `plausibility.suspicions`."""
+        train = self.images["train"]
+        return [] if self.is_rendered else suspicions(train["a"], train["b"], self.domain_names)
 
     def training_set(self) -> UnpairedTraining:
         """Samples of both domains."""

@@ -20,6 +20,7 @@ from datamodules.batches import EvaluationBatch, PairedBatch, Translation, Unpai
 from lightning_modules.random_states import random_states, set_random_states
 from lightning_modules.runtime import NonFiniteLossError, Runtime, clip_gradients
 from lightning_modules.schedule import cool_down, warm_up
+from limits import check_settings
 from losses.terms import LossTerm, check_names, weighted_total
 from networks import ImageTranslator
 from networks.checkpoints.adapter import load_trained, trained_state
@@ -81,10 +82,14 @@ class TranslationModule(LightningModule):
         cooldown: float = 0.0,
     ) -> None:
         super().__init__()
-        if accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1 batch, got {accumulate}.")
-        if not 0 <= cooldown <= 1:
-            raise ValueError(f"cooldown is a share of max_images in [0, 1], got {cooldown}.")
+        check_settings(
+            warmup_images=warmup_images,
+            clip_norm=clip_norm,
+            accumulate=accumulate,
+            max_images=max_images,
+            skip_lr_factor=skip_lr_factor,
+            cooldown=cooldown,
+        )
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are in no checkpoint; on_load_checkpoint checks the rest exactly
         self.generator = generator
@@ -107,7 +112,11 @@ class TranslationModule(LightningModule):
     # --- optimisation ---
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Generator's optimiser, with a separate group for its skip convolutions; then the discriminators'."""
+        """Generator's optimiser, with a separate group for its skip convolutions; then the discriminators'.
+
+        Raises:
+            ValueError: a learning rate is negative or not finite.
+        """
         skips = self.generator.skip_parameters()
         apart = {id(p) for p in skips}
         trained = [p for p in self.generator.parameters() if p.requires_grad]
@@ -116,6 +125,8 @@ class TranslationModule(LightningModule):
             self.optimizer_g([*groups, {"params": skips}] if skips else groups),
             self.optimizer_d(p for p in self.discriminators.parameters() if p.requires_grad),
         ]
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            check_settings(lr=group["lr"])
         if skips:
             optimizers[0].param_groups[1]["lr"] *= self.skip_lr_factor
         # From the configuration: those in a resumed optimiser are already scaled by the schedule.

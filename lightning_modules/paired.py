@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from datamodules.batches import EvaluationBatch, PairedBatch, Translation
 from lightning_modules.base import Terms, TranslationModule, feature_networks
+from limits import check_settings
 from losses.adversarial import discriminator_loss, generator_loss
 from losses.extra import ExtraTerm, build_extra_terms
 from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, l2
-from losses.terms import TermInputs
+from losses.terms import TermInputs, check_weights
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
 from networks.features import ClipFeatures, load_features
@@ -44,6 +45,9 @@ class PairedWeights:
         gan: adversarial, generator's side.
         disc: adversarial, discriminator's side.
         l1: absolute difference to the target; pix2pix's term (Isola et al. 2017), not the method's.
+
+    Raises:
+        ValueError: a weight is negative or not finite.
     """
 
     l2: float = 1.0
@@ -52,6 +56,10 @@ class PairedWeights:
     gan: float = 0.5
     disc: float = 1.0
     l1: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_weights(asdict(self))
 
 
 class Pix2PixTurbo(TranslationModule):
@@ -95,6 +103,7 @@ class Pix2PixTurbo(TranslationModule):
         card: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
+        check_settings(real_label=real_label)
         if list(generator.directions) != ["a2b"]:
             raise ValueError(
                 f"pix2pix-Turbo trains a2b alone, the generator has {' and '.join(generator.directions)}: "

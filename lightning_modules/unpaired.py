@@ -14,7 +14,7 @@ from lightning_modules.base import Images, Terms, TranslationModule, feature_net
 from losses.adversarial import fake_half, generator_loss, real_half
 from losses.extra import ExtraTerm, build_extra_terms
 from losses.reconstruction import PerceptualDistance, l1
-from losses.terms import LossTerm, Reading, TermInputs, term_name
+from losses.terms import LossTerm, Reading, TermInputs, check_weights, term_name
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
 from networks.contract import Direction
@@ -42,6 +42,9 @@ class UnpairedWeights:
         idt: L1 of translating an image of the target domain.
         idt_lpips: LPIPS of the same.
         disc: adversarial, discriminators' side (released: half of the adversarial 0.5, each of real and fake halved).
+
+    Raises:
+        ValueError: a weight is negative or not finite.
     """
 
     gan: float = 0.5
@@ -50,6 +53,10 @@ class UnpairedWeights:
     idt: float = 1.0
     idt_lpips: float = 1.0
     disc: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        check_weights(asdict(self))
 
 
 class CycleGANTurbo(TranslationModule):

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, get_args
 
 from torch import nn
 
+from limits import ANY_NUMBER, check_range
 from losses.terms import LossTerm, Reading
 from storage import did_you_mean
 
@@ -46,9 +47,12 @@ def build_extra_terms(
         readable: the sets of translations that share one backward pass; what a term reads must lie within one.
 
     Raises:
-        ValueError: a class cannot be imported or constructed, a name is taken, or a term reads what these
-            settings do not compute.
+        ValueError: a weight is not finite, a class cannot be imported or constructed, a name is taken, or a term reads
+            what these settings do not compute.
     """
+    for entry in entries:
+        # A negative weight may be meant: a term of one's own can measure something that should grow.
+        check_range(f"extra_terms: the weight of {entry['class_path']}", entry["weight"], ANY_NUMBER)
     terms: list[LossTerm] = []
     taken, sets = set(known), list(readable)
     for entry in entries:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from limits import WEIGHT, check_range
 from networks.contract import Direction
 
 Reading = Literal["fake", "reconstruction", "identity"]
@@ -99,6 +100,16 @@ def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) ->
     """
     check_names(terms, weights)
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Require weights that a loss can have: with a negative one, training would move away from what the term measures.
+
+    Raises:
+        ValueError: one is negative or not finite.
+    """
+    for name, weight in weights.items():
+        check_range(f"weights.{name}", weight, WEIGHT)
 
 
 def check_names(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:

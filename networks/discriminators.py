@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from limits import check_settings
 from networks.features import FeatureNetwork, Features, load_features
 
 
@@ -25,6 +26,7 @@ class VisionAidedDiscriminator(nn.Module):
 
     def __init__(self, features: FeatureNetwork | str = "clip", width: int = 256, augment: bool = True) -> None:
         super().__init__()
+        check_settings(width=width)
         self.features = load_features(features) if isinstance(features, str) else features
         if not self.features.discriminator_stages or self.features.width is None:
             raise ValueError(
@@ -77,6 +79,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64, layers: int = 3, norm: str = "instance") -> None:
         super().__init__()
+        check_settings(width=width, layers=layers)
         if norm not in ("instance", "spectral"):
             raise ValueError(f"Unknown norm '{norm}' of the PatchGAN discriminator; known: instance, spectral.")
         bounded = spectral_norm if norm == "spectral" else nn.Identity()

@@ -11,12 +11,16 @@ PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
     *("evaluation", "inference", "ablation", "pretraining", "commands", "benchmarks"),
 )
-SOURCES = [ROOT / "storage.py", *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+SHARED = ("storage", "limits")  # modules that all may import, and that import nothing of ours
+SOURCES = [
+    *(ROOT / f"{name}.py" for name in SHARED),
+    *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
+]
 
-# importer -> what it may import of ours, by the longest prefix that fits it; storage may be imported by all
+# importer -> what it may import of ours, by the longest prefix that fits it; `SHARED` may be imported by all
 BELOW_COMMANDS = {package for package in PACKAGES if package not in ("pretraining", "commands", "benchmarks")}
 ARROWS = {
-    "storage": set(),
+    **{name: set() for name in SHARED},
     "images": {"images"},
     "networks": {"networks"},
     "losses": {"losses", "networks"},
@@ -150,7 +154,7 @@ def test_every_library_is_declared():
     for path in SOURCES:
         for module in imported_modules(ast.parse(path.read_text()), module_name(path), path.name == "__init__.py"):
             top = module.split(".")[0]
-            if top not in (*PACKAGES, "storage") and top not in sys.stdlib_module_names:
+            if top not in (*PACKAGES, *SHARED) and top not in sys.stdlib_module_names:
                 wanted = f"\n    {distributions.get(top, top)}".lower()
                 assert wanted in declared, f"{path.relative_to(ROOT)} imports {top}, setup.cfg does not declare it"
 

@@ -27,7 +27,8 @@ def header(cli: TrainCLI, images_seen: int = 0) -> str:
     }
     if images_seen:
         facts["resumed at"] = f"{images_seen:,} images"
-    return "\n".join(f"{name:<11}{fact}" for name, fact in facts.items())
+    lines = [*facts.items(), *(("warning", doubt) for doubt in cli.datamodule.suspicions())]
+    return "\n".join(f"{name:<11}{fact}" for name, fact in lines)
 
 
 def _all(module: torch.nn.Module) -> int:

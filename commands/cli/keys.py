@@ -40,15 +40,15 @@ def check_keys(recipe: Recipe, overrides: Sequence[str]) -> None:
     """
     for number, path in enumerate(recipe.files):
         if EXPERIMENTS not in path.parents:
-            classes = dict(_classes(merged(recipe.layers[: number + 1])))
+            classes = dict(classes_of(merged(recipe.layers[: number + 1])))
             for key in _keys(recipe.layers[number]):
                 _check(key, classes, f" in {path}")
-    classes = dict(_classes(recipe.config))
+    classes = dict(classes_of(recipe.config))
     for word, following in zip(overrides, [*overrides[1:], ""], strict=False):
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             _check(key, classes)
-            _change_class(classes, key, value if equals else following)
+            change_class(classes, key, value if equals else following)
 
 
 def _check(key: str, classes: Classes, where: str = "") -> None:
@@ -70,7 +70,7 @@ def _check(key: str, classes: Classes, where: str = "") -> None:
         known = None if holder is None else parameters(holder)
 
 
-def _classes(config: Settings) -> Iterator[tuple[str, str]]:
+def classes_of(config: Settings) -> Iterator[tuple[str, str]]:
     """The classes that a configuration names, and those of the sections that always have the same."""
     yield from SECTIONS.items()
     stack = [("", config)]
@@ -83,7 +83,7 @@ def _classes(config: Settings) -> Iterator[tuple[str, str]]:
                 stack.append((path if key == "init_args" else f"{path}.{key}".strip("."), value))
 
 
-def _change_class(classes: Classes, key: str, value: str) -> None:
+def change_class(classes: Classes, key: str, value: str) -> None:
     """Record a class that the command line chooses."""
     path = ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
     if path not in classes:

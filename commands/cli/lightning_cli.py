@@ -8,13 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from commands.cli.keys import CALLBACKS
+from commands.cli.processes import check_processes, devices_of
 from commands.cli.trust import refusal
 from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
@@ -141,7 +141,7 @@ class TrainCLI(LightningCLI):
         """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers.
 
         Raises:
-            ValueError: ``fast_dev_run``, with which Lightning writes no run folder.
+            ValueError: ``fast_dev_run``, with which Lightning writes no run folder; or too many processes.
         """
         trainer = self.config["trainer"]
         if trainer["fast_dev_run"]:
@@ -149,8 +149,17 @@ class TrainCLI(LightningCLI):
                 "fast_dev_run keeps no run folder, and a run here is one. To see everything work once: "
                 "--model.init_args.max_images=4 --trainer.val_check_interval=2 --trainer.limit_val_batches=2"
             )
-        if trainer["strategy"] == "auto" and _more_than_one(trainer):
+        self.check_machine()
+        if trainer["strategy"] == "auto" and (trainer["num_nodes"] > 1 or devices_of(trainer) > 1):
             trainer["strategy"] = DDP
+
+    def check_machine(self) -> None:
+        """Refuse more processes than this machine has room for.
+
+        Raises:
+            ValueError: there are too few cores or GPUs.
+        """
+        check_processes(self.config["trainer"], self.config["data"].get("init_args.num_workers"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
@@ -196,6 +205,9 @@ class ParsedOnly(TrainCLI):
     def instantiate_classes(self) -> None:
         """Do nothing: only the parsed configuration is needed."""
 
+    def check_machine(self) -> None:
+        """Do nothing: the training may run on another machine."""
+
 
 def build_section(kind: type, key: str, settings: Mapping[str, object]) -> object:
     """Build one section of a configuration, its values checked as a training checks them.
@@ -222,19 +234,6 @@ def build_section(kind: type, key: str, settings: Mapping[str, object]) -> objec
 
 def _prompts(data: TranslationData) -> dict[str, str]:
     return data.prompts
-
-
-def _more_than_one(trainer: Namespace) -> bool:
-    devices = trainer["devices"]
-    if trainer["num_nodes"] > 1:
-        return True
-    if isinstance(devices, list):
-        return len(devices) > 1
-    if str(devices) in ("auto", "-1"):
-        return trainer["accelerator"] != "cpu" and torch.cuda.device_count() > 1
-    if "," in str(devices):  # cards by number; "3," is one
-        return sum(bool(part.strip()) for part in str(devices).split(",")) > 1
-    return str(devices).isdigit() and int(devices) > 1
 
 
 def _from_the_class(error: BaseException) -> BaseException:

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablation.grids import Grid, Point
@@ -74,28 +75,48 @@ def plan(grid: Grid, shared: list[str], overrides: list[str], folder: Path) -> l
     ]
 
 
-def check(grid: Grid, shared: list[str], overrides: list[str]) -> int | None:
-    """Parse every setting of a grid as `make train` would.
+@dataclass(frozen=True)
+class Cost:
+    """What a trial takes.
 
-    Returns:
-        The images of a trial, where its recipe says so.
+    Attributes:
+        images: training images, where its recipe says so.
+        processes: that one trial starts, at most.
+    """
+
+    images: int | None
+    processes: int
+
+
+def check(grid: Grid, shared: list[str], overrides: list[str]) -> Cost:
+    """Parse every setting of a grid as `make train` would, and look through the data of every trial.
 
     Raises:
-        ValueError: a key is unknown, or a value of the wrong type; names the point.
+        ValueError: a key is unknown, a value of the wrong type, or the data cannot be used; names the point.
     """
     words = {}
     for point in grid.single_changes():
         with _naming(grid, point):
             words[point.name] = configuration([*shared, *_arguments(point), *overrides])[2]
-    from commands.cli.lightning_cli import ParsedOnly  # takes seconds to import: errors above come at once
+    # These take seconds to import: errors above come at once.
+    from commands.cli.lightning_cli import ParsedOnly, build_section
+    from commands.cli.processes import devices_of
+    from datamodules import TranslationData
 
     images: int | None = None
+    processes = 1
+    looked_at: set[str] = set()
     for point in grid.single_changes():
         with _naming(grid, point), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parsed = ParsedOnly(Path("runs/of/no/run"), words[point.name])
-        images = images or parsed.config["model"]["init_args"]["max_images"]
-    return images
+            config = ParsedOnly(Path("runs/of/no/run"), words[point.name]).config
+            data = config["data"].as_dict()
+            if repr(data) not in looked_at:
+                looked_at.add(repr(data))
+                build_section(TranslationData, "data", data)
+        images = images or config["model"]["init_args"]["max_images"]
+        processes = max(processes, devices_of(config["trainer"]))
+    return Cost(images, processes)
 
 
 @contextmanager
@@ -103,7 +124,7 @@ def _naming(grid: Grid, point: Point) -> Iterator[None]:
     """Name grid and point in the error of a point."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"Grid {grid.name}, {point.name}: {error}") from error
 
 

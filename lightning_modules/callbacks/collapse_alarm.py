@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_modules.callbacks.access import Split, module_of, split_of, tensorboards
+from limits import check_settings
 from metrics.scores import SCORES, log_key
 
 IDENTITY, MODE = "identity_collapse", "mode_collapse"
@@ -45,6 +46,8 @@ class CollapseAlarm(Callback):
         diversity_floor: float = 0.3,
         patience: int = 2,
     ) -> None:
+        check_settings(truth_floor=truth_floor, shift_floor=shift_floor, identity_floor=identity_floor)
+        check_settings(diversity_floor=diversity_floor, patience=patience)
         self.truth_floor, self.shift_floor, self.identity_floor = truth_floor, shift_floor, identity_floor
         self.diversity_floor = diversity_floor
         self.patience = patience

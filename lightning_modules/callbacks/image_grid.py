@@ -12,6 +12,7 @@ from torchvision.utils import make_grid
 from datamodules.batches import Translation
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks.access import split_of, tensorboards
+from limits import check_settings
 from storage import atomic_write
 
 
@@ -28,6 +29,7 @@ class ImageGrid(Callback):
     """
 
     def __init__(self, images: int = 4) -> None:
+        check_settings(images=images)
         self.images = images
 
     def on_validation_batch_end(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from limits import LIMITS
 from networks.checkpoints.card import Adapter, AdapterCard, RunFacts
 from networks.checkpoints.pickles import read_pickle
-from networks.checkpoints.settings import MAX_RANK, Direction, OneStepSettings, Range
+from networks.checkpoints.settings import Direction, OneStepSettings, Range
 from networks.checkpoints.weights import check_weights, readable
 from networks.one_step.lora import float_copy, lora_tensors
 
@@ -191,8 +192,8 @@ def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) ->
     for key in keys:
         value = content[key]
         if key.startswith("rank_"):
-            wanted = f"a positive integer of at most {MAX_RANK}"
-            fits = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
+            wanted = str(LIMITS["rank_unet"])
+            fits = LIMITS["rank_unet"].holds(value)
         elif key.startswith(("sd_", "state_dict_")):
             wanted = "a dict of tensors"
             pairs = value.items() if isinstance(value, dict) else [(None, None)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+from limits import ABOVE_ZERO, check_range, check_settings
 from storage import did_you_mean, shortened
 
 Direction = Literal["a2b", "b2a"]
@@ -25,9 +26,6 @@ SkipInit = float | Literal["gaussian"]
 Json = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A value that JSON can hold."""
 
-MAX_RANK = 4096
-MAX_WIDTH = 4096
-MAX_BLOCKS = 64
 MAX_TARGETS = 1024  # a released file names each layer by itself: hundreds
 MAX_NAME = 256  # characters of a module's name
 
@@ -115,10 +113,9 @@ class OneStepSettings(Settings):
     def __post_init__(self) -> None:
         """Validate."""
         super().__post_init__()
-        for name in ("rank_unet", "rank_vae"):
-            require_int(getattr(self, name), name, 1, MAX_RANK)
+        check_settings(rank_unet=self.rank_unet, rank_vae=self.rank_vae)
         for name in ("alpha_unet", "alpha_vae"):
-            require(is_number(getattr(self, name)), name, "a finite number", getattr(self, name))
+            check_range(name, getattr(self, name), ABOVE_ZERO)
         for name in ("skips", "skip_lora"):
             require(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
         wanted = "a finite number or 'gaussian'"
@@ -143,8 +140,7 @@ class ResnetSettings(Settings, base_name="resnet"):
     def __post_init__(self) -> None:
         """Validate."""
         super().__post_init__()
-        require_int(self.width, "width", 1, MAX_WIDTH)
-        require_int(self.blocks, "blocks", 0, MAX_BLOCKS)
+        check_settings(width=self.width, blocks=self.blocks)
 
 
 def require(holds: bool, name: str, wanted: str, value: object) -> None:

@@ -18,7 +18,7 @@ TINY = {
             "zeros": {"model.init_args.generator.init_args.skip_init": 0.0},
             "gaussian": {"model.init_args.generator.init_args.skip_init": "gaussian"},
         },
-        "images": {"all": {}, "none": {"data.init_args.train_limit": 0}},
+        "images": {"all": {}, "none": {"model.init_args.generator.init_args.init": "no-adapter"}},
     },
     "exclude": [{"start": "gaussian", "images": "none"}],
     "settings": {"model.init_args.max_images": 2, "trainer.val_check_interval": 2},
@@ -45,7 +45,7 @@ def test_a_grid_runs_shows_what_fails_and_goes_on(
     assert ablate.main(words) == 1, "a trial that cannot work was asked for"
     said = capsys.readouterr().out
     assert "3 trials" in said and "1 failed" in said
-    assert "failed: start-zeros_images-none/seed0: error: data: train_limit must be at least 1 image, got 0. (" in said
+    assert "failed: start-zeros_images-none/seed0: error: No checkpoint at no-adapter: " in said
     folder = tmp_path / "runs" / "ablate" / "tiny"
     rows = (folder / "table.csv").read_text().splitlines()
     assert rows[0].startswith("start,images,seed,fid_a2b,fid_b2a")

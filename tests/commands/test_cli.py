@@ -9,6 +9,7 @@ import pytest
 from commands import train
 from commands.cli.errors import user_errors
 from commands.cli.lightning_cli import ParsedOnly
+from commands.cli.processes import LAUNCHERS, check_processes
 from commands.cli.recipes import base_source
 from commands.train import configuration
 
@@ -30,6 +31,37 @@ def test_cards_chosen_by_number_are_several_too(devices, several, tmp_path):
     """Two optimisers need DDP to look for unused parameters, which its plain form does not."""
     _, _, words = configuration(["--exp=clear2foggy", f"--trainer.devices={devices}"])
     assert (ParsedOnly(tmp_path, words).config["trainer"]["strategy"] != "auto") is several
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            ["--trainer.devices=99"],
+            "trainer.devices is 99, one process each, and there are 2 cores to use",
+        ),
+        (["--trainer.num_nodes=99"], "trainer.num_nodes is 99, and nothing says where the other machines are: start"),
+        (
+            ["--trainer.devices=2", "--data.init_args.num_workers=12"],
+            "24 processes that read images, for 2 cores",
+        ),
+    ],
+)
+def test_more_processes_than_cores_are_refused_before_one_starts(settings, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    for name in (*LAUNCHERS, "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert train.main(["--exp=clear2foggy", "--trainer.accelerator=cpu", *settings]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_launchers_processes_and_ordinary_numbers_are_left_alone(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1}
+    check_processes(trainer, 8)
+    monkeypatch.setenv("LOCAL_RANK", "3")  # torchrun started it: it may use its own cores only
+    check_processes(trainer | {"devices": 4, "num_nodes": 2}, 8)
 
 
 def test_a_workers_error_is_one_line(capsys):

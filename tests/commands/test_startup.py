@@ -11,6 +11,7 @@ import pytest
 from commands import evaluate, train, translate
 from commands.cli.keys import check_keys
 from commands.cli.recipes import compose
+from commands.cli.values import check_values
 from images.line_drawings import LINE_DRAWINGS
 from networks.features.resizing import RESIZERS
 
@@ -47,6 +48,7 @@ def test_help_needs_no_torch(command, tmp_path):
 
 
 EXP = "--exp=clear2foggy"
+MODEL = "--model.init_args"
 GENERATOR = "--model.init_args.generator.init_args"
 
 
@@ -55,7 +57,7 @@ GENERATOR = "--model.init_args.generator.init_args"
     [
         ("train", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
         ("estimate", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
-        ("estimate", [EXP, "--size=0"], "SIZE must be at least 1, got 0"),
+        ("estimate", [EXP, "--size=0"], "SIZE must be an integer of at least 1 and at most 8192, got 0"),
         ("estimate", [EXP, "--model.init_args.accumlate=2"], "Did you mean 'accumulate'?"),
         ("train", [EXP, "--base=pockt"], "Did you mean 'pocket'?"),
         ("train", [EXP, "--memory=12g"], "Did you mean '12gb'?"),
@@ -73,6 +75,9 @@ GENERATOR = "--model.init_args.generator.init_args"
         ("train", [EXP, "--evaluation.feature=lite0"], "Did you mean 'features'?"),
         ("train", [EXP, "--modle.init_args.update=fused"], "Did you mean 'model'?"),
         ("train", [EXP, "--base=resnet", f"{GENERATOR}.rank_unet=5"], "Known: directions, width, blocks, init."),
+        ("train", [EXP, f"{MODEL}.max_images=0"], "max_images must be an integer of at least 1, or null, got 0"),
+        ("train", [EXP, f"{MODEL}.optimizer_g.init_args.lr=nan"], ".lr must be a finite number of at least 0, got nan"),
+        ("train", [EXP, f"{MODEL}.weights.gan", "-1"], "weights.gan must be a finite number of at least 0, got -1"),
         ("train", ["--exp=mine.yaml"], "'model.init_args.max_imges' in"),
         ("translate", ["--ckpt=no", "--in=.", "--out=o"], "No checkpoint at no"),
         ("translate", ["--ckpt=run", "--in=photos", "--out=o"], "photos does not exist"),
@@ -114,11 +119,58 @@ def test_a_mistake_is_found_before_torch_is_imported(command, arguments, says, t
         ["--model.init_args.discriminator={class_path: networks.PatchDiscriminator, init_args: {width: 4}}"],
         ["--model.init_args.generator=networks.ResnetGenerator", f"{GENERATOR}.width=4"],
         ["--model.init_args.optimizer_g.init_args.lr=1e-4", '--model.init_args.card={"ablation": {"a": "b"}}'],
+        [
+            f"{MODEL}.clip_norm=.inf",
+            f"{MODEL}.max_images=null",
+            f"{GENERATOR}.alpha_unet=null",
+            f"{MODEL}.cooldown=1e-1",
+        ],
         ["--model=elsewhere.Module", "--model.init_args.whatever=3", "--model.help"],
     ],
 )
 def test_what_may_be_right_is_left_to_lightning(arguments):
     check_keys(compose("clear2foggy"), arguments)
+    check_values(compose("clear2foggy"), arguments)
+
+
+DATA, DISCRIMINATOR = "--data.init_args", "--model.init_args.discriminator"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([f"{MODEL}.max_images=-3"], "max_images must be an integer of at least 1, or null, got -3"),
+        ([f"{MODEL}.max_images=0.5"], "max_images must be an integer of at least 1, or null, got 0.5"),
+        ([f"{MODEL}.clip_norm=nan"], "clip_norm must be a number above 0, got nan"),
+        ([f"{MODEL}.clip_norm", "-1"], "clip_norm must be a number above 0, got -1"),
+        ([f"{MODEL}.warmup_images=-1"], "warmup_images must be an integer of at least 0, got -1"),
+        ([f"{MODEL}.cooldown=1.5"], r"cooldown must be a number in \[0, 1\], got 1.5"),
+        ([f"{MODEL}.skip_lr_factor=-inf"], "skip_lr_factor must be a finite number of at least 0, got -inf"),
+        ([f"{MODEL}.weights={{cycle: .inf}}"], "weights.cycle must be a finite number of at least 0, got inf"),
+        ([f"{DATA}.crop=null"], "crop must be an integer of at least 1 and at most 8192, got null"),
+        ([f"{DATA}.resize=1000000"], "resize must be an integer of at least 1 and at most 8192, got 1000000"),
+        ([f"{DATA}.batch_size=0"], "batch_size must be an integer of at least 1 and at most 65536, got 0"),
+        ([f"{GENERATOR}.rank_unet=99999999999999999999"], "rank_unet must be an integer .* at most 4096, got 9999"),
+        ([f"{GENERATOR}.alpha_vae=0"], "alpha_vae must be a finite number above 0, got 0"),
+        (
+            [f"{DISCRIMINATOR}=networks.PatchDiscriminator", f"{DISCRIMINATOR}.init_args.layers=99"],
+            "at most 16, got 99",
+        ),
+        ([f"{DISCRIMINATOR}={{class_path: networks.PatchDiscriminator, init_args: {{width: -4}}}}"], "got -4"),
+        (["--seed_everything=-1"], "seed_everything must be an integer of at least 0 and at most 4294967295, got -1"),
+        (["--image_grid.images=0"], "image_grid.images must be an integer of at least 1"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_with_their_range(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        check_values(compose("clear2foggy"), arguments)
+
+
+def test_numbers_of_a_file_are_checked_too_and_the_file_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: unpaired\ndata: {init_args: {batch_size: -2}}\n")
+    with pytest.raises(ValueError, match=r"data.init_args.batch_size in .*mine.yaml must be an integer .* got -2"):
+        check_values(compose(str(path)), [])
 
 
 @pytest.mark.parametrize(

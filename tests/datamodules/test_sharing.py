@@ -52,7 +52,7 @@ def test_a_limit_on_scenes_moves_no_other_split(kind):
 
 
 def test_limits_that_cannot_be_kept_are_refused():
-    with pytest.raises(ValueError, match="train_limit must be at least 1 image, got 0"):
+    with pytest.raises(ValueError, match="train_limit must be an integer of at least 1, or null, got 0"):
         ClearFoggy(train_limit=0, **SMALL)
     with pytest.raises(ValueError, match="train_limit is 9, but there are 8 training images"):
         ClearFoggy(train_limit=9, train_scenes=8, **SMALL)

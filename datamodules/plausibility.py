@@ -1,0 +1,58 @@
+"""Finds training images that cannot be meant: of one colour, or the same files in both domains."""
+
+import filecmp
+from pathlib import Path
+
+from torch import Tensor
+
+from datamodules.files.images import FileImages, Images
+
+SAMPLE = 8  # images of a domain that are looked at before a training
+
+
+def is_one_colour(image: Tensor) -> bool:
+    """Whether an image, ``(3, H, W)`` in [-1, 1], varies by less than one 8-bit level in each channel."""
+    low, high = image.flatten(1).aminmax(dim=1)
+    return bool((high - low).max() < 1 / 127.5)
+
+
+def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]:
+    """Say what looks wrong in a sample of the training images.
+
+    Args:
+        a: images of the first domain, or inputs.
+        b: images of the second domain, or targets; None where there is only one set of images.
+        names: of the two.
+
+    Returns:
+        Sentences; none where all is well.
+    """
+    found = []
+    for images, name in ((a, names[0]), (b, names[1])):
+        if images is not None and all(is_one_colour(images.read(index)) for index in _sample(images)):
+            found.append(
+                f"every image of {name} that was looked at ({len(_sample(images))}) is of a single colour, "
+                f"such as {images.name(0)}"
+            )
+    if isinstance(a, FileImages) and isinstance(b, FileImages):
+        by_size: dict[int, list[Path]] = {}
+        for path in b.files:
+            by_size.setdefault(path.stat().st_size, []).append(path)
+        sample = [a.files[index] for index in _sample(a)]
+        twins = [same_content(path, by_size.get(path.stat().st_size, [])) for path in sample]
+        if twins[0] is not None and None not in twins:
+            found.append(
+                f"{names[0]} and {names[1]} hold the same images, such as {sample[0]} and {twins[0]}: there is nothing "
+                "to translate"
+            )
+    return found
+
+
+def same_content(path: Path, others: list[Path]) -> Path | None:
+    """The first of some files with the content of another; None if there is none."""
+    return next((other for other in others if filecmp.cmp(path, other, shallow=False)), None)
+
+
+def _sample(images: Images) -> list[int]:
+    """Indices, evenly spread."""
+    return list(range(0, len(images), max(1, -(-len(images) // SAMPLE))))
