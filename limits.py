@@ -21,6 +21,7 @@ class Range:
         above: whether it must be larger than `low`.
         infinite: whether infinity is meant by it: no limit.
         optional: whether it may be None.
+        but_zero: whether 0 is left out.
     """
 
     low: float
@@ -29,6 +30,7 @@ class Range:
     above: bool = False
     infinite: bool = False
     optional: bool = False
+    but_zero: bool = False
 
     def holds(self, value: object) -> bool:
         """Whether a value is within the range."""
@@ -38,7 +40,7 @@ class Range:
             return False
         enough = value > self.low if self.above else value >= self.low  # NaN compares false
         largest = math.inf if self.whole or self.infinite else sys.float_info.max  # an integer may exceed every float
-        return enough and value <= self.high and abs(value) <= largest
+        return enough and value <= self.high and abs(value) <= largest and not (self.but_zero and value == 0)
 
     def __str__(self) -> str:
         if not self.whole and not self.above and self.high < math.inf:
@@ -47,7 +49,7 @@ class Range:
         if self.low > -math.inf:
             words += f" above {self.low}" if self.above else f" of at least {self.low}"
         words += f" and at most {self.high}" if self.high < math.inf else ""
-        return words + (", or null" if self.optional else "")
+        return words + (", but not 0" if self.but_zero else "") + (", or null" if self.optional else "")
 
 
 SIDE = 8192  # pixels; an image of this size takes 800 MB
@@ -95,6 +97,19 @@ LIMITS = {
     "diversity_floor": Range(0),
 }
 """The range of a setting by its name, which is the name of a constructor's argument."""
+
+OF_TRAINER = {
+    "accumulate_grad_batches": Range(1, whole=True),
+    "check_val_every_n_epoch": Range(1, whole=True, optional=True),
+    "limit_train_batches": Range(0, above=True, optional=True),
+    "log_every_n_steps": Range(0, whole=True, optional=True),
+    "max_epochs": Range(-1, whole=True, optional=True, but_zero=True),
+    "max_steps": Range(-1, whole=True, but_zero=True),
+    "num_nodes": Range(1, whole=True),
+    "num_sanity_val_steps": Range(-1, whole=True, optional=True),
+    "val_check_interval": Range(0, above=True, optional=True),
+}
+"""The same of Lightning's Trainer, which takes some of the others without a word."""
 
 
 def check_settings(**values: object) -> None:

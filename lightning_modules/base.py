@@ -33,6 +33,7 @@ Images = dict[Direction, Tensor]
 Terms = dict[str, Tensor]
 Player = Literal["generator", "discriminators"]
 PLAYERS: tuple[Player, ...] = ("generator", "discriminators")  # in the order of their optimisers
+LIKELY_CAUSE = "Mostly the learning rate is too high: lower model.init_args.optimizer_g.init_args.lr."
 IMPRECISE = ("16-mixed", "16-true", "bf16-true")
 
 
@@ -162,7 +163,7 @@ class TranslationModule(LightningModule):
             values = ", ".join(f"{k}={float(v.detach()):.3g}" for k, v in terms.items() if not torch.isfinite(v))
             raise NonFiniteLossError(
                 f"Loss is not finite after {self.images_seen} images ({values or 'on another rank'}), in the batch of "
-                f"{', '.join(names)}. Weights are as before this batch; the last checkpoint is good."
+                f"{', '.join(names)}, which has changed no weights. {LIKELY_CAUSE}"
             )
         self.runtime.backward(total / self.accumulate)
 
@@ -181,10 +182,23 @@ class TranslationModule(LightningModule):
         if not self.runtime.is_finite(clip_gradients(optimizer, self.clip_norm)):
             raise NonFiniteLossError(
                 f"A gradient of the {player} is not finite after {self.images_seen} images, though the loss is. "
-                "Weights are as before this batch; the last checkpoint is good."
+                f"This batch has changed no weights of it. {LIKELY_CAUSE}"
             )
         optimizer.step()
         optimizer.zero_grad()
+
+    def check_finite(self) -> None:
+        """Require finite trained weights; called before they are saved, so that a checkpoint never holds a NaN.
+
+        Raises:
+            NonFiniteLossError: some are NaN or infinite; they are equal on every rank, so every rank raises.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise NonFiniteLossError(
+                    f"The weights are not finite after {self.images_seen} images ({name}); they are not saved. "
+                    f"{LIKELY_CAUSE}"
+                )
 
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:
@@ -259,10 +273,20 @@ class TranslationModule(LightningModule):
     def validation_step(  # type: ignore[override]
         self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> Translation:
-        """Translate a batch of one direction; the first batch of a loader also yields the grid's further images."""
+        """Translate a batch of one direction; the first batch of a loader also yields the grid's further images.
+
+        Raises:
+            NonFiniteLossError: a translation is not finite.
+        """
         # Float32 whatever the training precision: the image must be the exported adapter's.
         with torch.autocast(batch.real.device.type, enabled=False):
-            return self.translate_for_evaluation(batch, with_extras=batch_idx == 0)
+            done = self.translate_for_evaluation(batch, with_extras=batch_idx == 0)
+        if not torch.isfinite(done.fake).all():
+            raise NonFiniteLossError(
+                f"The generator's output is not finite after {self.images_seen} images ({batch.direction} of "
+                f"{', '.join(batch.names)}): its weights have grown too large. {LIKELY_CAUSE}"
+            )
+        return done
 
     test_step = validation_step  # type: ignore[assignment]
 

@@ -12,7 +12,7 @@ AnyOptimizer = Optimizer | LightningOptimizer
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or a gradient is NaN or infinite.  Raised before the optimiser step: weights and checkpoints are good."""
+    """A loss, a gradient or a translation is NaN or infinite.  The batch that raises it has changed no weights."""
 
 
 class Runtime:

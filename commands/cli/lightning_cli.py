@@ -39,6 +39,11 @@ FRAME = (
     "Given value type:",
     "Given value: Nested",
     "Expected a <class 'None",
+    # What a class could also have been given as.
+    "Expected a path but",
+    "Subclass types expect one of",
+    "a class path (str)",
+    "a dict with",
 )
 
 
@@ -261,6 +266,7 @@ def explain(message: str) -> str:
     words = [line.strip(" -").partition(". Got value: Namespace")[0] for line in what]
     said = "; ".join(word for word in words if word and not word.startswith(FRAME)).replace(":;", ":")
     said = re.sub(r"<class '(.+?)'>|typing\.", r"\1", said)
+    said = said.replace("Expected a dot import path string", "Expected the name of a class, package.module.Name")
     if denied := re.search(r"Importing '(.+?)' is not allowed", said):
         said = f"{denied[1]!r} is named, {refusal(denied[1])}".rstrip(".")
     hint = "; put the folder of your own code on PYTHONPATH" if "No module named" in said else ""

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from storage import shortened
+
 WORKERS_PER_CORE, ALWAYS_ALLOWED = 4, 16
 # Set where something else than Lightning starts the processes, or says where the other machines are.
 LAUNCHERS = ("LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR", "OMPI_COMM_WORLD_RANK", "LSB_JOBID")
@@ -23,7 +25,11 @@ def most_workers() -> int:
 
 
 def devices_of(trainer: Mapping[str, Any]) -> int:
-    """Processes that a training starts on each machine: one per device."""
+    """Processes that a training starts on each machine: one per device.
+
+    Raises:
+        ValueError: the setting is neither a number of devices nor the numbers of some.
+    """
     devices = trainer["devices"]
     if isinstance(devices, list):
         return len(devices)
@@ -32,7 +38,12 @@ def devices_of(trainer: Mapping[str, Any]) -> int:
         return torch.cuda.device_count() if trainer["accelerator"] != "cpu" and torch.cuda.is_available() else 1
     if "," in text:  # cards by number; "3," is one
         return sum(bool(part.strip()) for part in text.split(","))
-    return int(text) if text.isdigit() else 1
+    if not text.isdecimal() or not int(text):
+        raise ValueError(
+            "trainer.devices must be a number of devices, numbers of cards such as 0,1 or auto, got "
+            f"{shortened(devices)}."
+        )
+    return int(text)
 
 
 def check_processes(trainer: Mapping[str, Any], workers: object) -> None:

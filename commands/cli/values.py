@@ -1,6 +1,6 @@
 """Finds numbers out of their range in configurations and on the command line, before torch is imported.
 
-Looked at are numbers of settings in `limits.LIMITS`, of this project's classes and of optimisers.  Other values are
+Looked at are numbers of settings in `limits`, of this project's classes, optimisers and the Trainer.  Other values are
 left to LightningCLI and to the classes themselves.
 """
 
@@ -10,7 +10,7 @@ import yaml
 
 from commands.cli.keys import Classes, change_class, classes_of, parameters
 from commands.cli.recipes import EXPERIMENTS, Recipe, merged
-from limits import LIMITS, WEIGHT, Range
+from limits import LIMITS, OF_TRAINER, WEIGHT, Range
 
 OPTIMIZERS = ("optimizer_g", "optimizer_d")
 
@@ -82,6 +82,8 @@ def _range(key: str, classes: Classes) -> Range | None:
     *path, name = (part for part in key.split(".") if part != "init_args")
     if not path:
         return LIMITS[name] if name == "seed_everything" else None
+    if path == ["trainer"]:
+        return OF_TRAINER.get(name)
     if path[-1] in OPTIMIZERS:
         return LIMITS["lr"] if name == "lr" else None
     if path[-1] == "weights" and path[0] == "model":

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks.access import module_of, tensorboards
+from lightning_modules.runtime import NonFiniteLossError
 from networks.checkpoints.adapter import read_checkpoint, save_adapter
 from storage import atomic_write, remove_unfinished
 
@@ -54,11 +55,25 @@ class RunFolder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to resume.  The state is not saved: the batch may be half done, so resuming would not be exact."""
-        if self.last.is_file():
+        if isinstance(exception, NonFiniteLossError):
+            rank_zero_info(self._after_not_finite(module_of(pl_module).images_seen))
+        elif self.last.is_file():
             rank_zero_info(
                 f"Stopped after {module_of(pl_module).images_seen} images; the last checkpoint holds {self._saved_at}. "
                 f"Resume with: make resume RUN={self.folder}"
             )
+
+    def _after_not_finite(self, images_seen: int) -> str:
+        """What to do after a loss, gradient, weight or translation that is not finite: what is saved is finite."""
+        if not self.last.is_file():
+            return "No checkpoint was written: start a new training with a lower learning rate."
+        if self._saved_at == images_seen:
+            return f"{self.last} is of this state: start a new training with a lower learning rate."
+        when = f"the state after {self._saved_at} images" if self._saved_at >= 0 else "an earlier state"
+        return (
+            f"{self.last} holds {when}, whose weights are finite: make resume RUN={self.folder} with a lower learning "
+            "rate, or start a new training."
+        )
 
     def _restore_choice(self, trainer: Trainer, images_seen: int) -> None:
         """After a resume, the best checkpoint is the one that the interrupted run had chosen.
@@ -79,6 +94,7 @@ class RunFolder(Callback):
     def _save(self, trainer: Trainer, module: TranslationModule) -> None:
         if module.images_seen == self._saved_at:
             return
+        module.check_finite()
         try:
             # Every rank takes part, the first one writes.
             with atomic_write(self.last) if trainer.is_global_zero else nullcontext(self.last) as part:

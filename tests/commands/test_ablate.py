@@ -18,7 +18,10 @@ TINY = {
             "zeros": {"model.init_args.generator.init_args.skip_init": 0.0},
             "gaussian": {"model.init_args.generator.init_args.skip_init": "gaussian"},
         },
-        "images": {"all": {}, "none": {"model.init_args.generator.init_args.init": "no-adapter"}},
+        "images": {
+            "all": {},
+            "none": {"data.init_args.train_limit": 4, "model.init_args.generator.init_args.init": "no-adapter"},
+        },
     },
     "exclude": [{"start": "gaussian", "images": "none"}],
     "settings": {"model.init_args.max_images": 2, "trainer.val_check_interval": 2},

@@ -40,6 +40,7 @@ def test_cards_chosen_by_number_are_several_too(devices, several, tmp_path):
             ["--trainer.devices=99"],
             "trainer.devices is 99, one process each, and there are 2 cores to use",
         ),
+        (["--trainer.devices=-3"], "trainer.devices must be a number of devices, numbers of cards such as 0,1 or auto"),
         (["--trainer.num_nodes=99"], "trainer.num_nodes is 99, and nothing says where the other machines are: start"),
         (
             ["--trainer.devices=2", "--data.init_args.num_workers=12"],

@@ -158,6 +158,9 @@ DATA, DISCRIMINATOR = "--data.init_args", "--model.init_args.discriminator"
         ),
         ([f"{DISCRIMINATOR}={{class_path: networks.PatchDiscriminator, init_args: {{width: -4}}}}"], "got -4"),
         (["--seed_everything=-1"], "seed_everything must be an integer of at least 0 and at most 4294967295, got -1"),
+        (["--trainer.max_steps=0"], "trainer.max_steps must be an integer of at least -1, but not 0, got 0"),
+        (["--trainer.limit_train_batches=0"], "limit_train_batches must be a finite number above 0, or null, got 0"),
+        (["--trainer.val_check_interval=0"], "val_check_interval must be a finite number above 0, or null, got 0"),
         (["--image_grid.images=0"], "image_grid.images must be an integer of at least 1"),
     ],
 )
