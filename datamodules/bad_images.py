@@ -46,6 +46,7 @@ def read_checked(images: Images, index: int, short_side: int) -> Tensor:
         image = images.read(index)
     except (OSError, ValueError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = said.removesuffix(".") + "."
         raise BadImageError(said if name in said else f"Cannot read {name}: {said}") from error
     if not torch.isfinite(image).all():
         raise BadImageError(f"{name} has pixels that are NaN or infinite.")

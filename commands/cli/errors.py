@@ -1,7 +1,9 @@
 """A user's mistake becomes one or two lines and exit code 2, without a traceback."""
 
+import errno
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,7 +14,7 @@ TRACEBACK = "ONE_STEP_TRACEBACK"
 
 
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Decorate a command: ValueError and OSError become a line on standard error and exit code 2.
+    """Decorate a command: ValueError, OSError and a killed worker become a line on standard error and exit code 2.
 
     Set the environment variable ``ONE_STEP_TRACEBACK=1`` to see where such an error came from.
     """
@@ -22,13 +24,30 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
         warnings.showwarning = _one_line  # not formatwarning: Lightning sets its own when it is imported
         try:
             return main(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            if os.environ.get(TRACEBACK):
+        except (ValueError, OSError, RuntimeError) as error:
+            line = _explained(error)
+            if line is None or os.environ.get(TRACEBACK):
                 raise
-            print(f"error: {_shortened(str(error))}", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
             return 2
 
     return guarded
+
+
+def _explained(error: ValueError | OSError | RuntimeError) -> str | None:
+    """The line that a user reads; None for an error that is no user's mistake."""
+    message = str(error)
+    if isinstance(error, RuntimeError):
+        if not message.startswith("DataLoader worker"):
+            return None
+        ended = re.search(r"killed by signal: [\w ]+", message)
+        return (
+            f"A process that reads images ended ({ended[0] if ended else 'unexpectedly'}). If memory ran out, use "
+            "fewer: --data.init_args.num_workers=1."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+        return f"The disk is full ({error.strerror}): free some space, then run the command again."
+    return _shortened(message)
 
 
 def _shortened(message: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from commands.cli.keys import CALLBACKS
 from commands.cli.processes import check_processes, devices_of
@@ -25,6 +24,7 @@ from lightning_modules.callbacks import (
     RunFolder,
     Throughput,
 )
+from lightning_modules.event_file import EventLogger
 from lightning_modules.quiet import silence_libraries
 
 # Interpolation then holds in one file, across files and under command-line overrides.
@@ -173,7 +173,7 @@ class TrainCLI(LightningCLI):
         # `Progress` counts as a progress bar, so Lightning adds none.
         settings["enable_progress_bar"] = settings["enable_progress_bar"] is not False
         settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
-        self.logger = TensorBoardLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
+        self.logger = EventLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
         settings["logger"] = self.logger
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # a table for those who ask for it
         return ExactTrainer(**settings | kwargs)
