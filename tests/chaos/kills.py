@@ -24,7 +24,7 @@ def campaign(warm: Warm, workshop: Workshop, known: Reference, folder: Path, cou
         run = here / "clear2foggy" / "base" / "version_0"
         fresh = number % FRESH == 0
         case = Case("train", "train", workshop.train(run, IMAGES), fresh=fresh)
-        how, killed = _kill(warm.start(case, here), run, known, draw, number % 2 == 1, 8.0 * fresh)
+        how, killed = _kill(warm.start(case, here), run, known, draw, number % 2 == 1, known.start_s * fresh)
         moments["at a write" if number % 2 else "at a time"] += killed
         moments["finished before"] += not killed
         found = whole(run, known)

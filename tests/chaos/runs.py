@@ -25,40 +25,44 @@ class Reference:
 
     Attributes:
         run: its folder.
-        adapters: trained tensors of the generator after every image, by images seen.
+        more: arguments that it has beside those of `Workshop.train`.
+        adapters: trained tensors of the generator by images seen, after every batch.
         seconds: that it took.
-        changes: of the run folder's files that `changes` sees while it trains.
+        start_s: seconds that Python takes longer where it is started anew.
+        changes: of the run folder's files that `listing` sees while it trains.
     """
 
     run: Path
+    more: tuple[str, ...]
     adapters: dict[int, dict[str, Tensor]]
     seconds: float
+    start_s: float
     changes: int
 
 
-def reference(warm: Warm, workshop: Workshop, folder: Path) -> Reference:
-    """Train once as the interrupted runs do, and once with a validation after every image."""
-    every = workshop.train(folder / "every", IMAGES, *EVERY)
-    outcome = warm.run(Case("every image", "train", every), folder)
-    assert outcome.code == 0, outcome.err
-    states = [read_checkpoint(path) for path in (folder / "every" / "checkpoints").glob("best-*.ckpt")]
-    adapters = {
-        content["progress"]["images_seen"]: {
+def reference(warm: Warm, workshop: Workshop, folder: Path, *more: str) -> Reference:
+    """Train as the interrupted runs do, once with a validation after every batch; ranks need Python started anew."""
+    every = workshop.train(folder / "every", IMAGES, *EVERY, *more)
+    first = warm.run(Case("every batch", "train", every, fresh=True, limit_s=300), folder)
+    assert first.code == 0, first.err
+    adapters = {}
+    for path in (folder / "every" / "checkpoints").glob("best-*.ckpt"):
+        content = read_checkpoint(path)
+        adapters[content["progress"]["images_seen"]] = {
             name.removeprefix("generator."): value
             for name, value in content["state_dict"].items()
             if name.startswith("generator.")
         }
-        for content in states
-    }
-    assert sorted(adapters) == list(range(1, IMAGES + 1))
-    running = warm.start(Case("uninterrupted", "train", workshop.train(folder / "whole", IMAGES)), folder)
+    assert max(adapters) == IMAGES
+    words = workshop.train(folder / "whole", IMAGES, *more)
+    running = warm.start(Case("uninterrupted", "train", words, fresh=bool(more), limit_s=300), folder)
     seen, count = listing(folder / "whole"), 0
     while running.is_alive():
         now = listing(folder / "whole")
         count, seen = count + (now != seen), now
-    outcome = running.finish()
-    assert outcome.code == 0, outcome.err
-    return Reference(folder / "whole", adapters, outcome.seconds, count)
+    last = running.finish()
+    assert last.code == 0, last.err
+    return Reference(folder / "whole", more, adapters, last.seconds, max(0, first.seconds - last.seconds), count)
 
 
 EVERY = ("--trainer.val_check_interval=1", "--trainer.callbacks.init_args.save_top_k=-1")
@@ -106,13 +110,13 @@ def whole(run: Path, known: Reference) -> list[str]:
     return found
 
 
-def resumed(warm: Warm, run: Path, known: Reference, folder: Path) -> tuple[list[str], Outcome]:
+def resumed(warm: Warm, run: Path, known: Reference, folder: Path, fresh: bool = False) -> tuple[list[str], Outcome]:
     """Resume an interrupted run: kinds of fault, and what the command did.
 
     With a checkpoint it must end in the bits of the uninterrupted training. Without one it must say so.
     """
     there = (run / "checkpoints" / "last.ckpt").is_file()
-    case = Case("resume", "resume", [f"--run={run}"], must_fail=not there)
+    case = Case("resume", "resume", [f"--run={run}"], must_fail=not there, limit_s=120, fresh=fresh)
     outcome = warm.run(case, folder)
     found = faults(case, outcome, folder, allowed=(0,) if there else (2,))
     if there and not found:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from . import command_lines, images, kills
+from . import command_lines, disks, images, interrupts, kills
 from .results import run_cases
+from .runs import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SEED = 18
@@ -27,3 +28,17 @@ def test_images(warm, workshop, share, results, tmp_path):
 
 def test_kills(warm, workshop, known, share, results, tmp_path):
     finish(kills.campaign(warm, workshop, known, tmp_path, round(100 * share), SEED), results)
+
+
+def test_signals(warm, workshop, known, share, results, tmp_path):
+    finish(interrupts.campaign(warm, workshop, known, tmp_path, round(40 * share), SEED), results)
+
+
+def test_signals_to_one_of_two_ranks(warm, workshop, share, results, tmp_path):
+    """Both ranks end and nothing is lost."""
+    known = reference(warm, workshop, tmp_path / "reference", *interrupts.TWO_RANKS)
+    finish(interrupts.two_ranks(warm, workshop, known, tmp_path, round(8 * share), SEED), results)
+
+
+def test_full_disks(warm, workshop, known, share, results, tmp_path):
+    finish(disks.campaign(warm, workshop, known, tmp_path, round(60 * share), SEED), results)
