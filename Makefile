@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -101,14 +101,17 @@ tensorboard: ## show runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
 
 # Tests are tiny: more threads only slow each other down.
-test test-slow test-browser: export OMP_NUM_THREADS ?= 1
+test test-slow test-browser test-chaos: export OMP_NUM_THREADS ?= 1
 
 # In parallel, each file on one core, so that its fixtures are made once.
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
-test-slow: ## run the tests marked slow
-	@$(run) -m pytest -m slow $(ARGS)
+test-slow: ## run the tests marked slow, but for those of test-chaos
+	@$(run) -m pytest -m slow --ignore=tests/chaos $(ARGS)
+
+test-chaos: ## kill, signal and feed bad files to the commands, and count faults; takes an hour [ARGS="-k images"]
+	@$(run) -m pytest -m slow tests/chaos $(ARGS)
 
 test-browser: ## run the tests that open a page in a browser (needs chromium)
 	@$(run) -m pytest -m browser $(ARGS)

@@ -14,8 +14,7 @@ from .workshop import IMAGES, Workshop
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
     """The server of forked cases, with a cache of its own."""
-    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with Warm(environment | {"ONE_STEP_CACHE": str(tmp_path_factory.mktemp("chaos_cache"))}) as server:
+    with Warm({"ONE_STEP_CACHE": str(tmp_path_factory.mktemp("chaos_cache"))}) as server:
         yield server
 
 

@@ -17,6 +17,8 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +103,7 @@ def faults(case: Case, outcome: Outcome, folder: Path, allowed: Sequence[int] = 
 class Running:
     """A started case: its process, which leads a group of its own."""
 
-    def __init__(self, case: Case, folder: Path, context: multiprocessing.context.ForkServerContext) -> None:
+    def __init__(self, case: Case, folder: Path, context: ForkServerContext) -> None:
         self.case, self.folder = case, folder
         self.log = folder.with_name(f"{folder.name}.log")
         self.log.mkdir(exist_ok=True)
@@ -145,10 +147,20 @@ class Running:
 
 
 class Warm:
-    """The server of forked cases; use as a context manager."""
+    """The server of forked cases; use as a context manager.
+
+    Args:
+        environment: variables that all cases get, beside one thread per process and no downloads.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = environment
+        self.environment = {
+            "OMP_NUM_THREADS": "1",  # forks of a process with threads of OpenMP hang
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
         self.context = multiprocessing.get_context("forkserver")
 
     def __enter__(self) -> "Warm":
@@ -160,9 +172,7 @@ class Warm:
     def __exit__(self, *error: object) -> None:
         os.environ.clear()
         os.environ.update(self.before)
-        from multiprocessing import forkserver
-
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        forkserver._forkserver._stop()
 
     def start(self, case: Case, folder: Path) -> Running:
         """Start a case in a folder, which is made if missing."""

@@ -26,7 +26,7 @@ class Reference:
     Attributes:
         run: its folder.
         more: arguments that it has beside those of `Workshop.train`.
-        adapters: trained tensors of the generator by images seen, after every batch.
+        adapters: trained tensors of the generator by images seen, after every batch; empty where they are not known.
         seconds: that it took.
         start_s: seconds that Python takes longer where it is started anew.
         changes: of the run folder's files that `listing` sees while it trains.
@@ -91,7 +91,7 @@ def whole(run: Path, known: Reference) -> list[str]:
         try:
             adapter = read_adapter(run)
             images = adapter.card.run.images_seen
-            if difference(known.adapters.get(images or 0), dict(adapter.tensors)):
+            if known.adapters and difference(known.adapters.get(images or 0), dict(adapter.tensors)):
                 found.append(f"the card says {images} images, the weights are of another state")
         except (ValueError, OSError) as error:
             found.append(f"adapter: {error}")
