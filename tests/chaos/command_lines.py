@@ -215,7 +215,7 @@ def _config_case(workshop: Workshop, here: Path, draw: random.Random) -> Case:
         if kind == "run of resume":
             command, words = "resume", [f"--run={run}", "--model.init_args.max_images=8"]
     if draw.random() < 0.7:
-        how, content = _change_leaf(content, draw)
+        how, content = change_leaf(content, draw, LEAVES)
         file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     else:
         how, raw = _change_bytes(yaml.safe_dump(content, sort_keys=False), draw)
@@ -231,7 +231,7 @@ OWN: dict[str, Any] = {
 }
 
 
-def _change_leaf(content: dict[str, Any], draw: random.Random) -> tuple[str, dict[str, Any]]:
+def change_leaf(content: dict[str, Any], draw: random.Random, values: list[Any]) -> tuple[str, dict[str, Any]]:
     places = list(_places(content, ()))
     path = draw.choice(places)
     content = copy.deepcopy(content)
@@ -240,7 +240,7 @@ def _change_leaf(content: dict[str, Any], draw: random.Random) -> tuple[str, dic
         section = section[key]
     name, way = ".".join(map(str, path)), draw.choice(["value", "value", "value", "gone", "renamed"])
     if way == "value" or isinstance(section, list):
-        section[path[-1]] = value = draw.choice(LEAVES)
+        section[path[-1]] = value = draw.choice(values)
         return f"{name} = {str(value)[:40]!r}", content
     value = section.pop(path[-1])
     if way == "renamed":

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = ["commands.cli.training", "commands.evaluate", "inference.folder", "datamodules.inspection", __name__]
 GIGABYTE = 2**30
 MEMORY = 10 * GIGABYTE  # of addresses, of which torch's libraries take four
+MOST_MB = 3000  # of memory in use, of which torch and Lightning take 600
 CHILDREN = 4  # live children that a case may have: workers of two loaders
 CANARY = "CANARY"  # a payload that runs writes this file into its working directory
 ANSWERS = (0, 1, 2)  # done; problems found or a loss was not finite; refused
@@ -91,6 +92,8 @@ def faults(case: Case, outcome: Outcome, folder: Path, allowed: Sequence[int] = 
         found.append("code run")
     if outcome.refused_starts:
         found.append("processes")
+    if outcome.peak_mb > MOST_MB:
+        found.append("memory")
     if outcome.left:
         found.append("left behind")
     if outcome.code == 2 and not found:

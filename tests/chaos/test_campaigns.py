@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import command_lines, disks, images, interrupts, kills
+from . import command_lines, disks, files, images, interrupts, kills
 from .results import run_cases
 from .runs import reference
 
@@ -24,6 +24,11 @@ def test_command_lines_and_configurations(warm, workshop, share, results, tmp_pa
 def test_images(warm, workshop, share, results, tmp_path):
     made = images.cases(workshop, tmp_path / "cases", round(600 * share), SEED)
     finish(run_cases("images", SEED, warm, made), results)
+
+
+def test_files(warm, workshop, share, results, tmp_path):
+    made = files.cases(workshop, tmp_path / "cases", round(200 * share), SEED)
+    finish(run_cases("adapters, checkpoints, bases, archives", SEED, warm, made), results)
 
 
 def test_kills(warm, workshop, known, share, results, tmp_path):
