@@ -129,9 +129,10 @@ class Running:
         self.process.join(max(0.0, self.started + limit - time.monotonic()))
         seconds = time.monotonic() - self.started
         code = self.process.exitcode
-        if code is not None:
-            time.sleep(0.02)  # workers end a moment after their parent
         left = len(group(self.process.pid)) if code is not None else 0
+        while left and time.monotonic() - self.started < seconds + 2:  # workers end a moment after their parent
+            time.sleep(0.05)
+            left = len(group(self.process.pid))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
