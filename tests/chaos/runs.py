@@ -121,10 +121,12 @@ def resumed(warm: Warm, run: Path, known: Reference, folder: Path, fresh: bool =
     found = faults(case, outcome, folder, allowed=(0,) if there else (2,))
     if there and not found:
         lost = [name for name, here in _bits(run).items() if difference(_bits(known.run)[name], here)]
-        lost += [str(path) for path in run.rglob("*.part")]
         if lost or whole(run, known):
             found.append("bits lost")
             outcome.err += f"\ndifferent from the uninterrupted run: {lost} {whole(run, known)}"
+        if parts := [path.name for path in run.rglob("*.part")]:
+            found.append("files left")
+            outcome.err += f"\nunfinished files are left: {parts}"
     return found, outcome
 
 
