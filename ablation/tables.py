@@ -170,13 +170,13 @@ def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]
     metrics = next((m for t in trials if (m := t.metrics())), None)
     sentences = [f"Experiment {grid.experiment}, grid {grid.name}; the other rows are compared with the first."]
     if metrics:
-        block = metrics[next(d for d in ("a2b", "b2a") if d in metrics)]
-        seen = sorted({m["images_seen"] for t in trials if (m := t.metrics())})
+        block: dict[str, Any] = next((metrics[d] for d in ("a2b", "b2a") if d in metrics), {})
+        seen = sorted({m.get("images_seen") or 0 for t in trials if (m := t.metrics())})
         sentences += [
-            f"Base {metrics['base'].removesuffix(' at random weights')}; data: {metrics['data']}; "
+            f"Base {str(metrics.get('base')).removesuffix(' at random weights')}; data: {metrics.get('data')}; "
             f"{' to '.join(str(s) for s in {seen[0]: 0, seen[-1]: 0})} images seen.",
-            f"FID and KID by {block['fid_features']}, structure by {block['structure_features']}, LPIPS by "
-            f"{block['lpips_features']}; {block['n_fake']} images against {block['n_real']}.",
+            f"FID and KID by {block.get('fid_features')}, structure by {block.get('structure_features')}, LPIPS by "
+            f"{block.get('lpips_features')}; {block.get('n_fake')} images against {block.get('n_real')}.",
         ]
     most = max(row.n for row in rows)
     if most > 1:

@@ -1,7 +1,6 @@
 """Run one trial of a grid: the train or resume command in a child process, with an ordinary run folder."""
 
 import ctypes
-import json
 import os
 import shlex
 import shutil
@@ -17,7 +16,8 @@ from typing import Any, TypedDict
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from storage import write_json
+from metrics.scores import read_metrics
+from storage import read_json, write_json
 
 POLL_SECONDS = 5.0  # between two checks of a running training's progress
 PROMPT = "$ "  # before the command line of each attempt in a log
@@ -84,7 +84,7 @@ class Trial:
     def metrics(self) -> dict[str, Any] | None:
         """The content of metrics.json; None before the trial has finished."""
         path = Path(self.folder) / "metrics.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_metrics(path) if path.is_file() else None
 
     @property
     def has_checkpoint(self) -> bool:
@@ -123,9 +123,12 @@ def _difference(trial: Trial) -> str:
     """Describe how a trial differs from its record on disk; empty where it does not."""
     if not trial.record.is_file():
         return f"{trial.record} is missing"
-    record = json.loads(trial.record.read_text())
-    if record["arguments"] != trial.arguments:
-        new = [word for word in trial.arguments if word not in record["arguments"]]
+    record = read_json(trial.record)
+    arguments = record.get("arguments")
+    if not isinstance(arguments, list):
+        return f"{trial.record} lists no arguments"
+    if arguments != trial.arguments:
+        new = [word for word in trial.arguments if word not in arguments]
         return f"{new[0]} is new" if new else "one was dropped"
     return "" if record.get("recipe", "") == trial.recipe else "the experiment's files have changed"
 

@@ -1,7 +1,6 @@
 """``make ablate``: a grid of trainings on one machine or many, and one table of results."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ablation.trials import Trial, missing
 from commands.cli.errors import user_errors
 from commands.cli.recipes import EXPERIMENTS
 from commands.cli.trials import Cost, check, plan, refuse_varied, shared_arguments
+from metrics.scores import read_metrics
 from storage import check_writable
 
 GRIDS = EXPERIMENTS / "grids"
@@ -102,7 +102,7 @@ def _run(trials: list[Trial], own: argparse.Namespace, cost: Cost, folder: Path)
 
 
 def _cost(folder: Path, count: int) -> str:
-    spent = [json.loads(path.read_text()).get("wall_s") or 0.0 for path in folder.glob("*/seed*/metrics.json")]
+    spent = [read_metrics(path).get("wall_s") or 0.0 for path in folder.glob("*/seed*/metrics.json")]
     if not spent:
         return ""
     hours = count * sum(spent) / len(spent) / 3600

@@ -1,12 +1,12 @@
 """``make compare``: runs side by side in one table, if they were measured by the same protocol."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from commands.cli.errors import user_errors
 from evaluation.compare import table
+from metrics.scores import read_metrics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,12 +40,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"No metrics at {path}: looked for {file}. Give a finished run's folder or a metrics.json (make evaluate)."
         )
-    try:
-        metrics: dict[str, Any] = json.loads(file.read_text())
-        blocks = [metrics[d] for d in ("a2b", "b2a") if d in metrics]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is not a metrics.json of this project: {error}.") from error
-    if not blocks or not all("protocol" in block for block in blocks):
+    metrics = read_metrics(file)
+    blocks = [metrics[d] for d in ("a2b", "b2a") if d in metrics]
+    if not blocks or not all("protocol" in block and "network_hashes" in block for block in blocks):
         raise ValueError(f"{file} does not say how it was measured: write it anew with make evaluate CKPT={path}.")
     return metrics
 

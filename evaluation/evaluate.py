@@ -1,6 +1,5 @@
 """Scores the translations of a test split outside of training: what `make evaluate` runs."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from evaluation.compare import differences
 from evaluation.gallery import Gallery, Record
 from evaluation.protocol import EvaluationData
 from evaluation.scorer import Scorer
+from metrics.scores import read_metrics
 
 # Figures of a training in metrics.json that an evaluation cannot measure.
 OF_TRAINING = ("batches", "wall_s", "seconds_per_batch", "peak_memory_mb")
@@ -66,7 +66,7 @@ def with_training_figures(file: Path, report: Mapping[str, Any]) -> dict[str, An
         file: the metrics.json; need not be there.
         report: the new content.
     """
-    old = json.loads(file.read_text()) if file.is_file() else {}
+    old = read_metrics(file) if file.is_file() else {}
     if old.get("images_seen") is None or old["images_seen"] != report.get("images_seen"):
         return dict(report)
     figures = {key: old[key] for key in OF_TRAINING if key in old}

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from storage import read_json, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +29,7 @@ NETWORK_KEYS: dict[Role, str] = {
     "structure": "structure_features",
     "lpips": "lpips_features",
 }
+MEASURED = ("images_seen", "wall_s", "seconds_per_batch", "peak_memory_mb", "trainable_parameters")  # in training
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,41 @@ def register(score: Score, function: Callable[..., Tensor]) -> None:
         raise ValueError(f"There is a score '{score.name}' already: {SCORES[score.name].heading}.")
     SCORES[score.name] = score
     computes(score.name)(function)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read a metrics.json, as a run, an evaluation or somebody else left it.
+
+    Raises:
+        ValueError: it is damaged, or an entry that is computed with or shown is of another type; one line.
+    """
+    metrics = read_json(path)
+    _require(metrics, str(path), {"best": Mapping, "base": str, "data": str, **dict.fromkeys(MEASURED, float)})
+    for name, part in ((str(path), metrics), (f"{path}: best", metrics.get("best") or {})):
+        for direction in ("a2b", "b2a"):
+            if direction in part:
+                _check_block(part[direction], f"{name}: {direction}")
+    return metrics
+
+
+def _check_block(block: object, where: str) -> None:
+    """Refuse a direction's block of metrics.json whose entries are of other types."""
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{where} must hold scores by name, got {shortened(block)}.")
+    scores = dict.fromkeys((*SCORES, "n_fake", "n_real"), float)
+    objects = dict.fromkeys(("protocol", "network_hashes", "copy_input"), Mapping)
+    _require(block, where, {**scores, **objects, **dict.fromkeys(NETWORK_KEYS.values(), str)})
+    _require(block.get("copy_input") or {}, f"{where}: copy_input", scores)
+    _require(block.get("protocol") or {}, f"{where}: protocol", {"versions": str})
+
+
+def _require(entries: Mapping[str, Any], where: str, kinds: Mapping[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = entries.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        if value is not None and not (number if kind is float else isinstance(value, kind)):
+            wanted = {float: "a number", str: "a text"}.get(kind, "an object")
+            raise ValueError(f"{where}: {name} must be {wanted}, got {shortened(value)}.")
 
 
 def shown_in(table: Table) -> list[Score]:

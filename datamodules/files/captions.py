@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from storage import shortened
+
 
 def read_captions(root: Path, split: str) -> dict[str, str]:
     """Captions by file name from ``train_prompts.json`` (``.jsonl``, ``.csv``); empty where there is no such file.
@@ -21,7 +23,7 @@ def read_captions(root: Path, split: str) -> dict[str, str]:
         if path.is_file():
             try:
                 return _parse_captions(path)
-            except (ValueError, KeyError, TypeError, StopIteration, csv.Error) as error:
+            except (ValueError, KeyError, TypeError, StopIteration, RecursionError, csv.Error) as error:
                 raise ValueError(
                     f"{path} does not hold captions: {error}. Expected names and captions, see docs/your-own-data.md."
                 ) from error
@@ -44,7 +46,7 @@ def _parse_captions(path: Path) -> dict[str, str]:
         name = next((row[key] for key in ("file_name", "name", "image") if key in row), None)
         caption = next((row[key] for key in ("caption", "text", "prompt") if key in row), None)
         if not isinstance(name, str) or not isinstance(caption, str):
-            raise ValueError(f"{row} has no file_name or no caption")
+            raise ValueError(f"{shortened(row)} has no file_name or no caption")
         captions[name] = caption
     return captions
 

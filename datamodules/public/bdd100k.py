@@ -65,7 +65,7 @@ def read_attributes(folder: Path, split: str) -> dict[str, Attributes]:
         try:
             frames = json.loads(path.read_text())
             attributes = {frame["name"]: frame.get("attributes") or {} for frame in frames}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a BDD100K label file (a list of objects with name and attributes): {error}"
             ) from error

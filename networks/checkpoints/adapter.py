@@ -157,15 +157,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _plain(card: object, path: Path) -> object:
+def _plain(card: object, path: Path) -> dict[str, Any]:
     """A card as adapter.json would hold it: a pickle may hold values that JSON lacks."""
     try:
         text = json.dumps(card)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its adapter card holds what JSON lacks ({error}).") from error
-    if len(text) > CARD_BYTES:
-        raise ValueError(f"{path} is refused: its adapter card has {len(text):,} bytes, more than {CARD_BYTES:,}.")
-    return json.loads(text)
+    return parse_json(text, f"The adapter card in {path}", CARD_BYTES)
 
 
 def _read_folder(folder: Path) -> Adapter:

@@ -1,5 +1,6 @@
 """Load trained generators from disk."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from networks.checkpoints.adapter import check_trained, read_adapter
 from networks.checkpoints.card import Adapter
 from networks.checkpoints.settings import OneStepSettings, ResnetSettings
 from networks.contract import ImageTranslator
+from networks.one_step.bases import named_by_adapter
 from networks.one_step.generator import OneStepGenerator
 from networks.resnet import ResnetGenerator
 
@@ -18,7 +20,8 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
 
     Args:
         path: see `read_adapter`; or what it returned.
-        base: overrides the base that the adapter names (its folder may have moved); needed for a .pkl.
+        base: overrides the base that the adapter names (its folder may have moved); needed for a .pkl, and for a base
+            that would have to be downloaded and is none of experiments/base/.
 
     Raises:
         FileNotFoundError: checkpoint or base is not there (the checkpoint is looked for first).
@@ -31,7 +34,8 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
     settings = adapter.card.settings
     if isinstance(settings, ResnetSettings) and base not in (None, ResnetGenerator.base_name):
         raise ValueError(f"{adapter.path} is a plain ResNet, which has no base: leave out base={base}.")
-    with torch.random.fork_rng(devices=[]):  # keeps the caller's random state
+    fetching = named_by_adapter() if base is None else nullcontext()
+    with fetching, torch.random.fork_rng(devices=[]):  # keeps the caller's random state
         # First without memory: the card may ask for a network that no machine holds.
         with torch.device("meta"):
             planned = _build(adapter, name, random_init=True)

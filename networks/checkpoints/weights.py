@@ -22,10 +22,7 @@ def check_weights(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS or tensor.layout != torch.strided:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"{where} is refused: its weight {shortened(name)} is of type {kind}, not of a float type."
-            )
+            raise ValueError(f"{where} is refused: its weight {readable(name)} holds {_kind(tensor)}, not floats.")
         if not is_finite(tensor):
             raise ValueError(
                 f"{where} is refused: its weight {readable(name)} holds NaN or infinite values. Give the checkpoint "

@@ -14,7 +14,6 @@ A named network is never replaced by another: where its weights are missing, the
 
 import importlib
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from networks.checkpoints.pickles import read_pickle
+from networks.checkpoints.weights import check_fit, check_weights
 from networks.features.networks import (
     IMAGENET,
     ClipFeatures,
@@ -34,8 +35,8 @@ from networks.features.networks import (
     LiteFeatures,
 )
 from networks.features.resizing import RESIZERS
-from networks.loading_bars import no_loading_bar
-from storage import did_you_mean
+from networks.pretrained import read_network
+from storage import did_you_mean, shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -95,11 +96,12 @@ def _missing(name: str, looked: object, remedy: str) -> FileNotFoundError:
 def _state_dict(name: str, path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise _missing(name, path, "Give the file of a state dict, or leave the weights out for the usual source.")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        reason = "it is damaged, or a pickle of more than tensors, which could run code"
-        raise ValueError(f"{path} is refused as weights of '{name}': {reason}. Give a plain state dict.") from None
+    found = read_pickle(path)
+    pairs = found.items() if isinstance(found, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in pairs):
+        raise ValueError(f"{path} is refused as weights of '{name}': {shortened(found)} is no state dict.")
+    check_weights({key: tensor for key, tensor in found.items() if tensor.is_floating_point()}, str(path))
+    return dict(found)
 
 
 def _downloaded(name: str, weights: str | None, url: str) -> Path:
@@ -161,6 +163,7 @@ def _lpips(name: str, weights: str | None) -> FeatureNetwork:
     state = _state_dict(name, _downloaded(name, weights, url))
     with torch.device("meta"):  # the classifier, 120 M of VGG's parameters, is never allocated twice
         network = torchvision.models.get_model(arch, weights=None)
+    check_fit(state, network.state_dict(), str(weights or url), arch, "Give its ImageNet weights of torchvision.")
     network.load_state_dict(state, assign=True)
     heads = _state_dict(name, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{name}.pth")
     trunk = network.features[: taps[-1] + 1]
@@ -176,7 +179,10 @@ def _inception(name: str, weights: str | None) -> FeatureNetwork:
         return InceptionFeatures(torchvision.models.inception_v3(aux_logits=False, init_weights=False))
     path = _downloaded(name, weights, fidelity.URL_INCEPTION_V3)
     _state_dict(name, path)  # torch-fidelity unpickles anything: let only plain tensors through
-    return InceptionFeatures(fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(path)))
+    try:
+        return InceptionFeatures(fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(path)))
+    except RuntimeError as error:  # load_state_dict lists every difference
+        raise ValueError(f"{path} does not fit the Inception network of torch-fidelity: give its own file.") from error
 
 
 def _clip(name: str, weights: str | None) -> FeatureNetwork:
@@ -204,21 +210,14 @@ def _dino(name: str, weights: str | None) -> FeatureNetwork:
 def _pretrained(name: str, kind: type[Model], source: str, **options: Any) -> Model:
     """Read a transformers model from a folder or the hub; none of its tensors may be missing there."""
     try:
-        # transformers annotates the model alone, and returns the report beside it.
-        with no_loading_bar():
-            loaded: Any = kind.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError) as error:
+        return read_network(kind, source, **options)
+    except Exception as error:  # of whatever kind a library raises that does not check what it reads
         raise _unreadable(name, source, error) from None
-    model, report = loaded
-    absent = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
-    if absent:  # transformers would leave them at random values
-        where = f"{source}, which lacks {len(absent)} tensors ({absent[0]} ...)"
-        raise _missing(name, where, f"Name a complete folder: {weights_variable(name)}=/path.")
-    return model
 
 
 def _unreadable(name: str, source: str, error: Exception) -> FileNotFoundError:
-    where = f"{source} ({str(error).strip().splitlines()[0]})"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    where = f"{source} ({reason})"
     return _missing(name, where, f"Name a local folder in Hugging Face layout: {weights_variable(name)}=/path.")
 
 

@@ -1,26 +1,33 @@
 """Load base models: ``pocket``, a local folder in Hugging Face layout, or a hub id with a revision."""
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from networks.loading_bars import no_loading_bar
-from networks.one_step.text_conditioning import Conditions, Parts, conditions_of
-from storage import digest
+from networks.one_step.text_conditioning import Conditions, Parts, TextEncoder, conditions_of
+from networks.pretrained import check_folder, quiet, read_network
+from storage import digest, shortened
 
 POCKET = Path(__file__).parents[1] / "pocket"
 Part = TypeVar("Part")
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+HUB_BASES = ("stabilityai/sd-turbo", "stabilityai/sdxl-turbo")
+"""Hub ids of experiments/base/: the only ones that are fetched because an adapter names them."""
+WEIGHTS = {"use_safetensors": True}  # and never a pickle
+
+_fetches: ContextVar[bool] = ContextVar("fetches", default=True)
 
 
 @dataclass
@@ -62,15 +69,33 @@ class Base:
         """Tokenizers and frozen text encoders, loaded anew: they may leave memory once prompts are embedded."""
         where, found = _where(self.source, self.revision), []
         for k, (tokenizer_part, part, kind) in enumerate(self.conditions.parts):
+            _check_part(tokenizer_part, self.name, where, None, self.random_init)
             tokenizer = _read(CLIPTokenizer.from_pretrained, tokenizer_part, self.name, where)
+
+            def build(config: Mapping[str, Any], kind: TextEncoder = kind) -> nn.Module:
+                return kind(CLIPTextConfig(**config))
+
+            _check_part(part, self.name, where, build, self.random_init)
+            encoder: CLIPTextModel | CLIPTextModelWithProjection
             if self.random_init:
                 config = _read(CLIPTextConfig.from_pretrained, part, self.name, where)
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(2 + k)
-                    encoder: nn.Module = kind(config)
+                    encoder = kind(config)
             else:
                 # Explicit: transformers would take the file's own precision.
-                encoder = _read(kind.from_pretrained, part, self.name, where, dtype=torch.float32)
+                encoder = _read(partial(read_network, kind), part, self.name, where, **WEIGHTS, dtype=torch.float32)
+            longest, made = encoder.config.to_dict()["max_position_embeddings"], tokenizer.model_max_length
+            if not isinstance(made, int) or not 0 < made <= longest:
+                raise ValueError(
+                    f"Base {self.name!r} cannot work here: its {tokenizer_part} makes {shortened(made)} tokens of a "
+                    f"prompt (model_max_length), its {part} takes {longest}."
+                )
+            words, known = len(tokenizer), encoder.config.to_dict()["vocab_size"]
+            if words > known:
+                raise ValueError(
+                    f"Base {self.name!r} cannot work here: its {tokenizer_part} has {words} words, its {part} {known}."
+                )
             found.append((tokenizer, encoder.requires_grad_(False).eval()))
         return found
 
@@ -86,21 +111,11 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         ValueError: the name is none of the three, or the base is of a kind that cannot work here.
         FileNotFoundError: a part is missing in the folder, or the hub cannot be reached.
     """
-    revision: str | None = None
-    if name == "pocket":
-        source = str(POCKET)
-    elif Path(name).is_dir():
-        source = name
-    elif "/" in name and not name.startswith((".", "/", "~")):
-        source, _, tag = name.partition("@")
-        revision = tag or None
-    else:
-        raise ValueError(
-            f"Unknown base {name!r}: looked for 'pocket', a folder of that name here, "
-            "or a hub id owner/name[@revision]. "
-            "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
-        )
+    source, revision = _source(name)
     where = _where(source, revision)
+    _check_part("vae", name, where, AutoencoderKL.from_config, random_init)
+    _check_part("unet", name, where, UNet2DConditionModel.from_config, random_init)
+    _check_part("scheduler", name, where, None, random_init)
     if random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -108,8 +123,8 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
             torch.manual_seed(1)
             unet = UNet2DConditionModel.from_config(_read(UNet2DConditionModel.load_config, "unet", name, where))
     else:
-        vae = _read(AutoencoderKL.from_pretrained, "vae", name, where)
-        unet = _read(UNet2DConditionModel.from_pretrained, "unet", name, where)
+        vae = _read(partial(read_network, AutoencoderKL), "vae", name, where, **WEIGHTS)
+        unet = _read(partial(read_network, UNet2DConditionModel), "unet", name, where, **WEIGHTS)
     conditions = conditions_of(unet.config, name)
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
@@ -119,7 +134,11 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
     with torch.device("cpu"):  # values are read from it, so it is real even where the networks are on the meta device
         scheduler = _read(DDPMScheduler.from_pretrained, "scheduler", name, where)
     alpha_bar = float(scheduler.alphas_cumprod[-1])
-    if alpha_bar <= 0 and scheduler.config.prediction_type == "epsilon":
+    if not 0 <= alpha_bar < 1:
+        raise ValueError(
+            f"Base {name!r} cannot work here: its schedule ends at alpha_bar = {alpha_bar}, not in [0, 1)."
+        )
+    if alpha_bar == 0 and scheduler.config.prediction_type == "epsilon":
         raise ValueError(
             f"Base {name!r} cannot work here: its schedule ends in pure noise (rescale_betas_zero_snr), from which "
             "no image can be estimated from a predicted noise."
@@ -136,6 +155,45 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
         prediction_type=scheduler.config.prediction_type,
         conditions=conditions,
         fingerprint=fingerprint(unet, vae),
+    )
+
+
+@contextmanager
+def named_by_adapter() -> Iterator[None]:
+    """Context in which the hub is asked for the bases of experiments/base/ only: an adapter may name any other id."""
+    token = _fetches.set(False)
+    try:
+        yield
+    finally:
+        _fetches.reset(token)
+
+
+def _source(name: str) -> tuple[str, str | None]:
+    """Folder or hub id of a base, and the hub revision if one is named.
+
+    Raises:
+        ValueError: the name is neither, or the hub may not be asked for it.
+    """
+    if name == "pocket":
+        return str(POCKET), None
+    if Path(name).is_dir():
+        return name, None
+    if "/" not in name or name.startswith((".", "/", "~")):
+        raise ValueError(
+            f"Unknown base {name!r}: looked for 'pocket', a folder of that name here, "
+            "or a hub id owner/name[@revision]. "
+            "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
+        )
+    source, _, tag = name.partition("@")
+    if _fetches.get() or source in HUB_BASES:
+        return source, tag or None
+    with suppress(ValueError):  # no hub id
+        cached = try_to_load_from_cache(source, "unet/config.json", revision=tag or None)
+        if isinstance(cached, str):
+            return str(Path(cached).parents[1]), None
+    raise ValueError(
+        f"The adapter names the base {shortened(name)}, which is not on this machine; what an adapter names is not "
+        f"downloaded, except {' and '.join(HUB_BASES)}. Give that base yourself if you trust it (base=)."
     )
 
 
@@ -157,34 +215,27 @@ def _where(source: str, revision: str | None) -> dict[str, str]:
     return {"pretrained_model_name_or_path": source} | ({"revision": revision} if revision else {})
 
 
-def _read(
-    read: Callable[..., Part], part: str, name: str, where: dict[str, str], dtype: torch.dtype | None = None
-) -> Part:
-    """Read a part of a base by a `from_pretrained` or `load_config`."""
+def _read(read: Callable[..., Part], part: str, name: str, where: dict[str, str], **more: Any) -> Part:
+    """Read a part of a base by a `from_pretrained`, `load_config` or `read_network`, with `more` arguments."""
     path = where["pretrained_model_name_or_path"]
-    folder = Path(path) / part
     is_local = Path(path).is_dir()
-    if is_local and not folder.is_dir():
-        raise FileNotFoundError(
-            f"Base {name!r}: {folder} is missing. A base folder holds {', '.join(PARTS)} in Hugging Face layout "
-            "(what `hf download stabilityai/sd-turbo --local-dir FOLDER` writes)."
-        )
+    folder = _local_part(Path(path), part, name) if is_local else Path()
+    options = {**where, "subfolder": part, **more}
+    if is_local and _only_half(folder):
+        options["variant"] = "fp16"
     try:
-        options: dict[str, str | torch.dtype] = {**where, "subfolder": part} | ({"dtype": dtype} if dtype else {})
-        if is_local and _only_half(folder):
-            options["variant"] = "fp16"
-        with no_loading_bar():
+        with quiet():
             try:
                 return read(**options)
             except OSError:
-                if is_local or part.startswith(("tokenizer", "scheduler")):
+                if is_local or not more:
                     raise
                 # A hub or mirror that holds the fp16 files only.
                 with suppress(OSError, ValueError):
                     return read(**options, variant="fp16")
                 raise
-    except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except Exception as error:  # of whatever kind a library raises that does not check what it reads
+        reason = _first_line(error)
         if is_local:
             raise FileNotFoundError(f"Base {name!r}: cannot read {folder}: {reason}") from error
         raise FileNotFoundError(
@@ -192,6 +243,43 @@ def _read(
             "Without a connection give a local folder in "
             "Hugging Face layout (base=/path/to/sd-turbo), or use the packaged base (base=pocket)."
         ) from error
+
+
+def _check_part(
+    part: str,
+    name: str,
+    where: dict[str, str],
+    build: Callable[[Mapping[str, Any]], nn.Module] | None,
+    random_init: bool,
+) -> None:
+    """Check the files of a part before it is built; the hub's are not here yet.
+
+    Raises:
+        FileNotFoundError: the part is missing.
+        ValueError: see `check_folder`.
+    """
+    path = Path(where["pretrained_model_name_or_path"])
+    if not path.is_dir():
+        return
+    folder = _local_part(path, part, name)
+    try:
+        with quiet():
+            check_folder(folder, build, random_init)
+    except Exception as error:  # a config may make the library's constructors fail in any way
+        raise ValueError(f"Base {name!r}: cannot read its {part}: {_first_line(error)}.") from error
+
+
+def _local_part(path: Path, part: str, name: str) -> Path:
+    if not (path / part).is_dir():
+        raise FileNotFoundError(
+            f"Base {name!r}: {path / part} is missing. A base folder holds {', '.join(PARTS)} in Hugging Face layout "
+            "(what `hf download stabilityai/sd-turbo --local-dir FOLDER` writes)."
+        )
+    return path / part
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
 
 
 def _only_half(folder: Path) -> bool:
