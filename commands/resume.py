@@ -46,6 +46,7 @@ def main(args: list[str] | None = None) -> int:
     check_keys(recipe, overrides)
     check_values(recipe, overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
+    from lightning_modules.resuming import check_resumable
     from networks.checkpoints.adapter import read_checkpoint
     from networks.checkpoints.card import AdapterCard
 
@@ -55,7 +56,10 @@ def main(args: list[str] | None = None) -> int:
         import_module(generator.rpartition(".")[0])  # declares the settings that the checkpoint's card holds
     except ImportError as error:
         raise ValueError(f"{generator}: {error}; put the folder of your own code on PYTHONPATH.") from error
-    card = AdapterCard.from_json(read_checkpoint(last)["adapter"], str(last))
+    checkpoint = read_checkpoint(last)
+    check_resumable(checkpoint, str(last))
+    card = AdapterCard.from_json(checkpoint["adapter"], str(last))
+    del checkpoint  # it is read again when the training is restored
     started = yaml.safe_dump(_without_init(settings, card.settings.to_json()))
     arguments = [f"--config={yaml.safe_dump(settings)}", f"--config={started}", *overrides]
     return run(folder, arguments, card.run.experiment or "", last)

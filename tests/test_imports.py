@@ -47,7 +47,7 @@ FORBIDDEN_LIBRARIES = {
     "metrics": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "datamodules": {"diffusers", "peft", "transformers", "timm"},
 }
-OPENS_WEIGHTS = {"networks.one_step.bases", "networks.features.loading"}
+OPENS_WEIGHTS = {"networks.one_step.bases", "networks.features.loading", "networks.pretrained"}
 
 
 def module_name(path, root=ROOT):
@@ -120,7 +120,7 @@ def test_arrows(path):
     assert list(literal_devices(tree)) == []
     if name not in OPENS_WEIGHTS:
         assert not calls(tree, "from_pretrained"), (
-            "weights are opened in networks/one_step/bases.py and networks/features/loading.py only"
+            "weights are opened in one_step/bases.py, features/loading.py and pretrained.py of networks/ only"
         )
 
 

@@ -47,7 +47,8 @@ def _explained(error: ValueError | OSError | RuntimeError) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
         return f"The disk is full ({error.strerror}): free some space, then run the command again."
-    return _shortened(message)
+    # Code below the commands speaks of arguments, the user of Make variables.
+    return re.sub(r"\((base|init|prompt)=\)", lambda argument: argument[0].upper(), _shortened(message))
 
 
 def _shortened(message: str) -> str:

@@ -109,7 +109,7 @@ def test_another_protocol_is_refused_with_the_difference(runs, capsys, change, w
         (["one", "one"], "named twice"),
         (["one", "nowhere"], "No metrics at nowhere"),
         (["one", "old"], "make evaluate CKPT=old"),
-        (["one", "broken"], "not a metrics.json"),
+        (["one", "broken"], "broken/metrics.json is damaged, or no JSON"),
         (["b", "a"], "no direction in common"),
     ],
 )

@@ -284,5 +284,5 @@ def test_a_foreign_file_is_refused_with_the_missing_keys(tmp_path, files):
         read_released(tmp_path / "strange.pkl")
     content["rank_unet"] = "3"
     torch.save(content, tmp_path / "typed.pkl")
-    with pytest.raises(ValueError, match="rank_unet should be a positive integer"):
+    with pytest.raises(ValueError, match="rank_unet should be an integer of at least 1"):
         read_released(tmp_path / "typed.pkl")
