@@ -71,6 +71,8 @@ RUN = [command for command in COMMANDS if is_run(command)]
 def module_and_arguments(command, folder):
     """What a command line ends up calling: make runs with a Python that only writes down its arguments."""
     words = shlex.split(command.removeprefix(".venv/bin/"))
+    while re.fullmatch("[A-Z]+=.*", words[0]):  # the environment of this one command
+        words = words[1:]
     if words[0] in ("torchrun", "srun"):
         words = words[words.index("-m") + 1 :]
         return words[0], words[1:]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commands import compare, evaluate, export
-from commands.cli.recipes import merged, read_settings
+from commands.cli.recipes import Recipe, read_settings
 from evaluation.external import ExternalTranslations
 from images.writing import write_image
 
@@ -75,11 +75,11 @@ def test_a_released_file_takes_the_prompts_of_the_data(finished, two_level_base,
     assert export.main([f"--ckpt={finished}", "--format=released", f"--out={tmp_path}"]) == 0
     flags = [f"--ckpt={tmp_path / 'released.pkl'}", f"--base={two_level_base}", "--exp=clear2foggy"]
     # The pocket recipe's feature networks, on images as small as the run's.
-    config = merged([read_settings(finished / "config.yaml")])
+    config = read_settings(finished / "config.yaml")
     scores = {}
     for out, arguments in (("run", [f"--ckpt={finished}"]), ("pkl", flags)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate, "_config", lambda *_: config)
+            patch.setattr(evaluate, "compose", lambda *_: Recipe("clear2foggy", "own", layers=[config]))
             assert evaluate.main([*arguments, f"--out={tmp_path / out}", f"--data={folder_of_two_domains}"]) == 0
         scores[out] = json.loads((tmp_path / out / "metrics.json").read_text())
     for direction in ("a2b", "b2a"):
