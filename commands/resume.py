@@ -20,8 +20,8 @@ def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to LightningCLI."""
     p = argparse.ArgumentParser(
         prog="python -m commands.resume",
-        description="Resume a run from its last checkpoint. A finished run is extended by a new limit, "
-        "e.g. --model.init_args.max_images=4000.",
+        description="Resume a run from its last checkpoint, or from the start where it has none yet. A finished run is "
+        "extended by a new limit, e.g. --model.init_args.max_images=4000.",
     )
     p.add_argument("--run", required=True, metavar="FOLDER", help="runs/EXP/BASE/version_N")
     p.add_argument("--trust", default="", metavar="MODULES", help="of your own that the run may use: mine,other.part")
@@ -36,10 +36,6 @@ def main(args: list[str] | None = None) -> int:
     config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     if not config.is_file():
         raise FileNotFoundError(f"No run to resume in {own.run}: looked for {config}. Give runs/EXP/BASE/version_N.")
-    if not last.is_file():
-        raise FileNotFoundError(
-            f"Nothing to resume in {own.run}: {last} is written at the first validation. Start a new training."
-        )
     trust = [*filter(None, own.trust.split(",")), *typed_names(overrides)]
     settings = read_run(config, trust)
     recipe = Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings])
@@ -51,6 +47,10 @@ def main(args: list[str] | None = None) -> int:
     from networks.checkpoints.card import AdapterCard
 
     limit_parser(trust)
+    arguments = [f"--config={yaml.safe_dump(settings)}"]
+    if not last.is_file():
+        print(f"{own.run} has no checkpoint yet: its training starts again from the first image.")
+        return run(folder, [*arguments, *overrides], "")
     generator = settings["model"]["init_args"]["generator"]["class_path"]
     try:
         import_module(generator.rpartition(".")[0])  # declares the settings that the checkpoint's card holds
@@ -61,8 +61,7 @@ def main(args: list[str] | None = None) -> int:
     card = AdapterCard.from_json(checkpoint["adapter"], str(last))
     del checkpoint  # it is read again when the training is restored
     started = yaml.safe_dump(_without_init(settings, card.settings.to_json()))
-    arguments = [f"--config={yaml.safe_dump(settings)}", f"--config={started}", *overrides]
-    return run(folder, arguments, card.run.experiment or "", last)
+    return run(folder, [*arguments, f"--config={started}", *overrides], card.run.experiment or "", last)
 
 
 def _without_init(config: Settings, settings: Mapping[str, object]) -> Settings:

@@ -18,6 +18,7 @@ from datamodules.samples import EvaluationImages, TrainingSet, collate_evaluatio
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import RENDERER_VERSION, SceneImages
 from datamodules.transforms import TrainTransform
+from datamodules.workers import leave_signals_to_parent
 from limits import check_settings
 
 EvaluationStage = Literal["validate", "test"]
@@ -214,6 +215,7 @@ class TranslationData(LightningDataModule, ABC):
             "batch_sampler": BatchSampler(sampler, self.batch_size, drop_last=True),  # type: ignore[arg-type]  # our keys
             "num_workers": self.num_workers,
             "generator": self._generator(),
+            "worker_init_fn": leave_signals_to_parent,
             "persistent_workers": self.num_workers > 0,
         }
         if self.on_bad_image == "stop":
@@ -232,6 +234,7 @@ class TranslationData(LightningDataModule, ABC):
             num_workers=self.num_workers,
             collate_fn=partial(collate_evaluation, direction),
             generator=self._generator(),
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

@@ -293,17 +293,20 @@ class TranslationModule(LightningModule):
     # --- Lightning's hooks ---
 
     def on_fit_start(self) -> None:
-        """Refuse settings that would silently ruin training; stop at once where `max_images` is already reached."""
+        """Refuse settings that would silently ruin training."""
+        if self.trainer.precision in IMPRECISE:
+            raise ValueError(
+                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step "
+                "estimate multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
+            )
+
+    def on_train_start(self) -> None:
+        """Stop at once where `max_images` is already reached; a validation that is missing has run by then."""
         if self.max_images is not None and self.images_seen >= self.max_images:
             self.runtime.stop()
             rank_zero_info(
                 f"nothing left to train: {self.images_seen} images were seen and max_images is {self.max_images}; "
                 f"a larger value extends the run (--model.init_args.max_images={2 * self.images_seen})"
-            )
-        if self.trainer.precision in IMPRECISE:
-            raise ValueError(
-                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step "
-                "estimate multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
             )
 
     def on_train_batch_start(self, batch: UnpairedBatch | PairedBatch, batch_idx: int) -> None:
@@ -326,9 +329,11 @@ class TranslationModule(LightningModule):
         checkpoint["state_dict"] = trained_state(self)
         checkpoint["adapter"] = AdapterCard.of(self.generator, self.run_facts).to_json()
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
-        checkpoint["rng"] = random_states()
-        # Gradients accumulated since the last optimiser step.
-        checkpoint["gradients"] = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        # Before the first batch after a resume, those that it will start from.
+        checkpoint["rng"] = random_states() if self._rng is None else self._rng
+        # Accumulated since the last optimiser step.
+        found = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        checkpoint["gradients"] = found | self._gradients
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` wrote.

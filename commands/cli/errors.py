@@ -1,20 +1,28 @@
-"""A user's mistake becomes one or two lines and exit code 2, without a traceback."""
+"""A user's mistake becomes one or two lines and exit code 2, an interruption one line, both without a traceback."""
 
 import errno
 import functools
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import ParamSpec
 
 P = ParamSpec("P")
 TRACEBACK = "ONE_STEP_TRACEBACK"
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks the second
 
 
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Decorate a command: ValueError, OSError and a killed worker become a line on standard error and exit code 2.
+
+    Ctrl-C, SIGTERM and SIGHUP become a line and exit code 130, 143 or 129; unfinished files are removed.  Training
+    handles signals itself and saves its state.
 
     Set the environment variable ``ONE_STEP_TRACEBACK=1`` to see where such an error came from.
     """
@@ -23,15 +31,61 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         warnings.showwarning = _one_line  # not formatwarning: Lightning sets its own when it is imported
         try:
-            return main(*args, **kwargs)
+            with _ending_signals_raise():
+                return main(*args, **kwargs)
         except (ValueError, OSError, RuntimeError) as error:
             line = _explained(error)
             if line is None or os.environ.get(TRACEBACK):
                 raise
             print(f"error: {line}", file=sys.stderr)
             return 2
+        except _EndedError as ended:
+            return _interrupted(ended.number)
+        except KeyboardInterrupt:
+            return _interrupted(signal.SIGINT)
+        except SystemExit as left:
+            if isinstance(left.__context__, KeyboardInterrupt):  # Lightning's Trainer turns one into the other
+                return _interrupted(signal.SIGINT)
+            raise
 
     return guarded
+
+
+class _EndedError(BaseException):
+    """A signal asks the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ending_signals_raise() -> Iterator[None]:
+    """Context in which SIGTERM and SIGHUP raise an exception where they would end the process without cleaning up."""
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker
+            os._exit(128 + number)
+        raise _EndedError(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    taken = [s for s in ENDING if in_main_thread and signal.getsignal(s) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupted(number: int) -> int:
+    """Say so, and end at once at a further Ctrl-C; returns the exit code, as a shell reports it of such a process."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print(f"Interrupted by {signal.Signals(number).name}.", file=sys.stderr)
+    return 128 + number
 
 
 def _explained(error: ValueError | OSError | RuntimeError) -> str | None:

@@ -18,13 +18,14 @@ from storage import did_you_mean
 ROOT = Path(__file__).parents[2]
 # Sections beside `seed_everything`, and the class that takes each; the CLI adds the callbacks by this list.
 CALLBACKS = {
+    "checkpoints": "lightning_modules.callbacks.RunFolder",
     "throughput": "lightning_modules.callbacks.Throughput",
     "evaluation": "lightning_modules.callbacks.Evaluation",
     "image_grid": "lightning_modules.callbacks.ImageGrid",
     "collapse_alarm": "lightning_modules.callbacks.CollapseAlarm",
 }
 SECTIONS = {"trainer": "commands.cli.lightning_cli.ExactTrainer", **CALLBACKS}
-TOP_LEVEL = ("seed_everything", "trainer", "model", "data", *CALLBACKS, "config", "print_config")
+TOP_LEVEL = ("seed_everything", "experiment", "trainer", "model", "data", *CALLBACKS, "config", "print_config")
 Classes = dict[str, str]  # class path by the dotted key that holds it, without `init_args`
 
 

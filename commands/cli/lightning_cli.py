@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from commands.cli.keys import CALLBACKS
 from commands.cli.processes import check_processes, devices_of
@@ -19,13 +19,15 @@ from datamodules import TranslationData
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import (
     Evaluation,
-    FinalValidation,
+    MissingValidation,
     Progress,
     RunFolder,
     Throughput,
 )
+from lightning_modules.checkpoint_io import WholeCheckpoints
 from lightning_modules.event_file import EventLogger
 from lightning_modules.quiet import silence_libraries
+from storage import atomic_write
 
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -90,12 +92,14 @@ class TrainCLI(LightningCLI):
         logger: writes TensorBoard's events into the run folder.
         scoring: the callback that scores translations.
         throughput: the callback that measures time and memory.
+        saving: the callback that writes last.ckpt and adapter/.
     """
 
     model: TranslationModule
     datamodule: TranslationData
     scoring: Evaluation
     throughput: Throughput
+    saving: RunFolder
 
     def __init__(self, run_folder: Path, args: list[str], experiment: str = "") -> None:
         self.run_folder, self.experiment = run_folder, experiment
@@ -118,6 +122,7 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that a list in a YAML cannot remove, and hand the data's prompts to the model."""
+        parser.add_argument("--experiment", default="", help="its name, for the adapter's card")
         for section, class_path in CALLBACKS.items():
             module, _, name = class_path.rpartition(".")
             parser.add_lightning_class_args(getattr(import_module(module), name), section)
@@ -143,11 +148,12 @@ class TrainCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Choose the strategy where the user did not: plain DDP cannot alternate two optimisers.
+        """Record the experiment; choose the strategy where the user did not: plain DDP cannot alternate two optimisers.
 
         Raises:
             ValueError: ``fast_dev_run``, with which Lightning writes no run folder; or too many processes.
         """
+        self.experiment = self.config["experiment"] = self.experiment or self.config["experiment"]
         trainer = self.config["trainer"]
         if trainer["fast_dev_run"]:
             raise ValueError(
@@ -175,8 +181,17 @@ class TrainCLI(LightningCLI):
         settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
         self.logger = EventLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
         settings["logger"] = self.logger
+        # In a SLURM job, Lightning restores hpc_ckpt_*.ckpt of this folder, whoever wrote it.
+        settings["default_root_dir"] = str(self.run_folder)
+        plugins = settings["plugins"] or []
+        settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # a table for those who ask for it
         return ExactTrainer(**settings | kwargs)
+
+    def write_config(self) -> None:
+        """Write config.yaml, which the run is resumed from, before anything else is in the run folder."""
+        with atomic_write(self.run_folder / "config.yaml") as part:
+            part.write_text(self.parser.dump(self.config, skip_none=False))
 
     def callbacks(self, chosen: list[Callback] | Callback | None, progress: bool) -> list[Callback]:
         """Every callback of a run, in the order in which Lightning calls them; it moves checkpoints to the end.
@@ -187,17 +202,16 @@ class TrainCLI(LightningCLI):
         """
         chosen = chosen if isinstance(chosen, list) else [chosen] if chosen is not None else []
         self.scoring, self.throughput = self.config_init["evaluation"], self.config_init["throughput"]
+        self.saving = self.config_init["checkpoints"]
         return [
-            FinalValidation(),
+            MissingValidation(),
             *([Progress()] if progress else []),
-            # The alarm's counts of a validation go into last.ckpt, and the best checkpoint is never newer than that.
             self.config_init["collapse_alarm"],
-            RunFolder(str(self.run_folder)),
             *chosen,
             self.throughput,
             self.scoring,
             self.config_init["image_grid"],
-            SaveConfigCallback(self.parser, self.config, overwrite=True),
+            self.saving,  # after ModelCheckpoint: last.ckpt holds the choice of the best checkpoint
         ]
 
 

@@ -12,6 +12,7 @@ ADAPTER = "adapter.json"
 # Lightning starts the other ranks by running the command line again, with this process's environment.  They
 # write to the folder whose number the first rank chose, and only the environment can pass it on to them.
 RUN_FOLDER = "ONE_STEP_RUN_FOLDER"
+CONFIG = "config.yaml"  # of a run folder
 
 
 def check_checkpoint(given: str) -> None:
@@ -60,7 +61,7 @@ def new_run_folder(given: str | None, parent: Path) -> Iterator[Path]:
     if _is_further_rank():
         yield folder
         return
-    check_writable(folder / "config.yaml")
+    check_writable(folder / CONFIG)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     if given is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,9 +69,10 @@ def new_run_folder(given: str | None, parent: Path) -> Iterator[Path]:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ValueError(
-                f"Run folder {folder} is not empty: continue it with `make resume RUN={folder}`, or name another."
-            )
+            what = "it holds no run, so name"
+            if (folder / CONFIG).is_file():
+                what = f"`make resume RUN={folder}` continues its run, also where it has no checkpoint yet; or name"
+            raise ValueError(f"Run folder {folder} is not empty: {what} another.")
     try:
         yield folder
     finally:

@@ -1,24 +1,30 @@
 """Runs a training: fit, test of the last state and of the best one, metrics.json."""
 
+import os
 import platform
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
 from commands.cli.header import header
 from commands.cli.lightning_cli import TrainCLI
-from commands.cli.paths import shared_with_ranks
+from commands.cli.paths import RUN_FOLDER, shared_with_ranks
+from commands.cli.slurm import REQUEUE_SIGNAL, requeue
 from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
 from lightning_modules.callbacks.access import scoring_best
 from lightning_modules.runtime import NonFiniteLossError
+from lightning_modules.signals import StopRequested, stop_signals
 from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
 from networks.checkpoints.card import AdapterCard, RunFacts
@@ -33,26 +39,63 @@ def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | 
     Args:
         folder: of the run, absolute.
         arguments: of LightningCLI.
-        experiment: its name, for the adapter's card.
+        experiment: its name, for the adapter's card; where empty, that of the configuration.
         checkpoint: to resume from.
 
     Returns:
-        The exit code: 1 where a loss was not finite.
+        The exit code: 1 where a loss was not finite, 128 + n where signal n ended the training.
 
     Raises:
         ValueError: the configuration cannot work; before training.
     """
-    with shared_with_ranks(folder):
+    started_by_rank = RUN_FOLDER in os.environ
+    with stop_signals.handled(started_by_rank), shared_with_ranks(folder):
+        cli: TrainCLI | None = None
         try:
             cli = TrainCLI(folder, arguments, experiment)
+            stop_signals.on_quit = partial(_end_ranks, cli.trainer)
             with lock_folder(folder) if cli.trainer.is_global_zero else nullcontext():
+                if cli.trainer.is_global_zero:
+                    cli.write_config()
                 _report(cli, _train(cli, checkpoint))
+        except StopRequested as stop:
+            return _stopped(stop, cli, folder)
         except MisconfigurationException as error:
             raise ValueError(str(error).strip().splitlines()[0]) from error
         except NonFiniteLossError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _stopped(stop: StopRequested, cli: TrainCLI | None, folder: Path) -> int:
+    """Say on one line what is saved and how to go on; ask SLURM to start the job again where it asked to stop.
+
+    Returns:
+        The exit code; 0 on a rank that another one started: Lightning kills that one where the code is not 0.
+    """
+    if stop_signals.started_by_rank:
+        return 0
+    if cli is None or cli.trainer.is_global_zero:
+        seen = -1 if cli is None else cli.saving.saved_at
+        state = f"after {seen:,} images, all of them saved" if seen >= 0 else "before the first batch"
+        again = f"make resume RUN={folder}" if (folder / "config.yaml").is_file() else "the same command"
+        job = requeue() if stop.name == REQUEUE_SIGNAL else ""
+        print(f"Stopped by {stop.name} {state}. {job}Continue with: {again}", file=sys.stderr, flush=True)
+    if cli is not None and _end_ranks(cli.trainer):
+        sys.stdout.flush()
+        os._exit(stop.exit_code)  # at once: Lightning's observer kills this process when it finds the others dead
+    return stop.exit_code
+
+
+def _end_ranks(trainer: Trainer) -> bool:
+    """Kill the ranks that this process started; returns whether there are any."""
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher) or not launcher.procs:
+        return False
+    for rank in launcher.procs:
+        rank.kill()
+    return True
 
 
 def _train(cli: TrainCLI, checkpoint: Path | None) -> Metrics:

@@ -63,7 +63,9 @@ def _malformed(config: Settings) -> str:
     unknown = sorted(set(config) - (set(TOP_LEVEL) - {"config", "print_config"}))
     if unknown:
         return f"it has {unknown[0][:100]!r}"
-    for section in set(config) - {"seed_everything"}:
+    if not isinstance(config.get("experiment", ""), str):
+        return "experiment is no text"
+    for section in set(config) - {"seed_everything", "experiment"}:
         if not isinstance(config[section], dict):
             return f"{section} is no mapping"
     for key, value in items(config):

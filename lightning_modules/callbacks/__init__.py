@@ -2,10 +2,10 @@
 
 from lightning_modules.callbacks.collapse_alarm import CollapseAlarm
 from lightning_modules.callbacks.evaluation import Evaluation
-from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.image_grid import ImageGrid
+from lightning_modules.callbacks.missing_validation import MissingValidation
 from lightning_modules.callbacks.progress import Progress
 from lightning_modules.callbacks.run_folder import RunFolder
 from lightning_modules.callbacks.throughput import Throughput
 
-__all__ = ["CollapseAlarm", "Evaluation", "FinalValidation", "ImageGrid", "Progress", "RunFolder", "Throughput"]
+__all__ = ["CollapseAlarm", "Evaluation", "ImageGrid", "MissingValidation", "Progress", "RunFolder", "Throughput"]

@@ -25,7 +25,7 @@ class Progress(ProgressBar):
     rather than steps, and both print a line after every validation.  Losses are those of rank 0's last batch, averaged
     over the directions.  The time left follows from the rate so far, validations included.
 
-    As a `ProgressBar` it replaces Lightning's own.  It must come after `FinalValidation`, and before callbacks that
+    As a `ProgressBar` it replaces Lightning's own.  It must come after `MissingValidation`, and before callbacks that
     print at the end of a validation.
 
     Args:

@@ -116,3 +116,12 @@ def test_a_disk_without_room_for_checkpoints_is_a_line(two_level_base, images, s
     error = said(capsys)
     assert str(run) in error and "could not be written" in error and "MiB are free" in error
     assert not [path for path in run.rglob("*") if path.suffix in (".ckpt", ".safetensors", ".part")]
+
+
+def test_a_run_folder_that_was_removed_ends_the_training(two_level_base, images, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    train_until(monkeypatch, 5, lambda path: shutil.rmtree(run))
+    words = ["--model.init_args.max_images=200", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=1"]
+    assert train.main(arguments(two_level_base, images, run, *words)) == 2
+    assert f"The run folder {run} was removed: the state after 4 images could not be saved" in said(capsys)
+    assert not run.exists()

@@ -1,13 +1,12 @@
 """The whole path through the commands: train, resume, translate, evaluate agree with each other."""
 
 import json
+import resource
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -298,20 +297,21 @@ def test_a_foreign_checkpoint_is_refused_by_resume(finished, tmp_path, capsys):
     assert "not a checkpoint of this project" in capsys.readouterr().err
 
 
-def test_a_full_disk_stops_and_keeps_the_last_good_checkpoint(finished, monkeypatch, tmp_path, capsys):
+def test_a_full_disk_stops_and_keeps_the_last_good_checkpoint(finished, tmp_path, capsys, caplog):
+    """The system refuses files as large as a checkpoint; the adapter fits."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     good = (run / "checkpoints" / "last.ckpt").read_bytes()
     (run / "checkpoints" / ".0.part").touch()  # left by a process that was killed
-
-    def full(self, path, *args, **kwargs):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Trainer, "save_checkpoint", full)
-    assert resume.main([f"--run={run}", "--model.init_args.max_images=6"]) == 2
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) - 1000, limits[1]))
+    try:
+        code = resume.main([f"--run={run}", "--model.init_args.max_images=6"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
     error = capsys.readouterr().err
-    assert "No space left" in error
-    assert f"make resume RUN={run}" in error
+    assert "last.ckpt could not be written" in error and "File too large" in error
+    assert f"the last checkpoint holds 4. Resume with: make resume RUN={run}" in caplog.text
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == good
     assert not list(run.rglob("*.part"))
