@@ -55,7 +55,8 @@ def files():
 
 def commands():
     found = [line.strip() for _, text in blocks("bash") for line in text.splitlines()]
-    return list(dict.fromkeys(line for line in found if line and not line.startswith("#")))
+    shell = ("#", "RUN=", "if ", "else", "fi")  # of a script, not commands
+    return list(dict.fromkeys(line for line in found if line and not line.startswith(shell)))
 
 
 def is_run(command):
