@@ -281,7 +281,7 @@ class TranslationModule(LightningModule):
         # Float32 whatever the training precision: the image must be the exported adapter's.
         with torch.autocast(batch.real.device.type, enabled=False):
             done = self.translate_for_evaluation(batch, with_extras=batch_idx == 0)
-        if not torch.isfinite(done.fake).all():
+        if not self.runtime.is_finite(done.fake.sum()):
             raise NonFiniteLossError(
                 f"The generator's output is not finite after {self.images_seen} images ({batch.direction} of "
                 f"{', '.join(batch.names)}): its weights have grown too large. {LIKELY_CAUSE}"
