@@ -113,9 +113,10 @@ def whole(run: Path, known: Reference) -> list[str]:
 def resumed(warm: Warm, run: Path, known: Reference, folder: Path, fresh: bool = False) -> tuple[list[str], Outcome]:
     """Resume an interrupted run: kinds of fault, and what the command did.
 
-    With a checkpoint it must end in the bits of the uninterrupted training. Without one it must say so.
+    It must end in the bits of the uninterrupted training, from its checkpoint or, where it has none yet, from the
+    start. A training that was interrupted before it wrote its configuration is no run: the command must say so.
     """
-    there = (run / "checkpoints" / "last.ckpt").is_file()
+    there = (run / "config.yaml").is_file()
     case = Case("resume", "resume", [f"--run={run}"], must_fail=not there, limit_s=120, fresh=fresh)
     outcome = warm.run(case, folder)
     found = faults(case, outcome, folder, allowed=(0,) if there else (2,))

@@ -11,6 +11,7 @@ IMAGES, INTERVAL = 6, 2  # a whole training in images, and images between two va
 TRAINING = [
     *QUICK,
     "--data.init_args.eval_batch_size=4",
+    "--checkpoints.minutes=0.001",  # after nearly every batch
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
     f"--trainer.val_check_interval={INTERVAL}",
