@@ -191,7 +191,7 @@ class TrainCLI(LightningCLI):
     def write_config(self) -> None:
         """Write config.yaml, which the run is resumed from, before anything else is in the run folder."""
         with atomic_write(self.run_folder / "config.yaml") as part:
-            part.write_text(self.parser.dump(self.config, skip_none=False))
+            part.write_text(self.parser.dump(self.config, skip_unset=False))
 
     def callbacks(self, chosen: list[Callback] | Callback | None, progress: bool) -> list[Callback]:
         """Every callback of a run, in the order in which Lightning calls them; it moves checkpoints to the end.
