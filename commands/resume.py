@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,6 +15,10 @@ from commands.cli.recipes import Recipe, Settings
 from commands.cli.trust import limit_parser, read_run, typed_names
 from commands.cli.values import check_values
 
+if TYPE_CHECKING:
+    from networks.checkpoints.card import AdapterCard
+
+BASE = "--model.init_args.generator.init_args.base"
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
 
@@ -42,26 +48,35 @@ def main(args: list[str] | None = None) -> int:
     check_keys(recipe, overrides)
     check_values(recipe, overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
+    from networks.one_step.bases import named_by_file
+
+    limit_parser(trust)
+    arguments, experiment = [f"--config={yaml.safe_dump(settings)}"], ""
+    if last.is_file():
+        card = _card(last, settings)
+        experiment = card.run.experiment or ""
+        arguments.append(f"--config={yaml.safe_dump(_without_init(settings, card.settings.to_json()))}")
+    else:
+        print(f"{own.run} has no checkpoint yet: its training starts again from the first image.")
+    base_is_typed = any(word.startswith(BASE) for word in overrides)
+    with nullcontext() if base_is_typed else named_by_file():
+        return run(folder, [*arguments, *overrides], experiment, last if last.is_file() else None)
+
+
+def _card(checkpoint: Path, settings: Settings) -> "AdapterCard":
+    """The card of a checkpoint that training can go on from."""
     from lightning_modules.resuming import check_resumable
     from networks.checkpoints.adapter import read_checkpoint
     from networks.checkpoints.card import AdapterCard
 
-    limit_parser(trust)
-    arguments = [f"--config={yaml.safe_dump(settings)}"]
-    if not last.is_file():
-        print(f"{own.run} has no checkpoint yet: its training starts again from the first image.")
-        return run(folder, [*arguments, *overrides], "")
     generator = settings["model"]["init_args"]["generator"]["class_path"]
     try:
-        import_module(generator.rpartition(".")[0])  # declares the settings that the checkpoint's card holds
+        import_module(generator.rpartition(".")[0])  # declares the settings that the card holds
     except ImportError as error:
         raise ValueError(f"{generator}: {error}; put the folder of your own code on PYTHONPATH.") from error
-    checkpoint = read_checkpoint(last)
-    check_resumable(checkpoint, str(last))
-    card = AdapterCard.from_json(checkpoint["adapter"], str(last))
-    del checkpoint  # it is read again when the training is restored
-    started = yaml.safe_dump(_without_init(settings, card.settings.to_json()))
-    return run(folder, [*arguments, f"--config={started}", *overrides], card.run.experiment or "", last)
+    content = read_checkpoint(checkpoint)
+    check_resumable(content, str(checkpoint))
+    return AdapterCard.from_json(content["adapter"], str(checkpoint))
 
 
 def _without_init(config: Settings, settings: Mapping[str, object]) -> Settings:

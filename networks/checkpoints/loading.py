@@ -10,7 +10,7 @@ from networks.checkpoints.adapter import check_trained, read_adapter
 from networks.checkpoints.card import Adapter
 from networks.checkpoints.settings import OneStepSettings, ResnetSettings
 from networks.contract import ImageTranslator
-from networks.one_step.bases import named_by_adapter
+from networks.one_step.bases import named_by_file
 from networks.one_step.generator import OneStepGenerator
 from networks.resnet import ResnetGenerator
 
@@ -34,7 +34,7 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
     settings = adapter.card.settings
     if isinstance(settings, ResnetSettings) and base not in (None, ResnetGenerator.base_name):
         raise ValueError(f"{adapter.path} is a plain ResNet, which has no base: leave out base={base}.")
-    fetching = named_by_adapter() if base is None else nullcontext()
+    fetching = named_by_file() if base is None else nullcontext()
     with fetching, torch.random.fork_rng(devices=[]):  # keeps the caller's random state
         # First without memory: the card may ask for a network that no machine holds.
         with torch.device("meta"):

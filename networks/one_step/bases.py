@@ -159,8 +159,8 @@ def load_base(name: str = "pocket", random_init: bool = False) -> Base:
 
 
 @contextmanager
-def named_by_adapter() -> Iterator[None]:
-    """Context in which the hub is asked for the bases of experiments/base/ only: an adapter may name any other id."""
+def named_by_file() -> Iterator[None]:
+    """Context in which the hub is asked for the bases of experiments/base/ only: a file may name any other id."""
     token = _fetches.set(False)
     try:
         yield
@@ -192,8 +192,8 @@ def _source(name: str) -> tuple[str, str | None]:
         if isinstance(cached, str):
             return str(Path(cached).parents[1]), None
     raise ValueError(
-        f"The adapter names the base {shortened(name)}, which is not on this machine; what an adapter names is not "
-        f"downloaded, except {' and '.join(HUB_BASES)}. Give that base yourself if you trust it (base=)."
+        f"The base {shortened(name)} is not on this machine, and what an adapter or a run names is not downloaded, "
+        f"except {' and '.join(HUB_BASES)}. Give that base yourself if you trust it (base=)."
     )
 
 

@@ -162,6 +162,19 @@ def test_a_file_that_is_no_configuration_is_said_so(text, says, run, capsys):
     assert says in said and said.count("\n") == 1
 
 
+def test_a_base_that_a_run_names_is_not_downloaded(run, change, capsys):
+    base = f"{MODEL}.generator.init_args.base"
+    change(base, "someone/else")
+    flags = [f"--run={run}", f"--{MODEL}.max_images=9"]
+    assert resume.main(flags) == 2
+    assert (
+        "base 'someone/else' is not on this machine, and what an adapter or a run names is not"
+        in capsys.readouterr().err
+    )
+    assert resume.main([*flags, f"--{base}=another/one"]) == 2
+    assert "is not downloaded" not in capsys.readouterr().err, "the user typed this one, so the hub is asked"
+
+
 def test_own_experiments_name_known_classes():
     for file in [*EXPERIMENTS.glob("*.yaml"), *METHODS.glob("*.yaml"), *BASES.glob("*.yaml")]:
         for key, name in items(read_settings(file)):

@@ -115,7 +115,7 @@ def test_a_base_that_an_adapter_names_is_not_downloaded(good, tmp_path, monkeypa
     asked = []
     monkeypatch.setattr("huggingface_hub.file_download.hf_hub_download", lambda *a, **k: asked.append(a))
     name_base(good, tmp_path / "adapter", "someone/else")
-    with pytest.raises(ValueError, match=r"names the base 'someone/else', which is not on this machine.*\(base=\)"):
+    with pytest.raises(ValueError, match=r"base 'someone/else' is not on this machine.*\(base=\)"):
         load_generator(tmp_path / "adapter")
     assert asked == []
 
