@@ -137,7 +137,8 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ArgumentError) as error:
-            raise _from_the_class(error) from error
+            cause = _from_the_class(error)
+            raise (ValueError(explain(str(error))) if cause is None else cause) from error
         # Not a link: the parser would read a description with a colon as YAML.
         self.model.run = replace(
             self.model.run,
@@ -247,7 +248,8 @@ def build_section(kind: type, key: str, settings: Mapping[str, object]) -> objec
     except ArgumentError as error:
         raise ValueError(explain(str(error))) from error
     except ValueError as error:
-        raise _from_the_class(error) from error
+        cause = _from_the_class(error)
+        raise (ValueError(explain(str(error))) if cause is None else cause) from error
     return built
 
 
@@ -255,14 +257,14 @@ def _prompts(data: TranslationData) -> dict[str, str]:
     return data.prompts
 
 
-def _from_the_class(error: BaseException) -> BaseException:
-    """The outermost exception of a chain that the parser did not raise itself."""
+def _from_the_class(error: BaseException) -> BaseException | None:
+    """The outermost exception of a chain that the parser did not raise itself; None where it raised all."""
     link: BaseException | None = error
     while link is not None:
         if "jsonargparse" not in traceback.extract_tb(link.__traceback__)[-1].filename:
             return link
         link = link.__cause__ or link.__context__
-    return error
+    return None
 
 
 def explain(message: str) -> str:
@@ -274,7 +276,7 @@ def explain(message: str) -> str:
     found = ((number, re.search(r'arser key "(.+?)":', line)) for number, line in enumerate(lines))
     keys = [(number, match[1]) for number, match in found if match]
     if not keys:
-        return " ".join(message.split())
+        return " ".join(message.partition("\nGiven value")[0].split())[:400]
     start = keys[-1][0]
     what = [lines[start].partition(f'"{keys[-1][1]}":')[2], *_block(lines, start)]
     words = [line.strip(" -").partition(". Got value: Namespace")[0] for line in what]

@@ -24,6 +24,7 @@ METHODS, BASES, MEMORY = (EXPERIMENTS / name for name in ("methods", "base", "me
 FULL_SIZE = ("sd-turbo", "sdxl-turbo")  # the first is the overlay of any folder or hub id
 MAX_BYTES, MAX_VALUES = 2**20, 100_000  # of a YAML file
 MAPPINGS = ("trainer", "model", "data", "init_args")  # keys of settings
+WEIGHTS = "model.init_args.weights"  # of the loss terms
 Settings = dict[str, Any]  # content of a YAML file
 SEED: Settings = {"seed": "${seed_everything}"}  # of data of the user's own, as of the methods'
 
@@ -191,7 +192,7 @@ def read_settings(path: Path) -> Settings:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a mapping of keys to values.")
     for key, value in items(content):
-        if key.rpartition(".")[2] in MAPPINGS and not isinstance(value, dict):
+        if (key == WEIGHTS or key.rpartition(".")[2] in MAPPINGS) and not isinstance(value, dict):
             raise ValueError(f"{path}: {key} must be a mapping of keys to values, got {str(value)[:100]!r}.")
     return {str(key): value for key, value in content.items()}
 

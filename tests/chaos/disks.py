@@ -87,7 +87,7 @@ def _words(command: str, workshop: Workshop, disk: Path, archive: Path) -> list[
 def _stopped(warm: Warm, workshop: Workshop, folder: Path) -> Path:
     """A run that was killed after its first checkpoint."""
     running = warm.start(Case("stopped", "train", workshop.train(folder / RUN, IMAGES)), folder)
-    while running.is_alive() and not (folder / RUN / "adapter" / "adapter.json").is_file():
+    while running.is_alive() and not (folder / RUN / "checkpoints" / "last.ckpt").is_file():
         time.sleep(0.002)
     running.kill()
     running.finish()

@@ -179,6 +179,7 @@ def test_numbers_of_a_file_are_checked_too_and_the_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("model: {init_args: {weights: 0}}", "model.init_args.weights must be a mapping of keys to values, got '0'"),
         ("data: {init_args: text}", "data.init_args must be a mapping of keys to values, got 'text'"),
         ("model: {init_args: {max_images: '${other}'}}", "cannot be put together: Interpolation key 'other' not found"),
         (f"x: {'{a: ' * 500}1{'}' * 500}", "nested too deeply"),
