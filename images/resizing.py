@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-MOST_RESIZED = 16 * 1024 * 1024  # pixels of an image after resizing
+MOST_RESIZED, LONGEST_RESIZED = 16 * 1024 * 1024, 16 * 1024  # pixels of an image and of its long side after resizing
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
@@ -18,13 +18,13 @@ def check_resized(path: Path, height: int, width: int, size: int) -> tuple[int, 
     """Height and width, in pixels, of an image file whose short side becomes ``size``.
 
     Raises:
-        ValueError: they would be more than 16 megapixels: the file is a narrow strip, or the size a mistake.
+        ValueError: they would be more than 16 megapixels, or 16,384 pixels long: the file is a narrow strip, or the size a mistake.
     """
     new_height, new_width = resized_shape(height, width, size)
-    if new_height * new_width > MOST_RESIZED:
+    if new_height * new_width > MOST_RESIZED or max(new_height, new_width) > LONGEST_RESIZED:
         raise ValueError(
             f"{path} has {width} x {height} pixels: with a short side of {size} it would become {new_width} x "
-            f"{new_height}, above 16 megapixels. Crop it, or give a smaller size."
+            f"{new_height}, above 16 megapixels or 16,384 pixels a side. Crop it, or give a smaller size."
         )
     return new_height, new_width
 
