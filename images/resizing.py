@@ -18,7 +18,8 @@ def check_resized(path: Path, height: int, width: int, size: int) -> tuple[int, 
     """Height and width, in pixels, of an image file whose short side becomes ``size``.
 
     Raises:
-        ValueError: they would be more than 16 megapixels, or 16,384 pixels long: the file is a narrow strip, or the size a mistake.
+        ValueError: they would be more than 16 megapixels, or 16,384 pixels long: the file is a narrow strip, or the
+            size a mistake.
     """
     new_height, new_width = resized_shape(height, width, size)
     if new_height * new_width > MOST_RESIZED or max(new_height, new_width) > LONGEST_RESIZED:
