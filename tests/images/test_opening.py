@@ -38,6 +38,14 @@ def test_an_orientation_that_is_none_turns_nothing(exif, suffix, tmp_path):
     assert read_image(path).shape == (3, 4, 6)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_an_orientation_in_floating_point_turns_what_the_check_says_and_what_is_read(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    Image.new("RGB", (6, 4)).save(path, exif=exif_of(11, 1, struct.pack("<f", 6)))
+    assert read_header(path) == (6, 4)
+    assert read_image(path).shape == (3, 6, 4)
+
+
 def refused(path):
     """The reasons that the check and the reader give."""
     with pytest.raises(ValueError, match=path.name) as checked:
