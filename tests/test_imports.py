@@ -11,7 +11,7 @@ PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
     *("evaluation", "inference", "ablation", "pretraining", "commands", "benchmarks"),
 )
-SHARED = ("storage", "limits")  # modules that all may import, and that import nothing of ours
+SHARED = ("storage", "limits", "prompt_embeddings")  # modules that all may import; the last imports storage alone
 SOURCES = [
     *(ROOT / f"{name}.py" for name in SHARED),
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
