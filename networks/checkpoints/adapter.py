@@ -1,12 +1,17 @@
-"""Adapters on disk: the trained tensors (safetensors) and the card that rebuilds their generator (adapter.json).
+"""Adapters on disk: trained tensors (safetensors), the card that rebuilds the generator (adapter.json), and prompts.
 
 Two files cannot be replaced at one moment, so the tensors' file holds a copy of its card, and both name the tensors by
 a digest.  adapter.json, which later gets scores and may be edited, counts while it names the tensors that are there;
 else writing was interrupted between the two files, or goes on right now, and the copy counts.
+
+prompts.safetensors holds embeddings of the trained prompts, so that translating with those needs no text encoder.  They
+go by text and text encoder, which training changes neither of: the file fits any state of a run, and one of other
+prompts or of another base is no harm.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +26,8 @@ from networks.checkpoints.pickles import read_pickle
 from networks.checkpoints.released import read_released
 from networks.checkpoints.weights import check_fit, check_weights
 from networks.one_step.lora import trainable_names
+from networks.one_step.prompts import PromptEncoder
+from prompt_embeddings import PROMPTS, PromptEmbeddings
 from storage import atomic_write, digest, parse_json, read_json, shortened
 
 if TYPE_CHECKING:
@@ -68,6 +75,8 @@ def load_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts = NO_FACTS) -> Path:
     """Write ``adapter.safetensors`` and ``adapter.json``; a reader at any moment gets the old state or the new one.
 
+    Also ``prompts.safetensors`` where the prompts' embeddings are at hand, as they are in training.
+
     Args:
         generator: trained, its LoRA not merged.
         folder: made if missing.
@@ -84,9 +93,14 @@ def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}
     card = replace(AdapterCard.of(generator, run), weights=digest([save(tensors)]))
     entries = {"weights": str(card.weights), "card": json.dumps(card.to_json())}
-    with atomic_write(folder / CARD) as card_part, atomic_write(folder / WEIGHTS) as weights_part:
+    encoder = generator.encode_prompts
+    prompts = encoder.embedded(generator.prompts) if isinstance(encoder, PromptEncoder) else None
+    with ExitStack() as files:
+        card_part, weights_part = (files.enter_context(atomic_write(folder / name)) for name in (CARD, WEIGHTS))
         weights_part.write_bytes(save(tensors, entries))
         card_part.write_text(_card_text(card))
+        if prompts is not None:
+            files.enter_context(atomic_write(folder / PROMPTS)).write_bytes(prompts.to_bytes())
     return folder
 
 
@@ -177,7 +191,16 @@ def _read_folder(folder: Path) -> Adapter:
         copy = parse_json(entries["card"], str(folder / WEIGHTS), CARD_BYTES)
         card = AdapterCard.from_json(copy, str(folder / WEIGHTS))
     check_weights(tensors, str(folder / WEIGHTS))
-    return Adapter(tensors, card, str(folder))
+    return Adapter(tensors, card, str(folder), prompts=_read_prompts(folder / PROMPTS))
+
+
+def _read_prompts(path: Path) -> PromptEmbeddings | None:
+    try:
+        return PromptEmbeddings.read(path)
+    except FileNotFoundError:  # of an earlier version
+        return None
+    except ValueError as error:
+        raise ValueError(f"{error} Remove it: the base's text encoder then embeds the prompts.") from error
 
 
 def _read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

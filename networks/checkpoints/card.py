@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from networks.checkpoints.settings import Direction, Json, Settings, require, require_int
+from prompt_embeddings import PromptEmbeddings
 from storage import shortened
 
 if TYPE_CHECKING:
@@ -232,12 +233,14 @@ class Adapter:
         path: where it was read.
         conv_in_delta: of a released unpaired file, which holds the UNet's first convolution as a LoRA only: what to add
             to the base's weight.
+        prompts: embeddings of the trained prompts; None where there are none beside the tensors.
     """
 
     tensors: Mapping[str, Tensor]
     card: AdapterCard
     path: str
     conv_in_delta: Tensor | None = None
+    prompts: PromptEmbeddings | None = None
 
 
 def _require_text(value: object, name: str, or_none: bool = True) -> None:

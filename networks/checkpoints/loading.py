@@ -12,11 +12,15 @@ from networks.checkpoints.settings import OneStepSettings, ResnetSettings
 from networks.contract import ImageTranslator
 from networks.one_step.bases import named_by_file
 from networks.one_step.generator import OneStepGenerator
+from networks.one_step.prompts import PromptEncoder
 from networks.resnet import ResnetGenerator
+from prompt_embeddings import PROMPTS
 
 
 def load_generator(path: str | Path | Adapter, base: str | None = None) -> ImageTranslator:
     """Load a trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
+
+    Prompts whose embeddings are beside the adapter need neither tokenizer nor text encoder of the base.
 
     Args:
         path: see `read_adapter`; or what it returned.
@@ -49,6 +53,8 @@ def load_generator(path: str | Path | Adapter, base: str | None = None) -> Image
             ) from error
         generator = _build(adapter, name, adapter.card.base_random_init)
     generator.load_adapter(adapter)
+    if adapter.prompts is not None and isinstance(generator.encode_prompts, PromptEncoder):
+        generator.encode_prompts.take(adapter.prompts, str(Path(adapter.path) / PROMPTS))
     return generator.requires_grad_(False)
 
 

@@ -86,6 +86,7 @@ def test_the_run_folder_is_complete(finished):
         "checkpoints/last.ckpt",
         "adapter/adapter.json",
         "adapter/adapter.safetensors",
+        "adapter/prompts.safetensors",
         "adapter/README.md",
     } <= files
     assert any(f.startswith("events.") for f in files)
