@@ -235,7 +235,7 @@ class OneStepGenerator(ImageTranslator):
         height, width = next(iter(images.values())).shape[-2:]
         fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
-        kwargs = self.conditions.unet_inputs(context, height, width)
+        kwargs = self.conditions.unet_inputs(context, *next(iter(fed.values())).shape[-2:])
         skips = {}
         if self.branch is None:
             latents = []

@@ -96,9 +96,10 @@ class PromptAndSize:
         return torch.cat([context, F.pad(pooled, (0, context.shape[-1] - self.pooled))[:, None]], dim=1)
 
     def unet_inputs(self, embedding: Tensor, height: int, width: int) -> UNetKwargs:
-        """See `Conditions`; original and target size are the image's, the crop starts at its corner."""
-        sizes = embedding.new_tensor([height, width, 0, 0, height, width]).expand(len(embedding), -1)
-        added = {"text_embeds": embedding[:, -1, : self.pooled], "time_ids": sizes}
+        """See `Conditions`; original and target size are the padded image's, the crop starts at its corner."""
+        # One tensor per number: torch.export keeps sizes symbolic in `new_full`, and makes constants in `new_tensor`.
+        sizes = [embedding.new_full(embedding.shape[:1], side) for side in (height, width, 0, 0, height, width)]
+        added = {"text_embeds": embedding[:, -1, : self.pooled], "time_ids": torch.stack(sizes, dim=1)}
         return {"encoder_hidden_states": embedding[:, :-1], "added_cond_kwargs": added}
 
     def embedding_shape(self, tokens: int, width: int) -> tuple[int, int]:
