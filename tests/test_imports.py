@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
-    *("evaluation", "inference", "ablation", "pretraining", "commands", "benchmarks"),
+    *("evaluation", "inference", "exporting", "ablation", "pretraining", "commands", "benchmarks"),
 )
 SHARED = ("storage", "limits", "prompt_embeddings")  # modules that all may import; the last imports storage alone
 SOURCES = [
@@ -33,6 +33,11 @@ ARROWS = {
     },
     "evaluation": {"evaluation", "metrics", "networks", "images", "datamodules.batches"},
     "inference": {"inference", "images", "networks"},
+    # What serves an exported model: without torch, which networks and metrics import.
+    "inference.backends.exported": set(),
+    "inference.backends.onnx": {"inference.backends.exported"},
+    "inference.backends.openvino": {"inference.backends.exported"},
+    "exporting": {"exporting", "inference", "networks", "metrics", "evaluation", "images"},
     "ablation": {"ablation", "metrics.scores"},
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},

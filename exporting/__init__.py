@@ -1,0 +1,1 @@
+"""Trained generators as ONNX or OpenVINO models: conversion, and the measured difference to PyTorch."""

@@ -1,0 +1,1 @@
+"""What computes translations: PyTorch for adapters, ONNX Runtime and OpenVINO for exported folders."""

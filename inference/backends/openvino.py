@@ -1,0 +1,68 @@
+"""Open and run OpenVINO models."""
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import openvino
+    from numpy.typing import NDArray
+
+    from inference.backends.exported import Inputs, Model
+
+TELEMETRY = "openvino_telemetry"
+HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}  # of what is not quantized
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, which reports to Google Analytics unless each user opts out.
+
+    Its converter and NNCF do without where the package cannot be imported.
+
+    Raises:
+        ValueError: OpenVINO is not installed.
+    """
+    sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]  # how Python marks what must not be imported
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError("OpenVINO is not installed: pip install -e '.[export]' adds it.") from error
+    return openvino
+
+
+def load_runtime(device: str) -> tuple[tuple["openvino.Core", str], str]:
+    """OpenVINO's core with the name of a device, and the name as it is written elsewhere.
+
+    Args:
+        device: "auto" is the CPU; else one that OpenVINO sees, such as "cpu" or "gpu" (Intel's).
+
+    Raises:
+        ValueError: OpenVINO is not installed, or there is no such device.
+    """
+    core = import_openvino().Core()
+    name = "CPU" if device == "auto" else device.upper()
+    if name not in core.available_devices:
+        there = ", ".join(found.lower() for found in core.available_devices)
+        raise ValueError(f"No device {device!r} for OpenVINO here: it has {there}.")
+    return (core, name), name.lower()
+
+
+def open_model(runtime: tuple["openvino.Core", str], path: Path, precision: str) -> tuple["Model", set[str]]:
+    """A compiled model, and the names of its inputs.
+
+    Args:
+        runtime: of `load_runtime`.
+        path: of an .xml, whose weights stand in a .bin beside it.
+        precision: "float32"; or "bfloat16" or "int8", whose other layers compute in bfloat16 where the CPU has it.
+    """
+    core, device = runtime
+    compiled = core.compile_model(os.fspath(path), device, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
+    request = compiled.create_infer_request()
+
+    def run(inputs: "Inputs") -> "NDArray[np.float32]":
+        return request.infer(inputs, share_inputs=True)[compiled.output(0)]
+
+    return run, {name for port in compiled.inputs for name in port.names}
