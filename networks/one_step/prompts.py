@@ -3,22 +3,17 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from networks.one_step.bases import Base
 from networks.one_step.text_conditioning import Parts
-from networks.pretrained import FLOATS
+from networks.one_step.text_fingerprint import text_fingerprint
 from prompt_embeddings import PromptEmbeddings
-from storage import digest, shortened
+from storage import shortened
 
 CACHE = 1024  # cached captions; 77 x 1024 floats each at full size = 315 kB
-SHARD = "[0-9]" * 5
 
 log = logging.getLogger(__name__)
 
@@ -134,63 +129,3 @@ class PromptEncoder:
                 raise
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"The adapter holds no embedding of the prompt {shortened(prompt)}. {error}") from error
-
-
-def text_fingerprint(base: Base) -> str | None:
-    """Short hash that tells text encoders apart, from their files alone; None where they are not on this machine.
-
-    Twelve hex digits over names, shapes and 16 values of every tensor, rounded to fp16 so that both variants agree; at
-    random weights over the configs.  The values are neighbours: a page of the file is read per tensor, no network is
-    built, and nothing is downloaded.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
-    pieces: list[bytes] = []
-    for _, part, _ in base.conditions.parts:
-        folder = _folder(base, part)
-        files = [folder / "config.json"] if base.random_init else weight_files(folder)
-        if not files or not all(path.is_file() for path in files):
-            return None
-        try:
-            pieces += [path.read_bytes() for path in files] if base.random_init else _samples(files)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"Base {base.name!r}: cannot read its {part}: {shortened(str(error))}.") from error
-    return digest([str(base.random_init).encode(), *pieces], digits=12)
-
-
-def _samples(files: list[Path]) -> list[bytes]:
-    """Name, shape and some values of each tensor of some files, in the order of names; integers are left out."""
-    samples = {}
-    for path in files:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # it is no mapping
-                part = file.get_slice(name)
-                shape = part.get_shape()
-                if part.get_dtype() in FLOATS and shape and 0 not in shape:
-                    at = [n // 2 for n in shape]
-                    where = (*at[:-1], slice(at[-1], at[-1] + 16))
-                    values = part[where]
-                    samples[name] = f"{name}{tuple(shape)}".encode() + values.half().numpy().tobytes()
-    return [samples[name] for name in sorted(samples)]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would read, full precision before fp16; none where one is missing."""
-    for stem in ("model", "model.fp16"):
-        if (whole := folder / f"{stem}.safetensors").is_file():
-            return [whole]
-        shards = sorted(folder.glob(f"{stem}-{SHARD}-of-{SHARD}.safetensors"))
-        if shards and len(shards) == int(shards[0].stem[-5:]):
-            return shards
-    return []
-
-
-def _folder(base: Base, part: str) -> Path:
-    """Where a part of a base is, or would be: in its folder, or in the cache of the hub."""
-    if not Path(base.source).is_dir():
-        with suppress(ValueError):  # no hub id
-            cached = try_to_load_from_cache(base.source, f"{part}/config.json", revision=base.revision)
-            if isinstance(cached, str):
-                return Path(cached).parent
-    return Path(base.source, part)

@@ -11,7 +11,8 @@ from transformers import CLIPTextModel
 
 from networks.one_step import prompts
 from networks.one_step.bases import load_base
-from networks.one_step.prompts import PromptEncoder, text_fingerprint
+from networks.one_step.prompts import PromptEncoder
+from networks.one_step.text_fingerprint import text_fingerprint
 
 TEXTS = {"a2b": "a foggy day", "b2a": "a clear day"}
 
