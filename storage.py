@@ -14,7 +14,7 @@ import re
 import reprlib
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,66 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if failure is None:
             raise
         raise OSError(_not_written(path, failure)) from error
+
+
+@contextmanager
+def atomic_folder(path: Path, ours: Callable[[str], bool]) -> Iterator[Path]:
+    """Write a folder so that it appears whole or not at all; missing parents are made.
+
+    Args:
+        path: the folder to write.  An empty one, and one of files of ours, is replaced at the end.
+        ours: whether a file of that name is one that such a folder has.
+
+    Yields:
+        An empty folder beside it, unique to this call, to write files to.  When the block ends, they are flushed to the
+        disk and the folder is renamed to `path`; where the block raises, it is removed.
+
+    Raises:
+        ValueError: `path` cannot be written, or holds anything else; found before the block, too.
+        OSError: the disk is full, read-only or gone; one line that names the folder.
+    """
+    path = path.resolve()
+    check_replaceable(path, ours)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    old = part.with_suffix(".old")
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(_not_written(path, error)) from error
+    try:
+        yield part
+        for file in part.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        check_replaceable(path, ours)
+        if path.is_dir():  # which only an empty folder could be renamed to
+            path.rename(old)
+        part.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
+        if old.is_dir() and not path.exists():
+            old.rename(path)
+        files = sorted(part.glob("*"), key=lambda file: file.stat().st_size)
+        failure = _disk_failure(files[-1] if files else part / "empty", error)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        if failure is None:
+            raise
+        raise OSError(_not_written(path, failure)) from error
+
+
+def check_replaceable(path: Path, ours: Callable[[str], bool]) -> None:
+    """Find out before the work whether `atomic_folder` can write a folder; makes nothing.
+
+    Raises:
+        ValueError: it cannot be written, or holds a file that is none of ours.
+    """
+    check_writable(path / "file")
+    check_writable(path.with_name(f"{path.name}.part"))
+    if path.is_dir() and (foreign := sorted(file.name for file in path.iterdir() if not ours(file.name))):
+        raise ValueError(
+            f"{path} is not replaced: it holds {shortened(foreign[0])}, which no such folder has. Give another folder."
+        )
 
 
 def _disk_failure(part: Path, error: BaseException) -> OSError | None:

@@ -4,6 +4,7 @@ The graph takes ``image`` ``(B, 3, H, W)`` in [-1, 1] and ``embedding`` ``(B, L,
 image's shape.  B, H and W are dynamic, H and W in multiples of the generator's factor: padding is the caller's.
 """
 
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -140,8 +141,18 @@ def write_openvino(model: "openvino.Model", path: Path, compress: bool) -> None:
         model: converted, maybe quantized.
         path: of the .xml.
         compress: store float weights in 16 bits.
+
+    Raises:
+        OSError: the disk is full, or the file larger than it may be.
     """
-    import_openvino().save_model(model, path, compress_to_fp16=compress)
+    try:
+        import_openvino().save_model(model, path, compress_to_fp16=compress)
+    except RuntimeError as error:  # OpenVINO says neither why nor that it was the disk, and removes what it wrote
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            f"The OpenVINO model could not be written: {error}. {free:,.1f} MiB are free in {path.parent.parent}; free "
+            "some space there or name another folder."
+        ) from error
 
 
 def quantize(model: "openvino.Model", samples: Iterable[Inputs]) -> "openvino.Model":

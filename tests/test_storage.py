@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -140,3 +141,58 @@ def test_what_cannot_be_a_folder_is_named(tmp_path):
     with pytest.raises(OSError, match=r"inside could not be written: (File exists|Not a directory)\. Name another"):
         with storage.atomic_write(tmp_path / "file" / "inside"):
             pass
+
+
+def fill(folder, **files):
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    out, ours = tmp_path / "new" / "out", {"a", "b"}.__contains__
+    with pytest.raises(KeyboardInterrupt), storage.atomic_folder(out, ours) as part:
+        fill(part, a="1")
+        raise KeyboardInterrupt
+    assert [*(tmp_path / "new").iterdir()] == []
+    with storage.atomic_folder(out, ours) as part:
+        fill(part, a="1", b="2")
+        assert not out.exists() and part.parent == out.parent
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"a": "1", "b": "2"}
+
+
+def test_a_folder_is_replaced_at_the_end_and_stays_where_that_fails(tmp_path):
+    out, ours = tmp_path / "out", {"a", "b"}.__contains__
+    out.mkdir()
+    for failing in (True, False):
+        fill(out, b="old")
+        with suppress(RuntimeError), storage.atomic_folder(out, ours) as part:
+            fill(part, a="new")
+            if failing:
+                raise RuntimeError
+        assert [path.name for path in out.iterdir()] == (["b"] if failing else ["a"])
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_a_folder_of_others_is_not_replaced(tmp_path):
+    (out := tmp_path / "out").mkdir()
+    fill(out, a="1", notes="mine")
+    with (
+        pytest.raises(ValueError, match="holds 'notes', which no such folder has"),
+        storage.atomic_folder(out, "a".__eq__),
+    ):
+        pass
+    fill(out, a="2")
+    (out / "notes").unlink()
+    with pytest.raises(ValueError, match="holds 'notes'"), storage.atomic_folder(out, "a".__eq__):
+        fill(out, notes="written meanwhile")  # such as by an editor
+    assert {path.name for path in out.iterdir()} == {"a", "notes"}
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_folder(tmp_path, full_at):
+    (out := tmp_path / "out").mkdir()
+    fill(out, a="old")
+    with full_at(10_000), pytest.raises(OSError, match="could not be written: File too large") as error:
+        with storage.atomic_folder(out, "a".__eq__) as part:
+            fill(part, a=20_000 * "x")
+    assert str(out) in str(error.value) and "\n" not in str(error.value)
+    assert (out / "a").read_text() == "old" and [path.name for path in out.iterdir()] == ["a"]
