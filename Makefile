@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH PRECISION TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -58,12 +58,13 @@ resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run TRUST:--trust) $(ARGS)
 
-translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH=]
+translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= PREPROCESS=none BATCH= PRECISION=auto]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
 	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
 	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
-	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch) $(ARGS)
+	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch \
+	  PRECISION:--precision) $(ARGS)
 
 export: ## write an adapter in another format: CKPT= FORMAT=released|released-stochastic|diffusers OUT=folder [BASE=]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=diffusers OUT=exported)
@@ -71,9 +72,9 @@ export: ## write an adapter in another format: CKPT= FORMAT=released|released-st
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
 	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base) $(ARGS)
 
-evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [TRUST=modules-of-your-own]
+evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [PRECISION=float32] [TRUST=modules-of-your-own]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
-	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp TRUST:--trust) $(ARGS)
+	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp PRECISION:--precision TRUST:--trust) $(ARGS)
 
 compare: ## compare runs in one table: A=run B=run [ARGS="further runs"]
 	$(call need,A,make compare A=runs/clear2foggy/pocket/version_0 B=runs/clear2foggy/pocket/version_1)

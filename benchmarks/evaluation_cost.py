@@ -24,7 +24,7 @@ from datamodules.batches import EvaluationBatch
 from datamodules.scenes import render
 from evaluation.scorer import Scorer
 from images.writing import write_image
-from inference.device import pick_device
+from inference.backends.torch import pick_device
 from metrics.scores import markdown_table
 from networks import ImageTranslator, OneStepGenerator
 from storage import write_json

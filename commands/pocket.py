@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser().parse_args(args)
     settings = read_settings(options.set)
     # After the checks: these import torch, which takes seconds.
-    from inference.device import pick_device
+    from inference.backends.torch import pick_device
     from networks.one_step.bases import POCKET
     from pretraining import card, training
     from pretraining.workspace import Workspace

@@ -2,17 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
+from inference.backends import check_precision
 from inference.jobs import Job, plan
 from limits import LIMITS, check_range
 from storage import did_you_mean
-
-if TYPE_CHECKING:
-    from networks.checkpoints.card import Adapter
 
 LINES = ("none", "canny", "sketch")  # names in images.line_drawings.LINE_DRAWINGS
 
@@ -35,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the noise for a strength below 1")
     p.add_argument("--size", type=int, help="resize the short side to this many pixels first")
     p.add_argument("--preprocess", default="none", help="none, canny or sketch: lines drawn from photographs first")
+    p.add_argument(
+        "--precision", default="auto", help="float32, bfloat16, or auto: the faster here (default %(default)s)"
+    )
     p.add_argument("--batch", type=int, default=1, help="images of equal size translated together")
     p.add_argument(
         "--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device name of torch"
@@ -68,6 +68,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.preprocess not in LINES:
         near = did_you_mean(options.preprocess, LINES)
         raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}.{near} Known: {', '.join(LINES)}.")
+    check_precision(options.precision)
     for name, setting in (("size", "eval_size"), ("batch", "eval_batch_size"), ("seed", "seed")):
         if (value := getattr(options, name)) is not None:
             check_range(name.upper(), value, LIMITS[setting])
@@ -86,35 +87,30 @@ def translate(options: argparse.Namespace, jobs: list[Job]) -> None:
     # These take seconds to import: errors above come at once.
     from tqdm import tqdm
 
-    from inference.device import pick_device
     from inference.folder import check_images, translate_folder
     from inference.processing import Preprocessing
-    from networks import load_generator
-    from networks.checkpoints.adapter import read_adapter
+    from inference.translator import Translator
 
-    adapter = read_adapter(options.ckpt)
-    prompt = choose_prompt(options, adapter)
-    device = pick_device(options.device)
     shapes = check_images([image for image, _ in jobs], options.size)
-    generator = load_generator(adapter, options.base).to(device)
-    generator.encode_prompts([prompt], device)
-    generator.encode_prompts.release()  # the one prompt is cached; at full size its encoder takes 1.4 GB
-    if options.strength == 1:
-        generator.merge()
-    else:
+    translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
+    backend = translator.backend
+    (prompt,) = translator.prompts(options.prompt, options.direction)
+    backend.embed([prompt])
+    backend.release()  # the one prompt is cached
+    if options.strength != 1:
         print(f"Strength {options.strength:g}, noise from seed {options.seed}.")
-    print(f"Base: {generator.base_description}")
-    run = adapter.card.run
-    if run.data is not None:
-        print(f"Trained on: {run.data}")
-    lines = (run.preprocessing or {}).get("preprocess", "none")
+    print(f"Base: {backend.base_description}")
+    if backend.trained_on is not None:
+        print(f"Trained on: {backend.trained_on}")
+    lines = backend.line_drawing
     if options.preprocess == "none" != lines:
         print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
     images = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
-    print(f"{images}, direction {options.direction}, prompt {prompt!r}, on {device}", flush=True)
+    print(f"Computed by: {backend.name} in {backend.precision} on {backend.device}")
+    print(f"{images}, direction {options.direction}, prompt {prompt!r}", flush=True)
     with tqdm(total=len(jobs), unit="image") as progress:
         for done in translate_folder(
-            generator,
+            translator,
             jobs,
             shapes,
             Preprocessing.named(options.size, options.preprocess),
@@ -123,26 +119,8 @@ def translate(options: argparse.Namespace, jobs: list[Job]) -> None:
             options.strength,
             options.seed,
             options.batch,
-            device,
         ):
             progress.update(done)
-
-
-def choose_prompt(options: argparse.Namespace, adapter: "Adapter") -> str:
-    """The prompt given, else the one trained with.
-
-    Raises:
-        ValueError: the adapter has no such direction, or no prompt for it.
-    """
-    known = adapter.card.settings.directions
-    if options.direction not in known:
-        raise ValueError(f"Unknown direction {options.direction!r}: {options.ckpt} translates {' and '.join(known)}.")
-    prompt = adapter.card.prompts.get(options.direction) if options.prompt is None else options.prompt
-    if prompt is None:
-        raise ValueError(
-            f"{options.ckpt} names no prompt for {options.direction}: say what the result shows with PROMPT=."
-        )
-    return str(prompt)
 
 
 if __name__ == "__main__":

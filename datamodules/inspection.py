@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.base import TranslationData
@@ -19,7 +18,7 @@ from images.headers import read_header, reason
 from images.line_drawings import LINE_DRAWINGS
 from images.listing import list_images
 from images.opening import UNREADABLE, open_image
-from images.ranges import to_pixels
+from images.ranges import Array, to_pixels
 from images.reading import read_image
 from images.resizing import check_resized
 
@@ -205,7 +204,7 @@ def _few(items: Iterable[str]) -> str:
 
 def contact_sheet(found: Inspection) -> Image.Image:
     """Some images of every stage and domain, evenly spread, with computed line drawings below photographs."""
-    rows: list[tuple[str, list[Tensor]]] = []
+    rows: list[tuple[str, list[Array]]] = []
     for stage, domain, paths in found.rows():
         step = max(1, len(paths) // COLUMNS)
         images = [image for path in paths[::step][:COLUMNS] if (image := _thumbnail(path)) is not None]
@@ -225,7 +224,7 @@ def contact_sheet(found: Inspection) -> Image.Image:
     return page
 
 
-def _thumbnail(path: Path) -> Tensor | None:
+def _thumbnail(path: Path) -> Array | None:
     # Made smaller where it is much larger than its tile; None where it cannot be read.
     try:
         return read_image(path, min(2 * TILE, *read_header(path)))

@@ -3,17 +3,17 @@
 import filecmp
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
 
 from datamodules.files.images import FileImages, Images
 
 SAMPLE = 8  # images of a domain that are looked at before a training
 
 
-def is_one_colour(image: Tensor) -> bool:
+def is_one_colour(image: ArrayLike) -> bool:
     """Whether an image, ``(3, H, W)`` in [-1, 1], varies by less than one 8-bit level in each channel."""
-    low, high = image.flatten(1).aminmax(dim=1)
-    return bool((high - low).max() < 1 / 127.5)
+    return bool(np.ptp(np.asarray(image), axis=(1, 2)).max() < 1 / 127.5)
 
 
 def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypedDict, TypeVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,12 +17,13 @@ from datamodules.batches import Direction, EvaluationBatch, PairedBatch, Unpaire
 from datamodules.files.images import Images
 from datamodules.sampling import draws, sample_seed
 from datamodules.transforms import TrainTransform
+from images.ranges import Array
 from images.resizing import resize_short_side, resized_shape
 from storage import digest
 
 PARTNER, CROP_A, CROP_B, STRENGTH = 1, 2, 3, 4  # purposes of `draws`
 
-LineDrawing = Callable[[Tensor], Tensor]
+LineDrawing = Callable[[ArrayLike], Array]
 """Photograph to line drawing, both ``(3, H, W)`` in [-1, 1]; see `images.line_drawings`."""
 
 
@@ -150,7 +152,7 @@ class PairedTraining(TrainingSet[PairedSample, PairedBatch]):
         target = self._read(self.targets, index)
         if callable(self.inputs):
             real_b = self.transform([target], draw)[0]
-            real_a = self.inputs(real_b)
+            real_a = torch.from_numpy(self.inputs(real_b))
         else:
             real_a, real_b = self.transform([self._read(self.inputs, index), target], draw)
         return {
@@ -229,14 +231,14 @@ class EvaluationImages(Dataset[EvaluationSample]):
         """One image of the split."""
         real, truth = self._read(self.images, index), None
         if self.line_drawing is not None:
-            real, truth = self.line_drawing(real), real
+            real, truth = torch.from_numpy(self.line_drawing(real)), real
         elif self.truths is not None:
             truth = self._read(self.truths, index)
         caption = None if self.captions is None else self.captions[index]
         return {"real": real, "index": index, "name": self.images.name(index), "truth": truth, "caption": caption}
 
     def _read(self, images: Images, index: int) -> Tensor:
-        return resize_short_side(read_checked(images, index, self.eval_size), self.eval_size)
+        return torch.from_numpy(resize_short_side(read_checked(images, index, self.eval_size), self.eval_size))
 
 
 def collate_evaluation(direction: Direction, samples: list[EvaluationSample]) -> EvaluationBatch:

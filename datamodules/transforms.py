@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from images.resizing import resize_short_side
@@ -36,7 +37,7 @@ class TrainTransform:
         Raises:
             ValueError: if the images differ in shape once resized.
         """
-        resized = [resize_short_side(image, self.resize) for image in images]
+        resized = [torch.from_numpy(resize_short_side(image, self.resize)) for image in images]
         shapes = {tuple(image.shape[-2:]) for image in resized}
         if len(shapes) > 1:
             raise ValueError(f"Images of a pair must have one shape; resized they have {sorted(shapes)}.")

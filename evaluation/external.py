@@ -42,7 +42,7 @@ class ExternalTranslations:
         images = []
         for name, real in zip(batch.names, batch.real, strict=True):
             path = self.find(name, batch.direction)
-            image = read_image(path, self.short_side)
+            image = torch.from_numpy(read_image(path, self.short_side))
             if image.shape != real.shape:
                 raise ValueError(
                     f"{path} has another shape than its input {name}: {tuple(image.shape)} against {tuple(real.shape)}."

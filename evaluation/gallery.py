@@ -82,10 +82,11 @@ class Gallery:
 
 
 def _jpeg(image: Tensor) -> str:
-    if min(image.shape[-2:]) > THUMBNAIL:
-        image = resize_short_side(image, THUMBNAIL)
+    small = image.float().clamp(-1, 1).cpu().numpy()
+    if min(small.shape[-2:]) > THUMBNAIL:
+        small = resize_short_side(small, THUMBNAIL)
     buffer = BytesIO()
-    Image.fromarray(to_pixels(image.float().clamp(-1, 1))).save(buffer, "JPEG", quality=88)
+    Image.fromarray(to_pixels(small)).save(buffer, "JPEG", quality=88)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

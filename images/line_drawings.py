@@ -7,19 +7,17 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from images.ranges import to_pixels
+from images.ranges import Array, to_pixels
 
 
-def _lines(mask: NDArray[np.bool_]) -> Tensor:
+def _lines(mask: NDArray[np.bool_]) -> Array:
     # (H, W) bool => (3, H, W) of -1 and 1
-    return (torch.from_numpy(mask).float() * 2 - 1).expand(3, -1, -1).contiguous()
+    return np.where(mask, np.float32(1), np.float32(-1))[None].repeat(3, axis=0)
 
 
-def canny_edges(image: Tensor) -> Tensor:
+def canny_edges(image: ArrayLike) -> Array:
     """Canny edges with the thresholds of Edge2Image, 100 and 200 of 255.
 
     Args:
@@ -28,7 +26,7 @@ def canny_edges(image: Tensor) -> Tensor:
     return _lines(cv2.Canny(to_pixels(image), 100, 200) > 0)
 
 
-def sketch_lines(image: Tensor) -> Tensor:
+def sketch_lines(image: ArrayLike) -> Array:
     """A drawing of broad strokes, inverted and binarised at 0.5 as Sketch2Image does with its drawings.
 
     Extended difference of Gaussians (Winnemoeller et al. 2012): ``D = (1 + p) G_s - p G_ks`` on the brightness,
@@ -49,5 +47,5 @@ def sketch_lines(image: Tensor) -> Tensor:
     return _lines(1 - drawing > 0.5)
 
 
-LINE_DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny_edges, "sketch": sketch_lines}
+LINE_DRAWINGS: dict[str, Callable[[ArrayLike], Array]] = {"canny": canny_edges, "sketch": sketch_lines}
 """Each kind of line drawing by its name in settings, adapters and `translate`."""

@@ -8,11 +8,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
-from torch import Tensor
 
-from images.opening import UNREADABLE, open_image, orientation_of
-from images.ranges import from_pixels
-from images.resizing import resize, resized_shape
+from images.opening import FLOATING_POINT, UNREADABLE, open_image, orientation_of
+from images.ranges import Array, Pixels, from_pixels
+from images.resizing import check_resized, resize, resized_shape
 
 BITS_PER_SAMPLE = 258
 PLANAR_CONFIGURATION = 284
@@ -59,7 +58,7 @@ def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16
     return np.flip(pixels, flips.get(orientation, ()))
 
 
-def _decode(path: Path, size: int | None) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Shape]:
+def _decode(path: Path, size: int | None) -> tuple[Pixels, Shape]:
     """The pixels, ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, and height and width of the whole image.
 
     A large JPEG that is made small is decoded at a half, a quarter or an eighth, but at least at twice its new size.
@@ -73,21 +72,35 @@ def _decode(path: Path, size: int | None) -> tuple[NDArray[np.uint8] | NDArray[n
         deep = _read_16_bit(path, header)
         if deep is not None:
             return deep, _shape(deep)
-        ImageOps.exif_transpose(header, in_place=True)
-        if header.mode.startswith("I"):  # 16-bit grey in a container that cv2 does not read
-            grey = np.asarray(header).clip(0, 65535).astype(np.uint16)
-            return grey[..., None].repeat(3, axis=2), _shape(grey)
-        mode = "RGBA" if header.has_transparency_data else "RGB"
-        pixels = np.asarray(header if header.mode == mode else header.convert(mode))
+        pixels = pixels_of(header)
         return pixels, whole if header.format == "JPEG" else _shape(pixels)
 
 
-def _shape(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Shape:
+def pixels_of(image: Image.Image) -> Pixels:
+    """Pixels of a PIL image of any colour mode, turned upright by its EXIF tag.
+
+    Returns:
+        ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, 8 or 16 bits.
+
+    Raises:
+        ValueError: they are floating point.
+    """
+    if image.mode == "F":
+        raise ValueError(FLOATING_POINT)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey
+        grey = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return grey[..., None].repeat(3, axis=2)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _shape(pixels: Pixels) -> Shape:
     height, width = pixels.shape[:2]
     return height, width
 
 
-def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Tensor, Tensor | None]:
+def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Array, Array | None]:
     """Read an image, composited over white as networks take it, and its transparency.
 
     Args:
@@ -101,7 +114,8 @@ def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Te
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded, has more than 100 megapixels or no known range of values.
+        ValueError: if it cannot be decoded, has more than 100 megapixels or no known range of values, or would be too
+            large once resized.
     """
     path = Path(path)
     try:
@@ -110,18 +124,29 @@ def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Te
         raise
     except UNREADABLE as error:
         raise ValueError(f"Cannot read {path} as an image: {error}") from error
+    return composite(pixels, None if size is None else check_resized(path, *whole, size))
+
+
+def composite(pixels: Pixels, shape: Shape | None = None) -> tuple[Array, Array | None]:
+    """Pixels over white as networks take them, and their transparency.
+
+    Args:
+        pixels: ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, 8 or 16 bits.
+        shape: height and width after resizing; None keeps them.
+
+    Returns:
+        See `read_image_with_alpha`.
+    """
     image, alpha = from_pixels(pixels[..., :3]), None
     if pixels.shape[2] == 4:
-        alpha = (from_pixels(pixels[..., 3:]) + 1) / 2
-        image = image * alpha + (1 - alpha)
-    if size is not None:
-        shape = resized_shape(*whole, size)
-        image = resize(image, shape)
-        alpha = None if alpha is None else (resize(alpha * 2 - 1, shape) + 1) / 2
-    return image, alpha
+        levels = from_pixels(pixels[..., 3:])
+        opacity = (levels + 1) / np.float32(2)
+        image = image * opacity + (1 - opacity)
+        alpha = opacity if shape is None else (resize(levels, shape) + 1) / np.float32(2)
+    return image if shape is None else resize(image, shape), alpha
 
 
-def read_image(path: str | Path, size: int | None = None) -> Tensor:
+def read_image(path: str | Path, size: int | None = None) -> Array:
     """Read an image, its transparency composited over white; see `read_image_with_alpha`.
 
     Returns:

@@ -1,1 +1,5 @@
-"""From image files to translated image files."""
+"""Translation of images with trained adapters and exported models."""
+
+from inference.translator import Translator
+
+__all__ = ["Translator"]

@@ -4,16 +4,14 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from images.headers import check_headers
-from images.resizing import check_resized
 from images.writing import write_image
 from inference.jobs import Job
-from inference.processing import Preprocessing
-from networks import ImageTranslator
+from inference.processing import Preprocessing, checked_shape
+from inference.translator import Translator
 
-MEGAPIXEL = 1024 * 1024  # pixels
 Shape = tuple[int, int]  # height, width
 
 
@@ -28,16 +26,7 @@ def check_images(images: Iterable[Path], size: int | None) -> dict[Path, Shape]:
         ValueError: some cannot be used, or one is too large: above a megapixel where no size was given, else above 16
             once it is resized.
     """
-    shapes = check_headers(images)
-    if size is not None:
-        return {image: check_resized(image, height, width, size) for image, (height, width) in shapes.items()}
-    for image, (height, width) in shapes.items():
-        if height * width > MEGAPIXEL:
-            raise ValueError(
-                f"{image} has {width} x {height} pixels. Above one megapixel memory and time grow steeply, far "
-                "from the sizes trained at: say at which size to translate, e.g. 512 (short side, pixels)."
-            )
-    return shapes
+    return {image: checked_shape(image, *shape, size) for image, shape in check_headers(images).items()}
 
 
 def batches(jobs: Iterable[Job], shapes: dict[Path, Shape], size: int) -> Iterator[list[Job]]:
@@ -48,7 +37,7 @@ def batches(jobs: Iterable[Job], shapes: dict[Path, Shape], size: int) -> Iterat
 
 
 def translate_folder(
-    generator: ImageTranslator,
+    translator: Translator,
     jobs: list[Job],
     shapes: dict[Path, Shape],
     preprocessing: Preprocessing,
@@ -57,12 +46,11 @@ def translate_folder(
     strength: float = 1.0,
     seed: int = 0,
     batch_size: int = 1,
-    device: torch.device | str = "cpu",
 ) -> Iterator[int]:
     """Translate image files and write the results as PNG, those of one shape together.
 
     Args:
-        generator: on the device.
+        translator: of an adapter or an exported model.
         jobs: what is read and what is written for it; see `plan`.
         shapes: height and width at which each image is translated; see `check_images`.
         preprocessing: from file to input.
@@ -71,14 +59,13 @@ def translate_folder(
         strength: in [0, 1]; 1 is deterministic.
         seed: of the noise for a strength below 1.
         batch_size: images translated together, at most.
-        device: where the generator is.
 
     Yields:
         Number of images written since the last one.
     """
     for batch in batches(jobs, shapes, batch_size):
         inputs, alphas = zip(*(preprocessing.read(path) for path, _ in batch), strict=True)
-        results = generator.translate(torch.stack(inputs).to(device), prompt, direction, strength, seed)
-        for (_, png), result, alpha in zip(batch, results.cpu(), alphas, strict=True):
+        results = translator.translate(np.stack(inputs), prompt, direction, strength, seed)
+        for (_, png), result, alpha in zip(batch, results, alphas, strict=True):
             write_image(png, result, alpha)
         yield len(batch)

@@ -1,41 +1,123 @@
-"""Preprocessing of an image file for the generator: transparency, resizing, line drawing."""
+"""Preprocessing of images, the same for every backend; numpy and Pillow only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
 
 from images.line_drawings import LINE_DRAWINGS
-from images.reading import read_image_with_alpha
+from images.ranges import Array, Pixels
+from images.reading import composite, pixels_of, read_image_with_alpha
+from images.resizing import check_resized, resize
+from storage import did_you_mean
+
+MEGAPIXEL = 1024 * 1024  # pixels
+LINES = ("none", *LINE_DRAWINGS)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Conversion of an image file to an input.
+    """Conversion of an image of any kind to an input of the generator.
+
+    Each method returns the image, ``(3, H, W)`` in [-1, 1], and its transparency, ``(1, H, W)`` in [0, 1], or None
+    without any; the result gets the transparency back.
 
     Attributes:
-        size: short side after resizing, pixels; None keeps the file's own.
+        size: short side after resizing, pixels; None keeps the image's own.
         draw_lines: computes a line drawing from a photograph; None leaves the image as it is.
     """
 
     size: int | None = None
-    draw_lines: Callable[[Tensor], Tensor] | None = None
+    draw_lines: Callable[[ArrayLike], Array] | None = None
 
     @classmethod
     def named(cls, size: int | None, name: str) -> "Preprocessing":
-        """Preprocessing by the name of a line drawing in `LINE_DRAWINGS`, or "none"."""
-        return cls(size, LINE_DRAWINGS[name] if name != "none" else None)
+        """Preprocessing by the name of a line drawing in `LINE_DRAWINGS`, or "none".
 
-    def read(self, path: Path) -> tuple[Tensor, Tensor | None]:
-        """Read one image file.
+        Raises:
+            ValueError: there is no line drawing of this name.
+        """
+        if name not in LINES:
+            raise ValueError(f"Unknown preprocess={name!r}.{did_you_mean(name, LINES)} Known: {', '.join(LINES)}.")
+        return cls(size, LINE_DRAWINGS.get(name))
+
+    def read(self, path: Path) -> tuple[Array, Array | None]:
+        """Read an image file.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it cannot be decoded.
-
-        Returns:
-            The image, ``(3, H, W)`` in [-1, 1], and its transparency, ``(1, H, W)`` in [0, 1], or None without any.
+            ValueError: it cannot be decoded, or is too large.
         """
-        image, alpha = read_image_with_alpha(path, self.size)  # the result gets the transparency back
+        image, alpha = read_image_with_alpha(path, self.size)
+        height, width = image.shape[1:]
+        checked_shape(path, height, width, self.size)
+        return self._drawn(image, alpha)
+
+    def from_pil(self, image: Image.Image) -> tuple[Array, Array | None]:
+        """Convert a PIL image of any colour mode, turned upright by its EXIF tag.
+
+        Raises:
+            ValueError: its pixels are floating point, or it is too large.
+        """
+        return self.from_pixels(pixels_of(image))
+
+    def from_pixels(self, pixels: Pixels) -> tuple[Array, Array | None]:
+        """Convert pixels, ``(H, W, 3)`` or ``(H, W, 4)``, 8 or 16 bits.
+
+        Raises:
+            ValueError: the image is too large.
+        """
+        height, width = pixels.shape[:2]
+        return self._drawn(*composite(pixels, checked_shape("the image", height, width, self.size)))
+
+    def from_floats(self, image: Array) -> tuple[Array, Array | None]:
+        """Convert an image, ``(3, H, W)`` in [-1, 1], of any size."""
+        height, width = image.shape[1:]
+        if self.size is not None:
+            image = resize(image, check_resized("the image", height, width, self.size))
+        return self._drawn(image, None)
+
+    def _drawn(self, image: Array, alpha: Array | None) -> tuple[Array, Array | None]:
         return (image if self.draw_lines is None else self.draw_lines(image)), alpha
+
+
+def checked_shape(image: Path | str, height: int, width: int, size: int | None) -> tuple[int, int]:
+    """Height and width at which an image is translated, pixels.
+
+    Args:
+        image: its name, for the message.
+        height: of the image, pixels.
+        width: likewise.
+        size: short side after resizing, pixels; None keeps the image's own.
+
+    Raises:
+        ValueError: it is too large: above a megapixel where no size was given, else above 16 once it is resized.
+    """
+    if size is not None:
+        return check_resized(image, height, width, size)
+    if height * width > MEGAPIXEL:
+        raise ValueError(
+            f"{image} has {width} x {height} pixels. Above one megapixel memory and time grow steeply, far "
+            "from the sizes trained at: say at which size to translate, e.g. 512 (short side, pixels)."
+        )
+    return height, width
+
+
+def pad(images: Array, multiple: int) -> Array:
+    """Pad height and width to multiples, at the right and at the bottom, by reflection.
+
+    Args:
+        images: ``(B, 3, H, W)``.
+        multiple: of the sides, pixels.
+    """
+    height, width = images.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return images
+    # Reflection needs a side longer than the pad, as in `OneStepGenerator`.
+    mode: Literal["reflect", "edge"] = "reflect" if below < height and right < width else "edge"
+    return np.pad(images, ((0, 0), (0, 0), (0, below), (0, right)), mode)

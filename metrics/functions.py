@@ -11,12 +11,12 @@ from functools import cached_property
 import torch.nn.functional as F
 from torch import Tensor
 
-from images.ranges import from_uint8, to_uint8
 from metrics.diversity import nearest_ratio
 from metrics.domain_shift import domain_shift
 from metrics.fid import frechet_floor, gaussian_distance
 from metrics.kid import kernel_distance
 from metrics.moments import Moments
+from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
 from metrics.scores import computes
 from metrics.structure import structure_distance

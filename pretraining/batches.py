@@ -111,7 +111,8 @@ class ImageBatches(StepBatches[ImageBatch]):
         for index in self.indices(len(self.images), step, self.batch_size):
             image = self.images.image(index)
             if random.random() < self.contour_share:
-                image = LINE_DRAWINGS[sorted(LINE_DRAWINGS)[random.integers(len(LINE_DRAWINGS))]](image)
+                draw = LINE_DRAWINGS[sorted(LINE_DRAWINGS)[random.integers(len(LINE_DRAWINGS))]]
+                image = torch.from_numpy(draw(image))
             top, left = (int(random.integers(side - self.crop + 1)) for side in image.shape[1:])
             chosen.append(image if whole else image[:, top : top + self.crop, left : left + self.crop])
             area = image.shape[1] * image.shape[2] if whole else self.crop**2

@@ -63,7 +63,7 @@ class CaptionedScenes:
 
     def image(self, index: int) -> Tensor:
         """One image, ``(3, H, W)`` in [-1, 1]."""
-        return from_pixels(np.array(self.read(index)))
+        return torch.from_numpy(from_pixels(np.array(self.read(index))))
 
 
 @dataclass(frozen=True)

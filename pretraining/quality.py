@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules import scenes
-from images.ranges import from_uint8, to_uint8
 from metrics.fid import frechet_distance
 from metrics.kid import kernel_distance
+from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
 from networks.features import load_features
 from networks.one_step.bases import load_base

@@ -50,6 +50,7 @@ FORBIDDEN_LIBRARIES = {
     "networks": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "losses": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "metrics": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
+    "images": {"torch", "torchvision"},  # exported models are served without
     "datamodules": {"diffusers", "peft", "transformers", "timm"},
 }
 OPENS_WEIGHTS = {"networks.one_step.bases", "networks.features.loading", "networks.pretrained"}

@@ -22,6 +22,7 @@ from commands.cli.paths import RUN_FOLDER, shared_with_ranks
 from commands.cli.slurm import REQUEUE_SIGNAL, requeue
 from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
+from inference.backends import Backend
 from lightning_modules.callbacks.access import scoring_best
 from lightning_modules.runtime import NonFiniteLossError
 from lightning_modules.signals import StopRequested, stop_signals
@@ -194,11 +195,11 @@ def _report(cli: TrainCLI, metrics: Metrics) -> None:
     print(f"run folder: {folder}")
 
 
-def describe(generator: ImageTranslator, run: RunFacts) -> Metrics:
+def describe(model: ImageTranslator | Backend, run: RunFacts) -> Metrics:
     """Facts that scores depend on: base, data, versions."""
     return {
-        "base": generator.base_description,
-        "base_fingerprint": generator.base_fingerprint,
+        "base": model.base_description,
+        "base_fingerprint": model.base_fingerprint,
         "data": run.data,
         "rendered_data": bool(run.data_is_rendered),
         "placeholders": [],  # always empty; the key stays for readers of the file

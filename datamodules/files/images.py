@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from images.reading import read_image
@@ -80,7 +81,7 @@ class FileImages:
 
     def read(self, index: int) -> Tensor:
         """The image, ``(3, H, W)`` in [-1, 1]."""
-        return read_image(self.files[index], self.short_side)
+        return torch.from_numpy(read_image(self.files[index], self.short_side))
 
     def stamp(self) -> str:
         """Changes with any file's length or time of change."""

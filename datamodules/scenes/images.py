@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from datamodules.scenes.captions import caption
@@ -56,7 +57,7 @@ class SceneImages:
         path = self.cache / f"{self.first + index:06d}.png"
         if not path.is_file():
             write_image(path, self._render(index))
-        return read_image(path)
+        return torch.from_numpy(read_image(path))
 
     def _render(self, index: int) -> Tensor:
         return render(self.task, self.domain, self.seed, self.first + index, self.side)

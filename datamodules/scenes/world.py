@@ -6,6 +6,7 @@ the other domain shows: blinds, the body's shape, distance.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -81,4 +82,4 @@ def render(task: str, domain: str, seed: int, index: int, size: int) -> Tensor:
     Raises:
         ValueError: unknown task or domain.
     """
-    return from_pixels(render_pixels(task, domain, seed, index, size))
+    return torch.from_numpy(from_pixels(render_pixels(task, domain, seed, index, size)))

@@ -1,1 +1,77 @@
-"""What computes translations: PyTorch for adapters, ONNX Runtime and OpenVINO for exported folders."""
+"""Backends: what computes a translation; one `Backend` each for adapters (torch) and exported models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from images.ranges import Array
+from storage import did_you_mean
+
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+
+
+def check_precision(name: str, known: Sequence[str] = PRECISIONS) -> None:
+    """Refuse a precision that is not known.
+
+    Raises:
+        ValueError: names those that are.
+    """
+    if name not in known:
+        raise ValueError(f"Unknown precision={name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+class Backend(ABC):
+    """Base class: computes translations of prepared images.
+
+    Attributes:
+        name: "torch", "onnx" or "openvino".
+        precision: "float32", "bfloat16" or "int8".
+        device: name of the device that it runs on.
+        base_description: one line on the weights that the generator starts from.
+        base_fingerprint: short hash of them.
+        trained_on: one line on the training images, or None where it is not known.
+        line_drawing: kind of line drawing that its inputs were in training, or "none".
+        multiple: sides of images must be multiples of it, pixels.
+        directions: the directions that it translates in.
+        prompts: prompt that was trained, by direction.
+    """
+
+    name: str
+    precision: str
+    device: str
+    base_description: str
+    base_fingerprint: str
+    trained_on: str | None
+    line_drawing: str
+    multiple: int
+    directions: Sequence[str]
+    prompts: Mapping[str, str]
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Array:
+        """Prompts => embeddings ``(n, L, D)``.
+
+        Raises:
+            ValueError: names a prompt that it cannot embed.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Free what `embed` needs beside its results, which stay cached: at full size a text encoder of 1.3 GB."""
+
+    @abstractmethod
+    def translate(self, images: Array, embedding: Array, direction: str, strength: float = 1.0, seed: int = 0) -> Array:
+        """Translate a batch.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [-1, 1]; H and W are multiples of `multiple`.
+            embedding: ``(1, L, D)`` or ``(B, L, D)``.
+            direction: one of `directions`.
+            strength: in [0, 1]; 1 is deterministic.
+            seed: of the noise for a strength below 1.
+
+        Returns:
+            ``(B, 3, H, W)`` float32 in [-1, 1].
+
+        Raises:
+            ValueError: it cannot translate at this strength.
+        """

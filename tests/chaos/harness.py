@@ -22,7 +22,13 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PRELOADED = ["commands.cli.training", "commands.evaluate", "inference.folder", "datamodules.inspection", __name__]
+PRELOADED = [
+    "commands.cli.training",
+    "commands.evaluate",
+    "inference.backends.torch",
+    "datamodules.inspection",
+    __name__,
+]
 GIGABYTE = 2**30
 MEMORY = 10 * GIGABYTE  # of addresses, of which torch's libraries take four
 MOST_MB = 3000  # of memory in use, of which torch and Lightning take 600

@@ -84,7 +84,8 @@ def test_folder_keeps_names_sub_folders_and_sizes(adapter, folder, tmp_path, cap
         target = (tmp_path / "out" / source.relative_to(folder)).with_suffix(".png")
         assert Image.open(target).size == Image.open(source).size and Image.open(target).mode == "RGB"
     printed = capsys.readouterr()
-    assert "5 images, direction a2b, prompt 'driving in the night', on cpu" in printed.out
+    assert "5 images, direction a2b, prompt 'driving in the night'" in printed.out
+    assert "Computed by: torch in float32 on cpu" in printed.out
     assert "Base: " in printed.out and "5/5" in printed.err
 
 
@@ -92,7 +93,7 @@ def test_writes_what_the_generator_gives(adapter, folder, tmp_path):
     assert run(adapter, folder, tmp_path / "out", "--direction", "b2a", "--prompt", "driving in dense fog") == 0
     generator = load_generator(adapter)
     for name in ("a.jpg", "b.with.dots.png"):
-        image = read_image(folder / name)[None]
+        image = torch.from_numpy(read_image(folder / name))[None]
         expected = to_pixels(generator.translate(image, "driving in dense fog", "b2a")[0]).astype(int)
         written = np.asarray(Image.open((tmp_path / "out" / name).with_suffix(".png"))).astype(int)
         assert np.abs(expected - written).max() <= 1, "merging moves the last bits only"
@@ -182,7 +183,7 @@ def test_preprocess_draws_lines_first(adapter, tmp_path):
     photo = save(tmp_path / "photo.png", pixels(32, 32, seed=9))
     assert run(adapter, photo, tmp_path / "out.png", "--preprocess", "canny", "--size", "24") == 0
     edges = canny_edges(resize_short_side(read_image(photo), 24))
-    expected = to_pixels(load_generator(adapter).translate(edges[None])[0]).astype(int)
+    expected = to_pixels(load_generator(adapter).translate(torch.from_numpy(edges)[None])[0]).astype(int)
     assert np.abs(expected - np.asarray(Image.open(tmp_path / "out.png"))).max() <= 1
 
 
@@ -244,6 +245,8 @@ def test_unsafe_pickles_are_refused(folder, tmp_path, capsys, name):
         (["--preprocess", "hed"], ["hed", "canny", "sketch"]),
         (["--size", "0"], ["SIZE", "0"]),
         (["--batch", "-1"], ["BATCH", "-1"]),
+        (["--precision", "float3"], ["PRECISION", "float3", "float32"]),
+        (["--precision", "int8"], ["int8", "float32"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
         (["--base", "no/such/folder/at/all"], ["no/such/folder/at/all"]),
         (["--base", "poket"], ["poket"]),

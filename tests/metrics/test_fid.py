@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from images.ranges import from_uint8, to_uint8
 from metrics.fid import frechet_distance, frechet_floor, gaussian_distance
+from metrics.pixels import from_uint8, to_uint8
 from metrics.tables import TableMetric
 from metrics.translation import TranslationMetrics
 from networks.features import load_features

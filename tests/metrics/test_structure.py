@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from images.ranges import from_uint8, to_uint8
+from metrics.pixels import from_uint8, to_uint8
 from metrics.structure import structure_distance
 from metrics.translation import TranslationMetrics
 from networks.features import load_features

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from images.ranges import from_uint8, to_uint8
 from metrics.diversity import nearest_distances, nearest_ratio
 from metrics.domain_shift import domain_shift
 from metrics.fid import frechet_distance
 from metrics.moments import moments_of
+from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
 from metrics.scores import FUNCTIONS, SCORES, Score
 from metrics.translation import TranslationMetrics

@@ -1,0 +1,138 @@
+"""Backend of adapters: the PyTorch generator, merged, in the memory layout and precision that are fastest here."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from images.ranges import Array
+from inference.backends import Backend, check_precision
+from networks import ImageTranslator, load_generator
+from networks.checkpoints.adapter import read_adapter
+from networks.checkpoints.card import Adapter
+from networks.one_step.diffusion import noise_map
+
+SMALL = 50_000_000
+"""Weights up to which a network is not faster in bfloat16 on a CPU: conversions between the types outweigh the rest."""
+
+
+class TorchBackend(Backend):
+    """An adapter on its base; see `Backend`.
+
+    At strength 1 its LoRA is merged in float32, and the weights of convolutions and linear layers are then cast once
+    to the precision.  A strength below 1 needs the LoRA unmerged: the generator is loaded a second time for it.
+
+    Args:
+        path: what `read_adapter` reads, or what it returned.
+        precision: "float32", "bfloat16" or "auto".
+        device: see `pick_device`.
+        base: overrides the base that the adapter names.
+
+    Raises:
+        FileNotFoundError: adapter or base is not there.
+        ValueError: they do not fit each other; no such device or precision.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, path: str | Path | Adapter, precision: str = "auto", device: str = "auto", base: str | None = None
+    ) -> None:
+        if precision == "int8":
+            raise ValueError("precision='int8' is for exported models: adapters run in float32 or bfloat16.")
+        check_precision(precision)
+        self._device, self._base = pick_device(device), base
+        self.device = str(self._device)
+        self._adapter = path if isinstance(path, Adapter) else read_adapter(path)
+        self._unmerged: ImageTranslator | None = self._load()
+        self._merged: ImageTranslator | None = None
+        self._prompts = self._unmerged.encode_prompts
+        self.base_description = self._unmerged.base_description
+        self.base_fingerprint = self._unmerged.base_fingerprint
+        self.directions, self.prompts = self._unmerged.directions, self._unmerged.prompts
+        run = self._adapter.card.run
+        self.trained_on, self.line_drawing = run.data, str((run.preprocessing or {}).get("preprocess", "none"))
+        self.multiple = 1  # generators take any size
+        self.precision = pick_precision(self._unmerged, self._device) if precision == "auto" else precision
+
+    def embed(self, prompts: Sequence[str]) -> Array:
+        """See `Backend`."""
+        return self._prompts(list(prompts)).numpy()
+
+    def release(self) -> None:
+        """See `Backend`."""
+        self._prompts.release()
+
+    def translate(self, images: Array, embedding: Array, direction: str, strength: float = 1.0, seed: int = 0) -> Array:
+        """See `Backend`."""
+        generator = self._at_full_strength() if strength == 1 else self._at_any_strength()
+        image, context = (torch.from_numpy(array).to(self._device) for array in (images, embedding))
+        image = image.contiguous(memory_format=torch.channels_last)
+        noise = r = None
+        if strength != 1:
+            r = torch.full((len(image),), strength, device=self._device)
+        if strength != 1 or generator.reads_noise:
+            noise = noise_map(seed, generator.noise_shape(image)).to(self._device)
+        with torch.inference_mode(), self._autocast():
+            result: Tensor = generator(image, context, direction, r, noise)
+        return result.float().cpu().contiguous().numpy()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _load(self) -> ImageTranslator:
+        generator = load_generator(self._adapter, self._base).to(self._device)
+        return generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+    def _at_full_strength(self) -> ImageTranslator:
+        if self._merged is None:
+            generator, self._unmerged = self._unmerged or self._load(), None
+            generator.merge()
+            if self.precision == "bfloat16":
+                _cast(generator)
+            self._merged = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._merged
+
+    def _at_any_strength(self) -> ImageTranslator:
+        if self._unmerged is None:
+            self._unmerged = self._load()
+        return self._unmerged
+
+
+def _cast(module: nn.Module) -> None:
+    """Cast the weights of convolutions and linear layers to bfloat16, which autocast would do at every call."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            layer.to(torch.bfloat16)
+
+
+def pick_precision(generator: nn.Module, device: torch.device) -> str:
+    """The faster precision: bfloat16 where the device computes in it, but for small networks on a CPU; else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type != "cpu" or sum(weight.numel() for weight in generator.parameters()) <= SMALL:
+        return "float32"
+    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public way in 2.6
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to run on; "auto" is the accelerator that torch sees, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(
+            f"No device {name!r} here ({reason}). Use cpu, or auto for the accelerator if there is one."
+        ) from error
+    return device
