@@ -16,7 +16,7 @@ def check_precision(name: str, known: Sequence[str] = PRECISIONS) -> None:
         ValueError: names those that are.
     """
     if name not in known:
-        raise ValueError(f"Unknown precision={name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+        raise ValueError(f"Unknown precision {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
 
 
 class Backend(ABC):

@@ -41,7 +41,7 @@ class TorchBackend(Backend):
         self, path: str | Path | Adapter, precision: str = "auto", device: str = "auto", base: str | None = None
     ) -> None:
         if precision == "int8":
-            raise ValueError("precision='int8' is for exported models: adapters run in float32 or bfloat16.")
+            raise ValueError("The precision int8 is for exported models: adapters run in float32 or bfloat16.")
         check_precision(precision)
         self._device, self._base = pick_device(device), base
         self.device = str(self._device)

@@ -245,7 +245,7 @@ def test_unsafe_pickles_are_refused(folder, tmp_path, capsys, name):
         (["--preprocess", "hed"], ["hed", "canny", "sketch"]),
         (["--size", "0"], ["SIZE", "0"]),
         (["--batch", "-1"], ["BATCH", "-1"]),
-        (["--precision", "float3"], ["PRECISION", "float3", "float32"]),
+        (["--precision", "float3"], ["precision", "float3", "float32"]),
         (["--precision", "int8"], ["int8", "float32"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
         (["--base", "no/such/folder/at/all"], ["no/such/folder/at/all"]),
