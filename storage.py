@@ -181,8 +181,8 @@ def check_writable(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove unfinished files that killed processes left, from a folder that no other process writes to."""
-    for part in folder.glob(".*.part"):
+    """Remove unfinished files that killed processes left, from a folder tree that no other process writes to."""
+    for part in folder.rglob(".*.part"):
         part.unlink()
 
 

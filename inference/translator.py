@@ -50,9 +50,11 @@ class Translator:
         """
         backend: Backend
         if (Path(path) / EXPORT).is_file():
-            from inference.backends.exported import load_exported
+            from inference.backends.exported import ExportedBackend
 
-            backend = load_exported(Path(path), precision, device, base)
+            if base is not None:
+                raise ValueError(f"{path} is an exported model, which holds its base: leave out base={base}.")
+            backend = ExportedBackend(path, precision, device)
         else:
             from inference.backends.torch import TorchBackend
 

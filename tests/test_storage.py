@@ -41,6 +41,15 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
     assert (tmp_path / "f").read_text() == "one", "the last to finish wins"
 
 
+def test_what_a_killed_process_left_is_removed_wherever_it_was_writing(tmp_path):
+    for folder in (tmp_path, tmp_path / "checkpoints", tmp_path / "adapter"):
+        write = storage.atomic_write(folder / "x.json")
+        write.__enter__().write_text("hal")  # never ended
+        (folder / "whole.json").write_text("{}")
+    storage.remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"whole.json"}
+
+
 def test_json_without_a_number_leaves_the_old_file(tmp_path):
     storage.write_json(tmp_path / "m.json", {"fid": 1.5})
     with pytest.raises(ValueError, match="JSON"):

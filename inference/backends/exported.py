@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.backends import Backend
 from prompt_embeddings import DIRECTIONS, PROMPTS, PromptEmbeddings
 from storage import digest, read_json, shortened
 
@@ -130,7 +131,7 @@ class Manifest:
         }
 
 
-class ExportedBackend:
+class ExportedBackend(Backend):
     """Backend of an exported folder; a direction's model is opened when it is first used.
 
     Args:
@@ -139,13 +140,6 @@ class ExportedBackend:
         device: "auto" is the CPU; else a device of the backend, such as "cpu".
 
     Attributes:
-        name: "onnx" or "openvino".
-        precision: "float32", "bfloat16" or "int8".
-        device: that the models run on.
-        description: one line for logs.
-        multiple: heights and widths of images are multiples of it.
-        prompts: trained prompt by direction.
-        directions: those that were exported.
         card: content of adapter.json.
 
     Raises:
@@ -167,7 +161,11 @@ class ExportedBackend:
         self._open, self.device = _opener(manifest.backend, device)
         self.name, self.precision, self.multiple = manifest.backend, manifest.precision, manifest.multiple
         self.prompts, self.directions = manifest.prompts, tuple(manifest.directions)
-        self.description = f"{manifest.base}, exported to {self.name} at {self.precision}, on {self.device}"
+        self.base_description = manifest.base
+        self.base_fingerprint = str(self.card.get("base_fingerprint"))
+        trained_on, preprocessing = self.card.get("data"), self.card.get("preprocessing")
+        self.trained_on = trained_on if isinstance(trained_on, str) else None
+        self.line_drawing = preprocessing.get("preprocess", "none") if isinstance(preprocessing, dict) else "none"
         self._models: dict[str, Model] = {}
 
     def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -192,6 +190,9 @@ class ExportedBackend:
                     f"{' and '.join(map(repr, known))} only. Leave the prompt out, or translate by the adapter."
                 )
         return np.stack([known[text] for text in prompts])
+
+    def release(self) -> None:
+        """Do nothing: there is no text encoder."""
 
     def translate(
         self,

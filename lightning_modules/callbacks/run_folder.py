@@ -64,8 +64,7 @@ class RunFolder(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the choice of the best checkpoint; write configuration, prompts, base and data to TensorBoard."""
         if trainer.is_global_zero:
-            for folder in (self.last.parent, self.folder / "adapter"):
-                remove_unfinished(folder)
+            remove_unfinished(self.folder)
         module = module_of(pl_module)
         if module.images_seen:
             self.saved_at = module.images_seen
