@@ -34,7 +34,7 @@ ARROWS = {
     "evaluation": {"evaluation", "metrics", "networks", "images", "datamodules.batches"},
     "inference": {"inference", "images", "networks"},
     # What serves an exported model: without torch, which networks and metrics import.
-    "inference.backends.exported": set(),
+    "inference.backends.exported": {"inference.backends"},
     "inference.backends.onnx": {"inference.backends.exported"},
     "inference.backends.openvino": {"inference.backends.exported"},
     "exporting": {"exporting", "inference", "networks", "metrics", "evaluation", "images"},
