@@ -236,7 +236,7 @@ class ExportedBackend(Backend):
         except Exception as error:  # of whatever kind a runtime raises
             count, _, height, width = images.shape
             raise ValueError(
-                f"{self.folder} could not translate {count} x {width} x {height} pixels: {shortened(str(error))}."
+                f"{self.folder} could not translate {count} x {width} x {height} pixels: {_reason(error)}."
             ) from error
         if result.shape != images.shape or result.dtype != np.float32:
             raise ValueError(
@@ -263,7 +263,7 @@ class ExportedBackend(Backend):
         try:
             model, found = self._open(path, self.precision)
         except Exception as error:  # of whatever kind a runtime raises that reads a file which is none of its own
-            raise ValueError(f"{path} is damaged, or no model: {shortened(str(error))}.") from error
+            raise ValueError(f"{path} is damaged, or no model: {_reason(error)}.") from error
         if found != inputs:
             raise ValueError(f"{path} is refused: it takes {shortened(sorted(found))}, not {sorted(inputs)}.")
         self._models[direction] = model
@@ -282,6 +282,12 @@ def _opener(backend: str, device: str) -> tuple[Opener, str]:
     module: Any = import_module(f"inference.backends.{backend}")
     runtime, name = module.load_runtime(device)
     return partial(module.open_model, runtime), name
+
+
+def _reason(error: Exception) -> str:
+    """What a runtime says; OpenVINO names places of its sources first."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return shortened(lines[-1])
 
 
 def file_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from inference.backends.exported import Inputs, Model
 
-ERRORS_ONLY = 3  # severity of what the runtime prints
+FATAL_ONLY = 4  # severity of what the runtime prints; errors come as exceptions
 
 
 def load_runtime(device: str) -> tuple[list[str | tuple[str, dict[str, str]]], str]:
@@ -48,7 +48,7 @@ def open_model(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers)
 
     def run(inputs: "Inputs") -> "NDArray[np.float32]":
