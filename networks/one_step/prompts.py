@@ -25,13 +25,9 @@ class PromptEncoder:
 
     Args:
         base: where tokenizers and text encoders are read from, at the first prompt that is not cached.
-
-    Attributes:
-        origin: file whose embeddings were taken, in words for logs; empty where the base's text encoder computes all.
     """
 
     def __init__(self, base: Base) -> None:
-        self.origin = ""
         self._base = base
         self._text: Parts | None = None
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
@@ -69,9 +65,9 @@ class PromptEncoder:
         self._text = None
 
     def take(self, found: PromptEmbeddings, where: str) -> None:
-        """Cache embeddings that were read from a file; with a warning, not those of another text encoder.
+        """Cache embeddings that were read from a file, but for those of another text encoder than the base's.
 
-        Where the base's text encoder is not on this machine, they are taken unchecked.
+        A warning says so; and where the base's text encoder is not on this machine, that they are taken unchecked.
 
         Args:
             found: embeddings.
@@ -94,11 +90,13 @@ class PromptEncoder:
                     f"{where} does not fit the base {self._base.description}: it holds embeddings {value.shape}, the "
                     f"UNet takes (L, {width})."
                 )
+        if own is None:
+            log.warning(
+                f"Embeddings of the trained prompts come from {where}; the text encoder of {self._base.description}, "
+                "which would confirm them, is not on this machine."
+            )
         self._cache.update((found.prompts[d], torch.from_numpy(value)) for d, value in found.values.items())
         self._fingerprint = found.text_encoder
-        self.origin = f"embeddings of its prompts from {where}"
-        if own is None:
-            self.origin += ", unchecked because the base's text encoder is not on this machine"
 
     @torch.no_grad()
     def embedded(self, prompts: Mapping[str, str]) -> PromptEmbeddings | None:
@@ -125,7 +123,7 @@ class PromptEncoder:
         try:
             return self._base.load_text()
         except (FileNotFoundError, ValueError) as error:
-            if not self.origin:
+            if self._fingerprint is None:  # no embeddings were taken
                 raise
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind(f"The adapter holds no embedding of the prompt {shortened(prompt)}. {error}") from error
+            raise kind(f"There is no stored embedding of the prompt {shortened(prompt)}. {error}") from error

@@ -9,10 +9,9 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from networks.one_step.bases import Base
-from storage import digest, shortened
+from storage import digest, read_json, shortened
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-SHARD = "[0-9]" * 5
 
 
 def text_fingerprint(base: Base) -> str | None:
@@ -61,13 +60,13 @@ def _samples(files: list[Path]) -> list[bytes]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would read, full precision before fp16; none where one is missing."""
-    for stem in ("model", "model.fp16"):
-        if (whole := folder / f"{stem}.safetensors").is_file():
+    """The safetensors files that transformers would read, full precision before fp16; some may be missing."""
+    for variant in ("", ".fp16"):
+        if (whole := folder / f"model{variant}.safetensors").is_file():
             return [whole]
-        shards = sorted(folder.glob(f"{stem}-{SHARD}-of-{SHARD}.safetensors"))
-        if shards and len(shards) == int(shards[0].stem[-5:]):
-            return shards
+        index = folder / f"model.safetensors.index{variant}.json"
+        if index.is_file() and isinstance(shards := read_json(index).get("weight_map"), dict):
+            return sorted({folder / Path(str(name)).name for name in shards.values()})
     return []
 
 

@@ -54,7 +54,8 @@ def test_resume_equals_no_interruption(stop, accumulate, two_level_base, folder_
     x, y = (json.loads((f / "metrics.json").read_text()) for f in (whole, broken))
     assert (x["a2b"], x["b2a"], x["images_seen"]) == (y["a2b"], y["b2a"], 9)
     assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-2.ckpt"
-    same(load_file(whole / "adapter" / "adapter.safetensors"), load_file(broken / "adapter" / "adapter.safetensors"))
+    for name in ("adapter.safetensors", "prompts.safetensors"):
+        same(load_file(whole / "adapter" / name), load_file(broken / "adapter" / name))
 
 
 def test_a_single_picture_of_validation_is_refused_before_training(
