@@ -1,176 +1,179 @@
-"""Write a trained generator as a folder that `inference.backends.exported` serves, once its parity is measured."""
+"""Write a trained adapter as a folder that `inference.backends.exported` serves, once its parity is measured."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from exporting.conversion import (
-    multiple_of,
-    quantize,
-    to_openvino,
-    to_program,
-    write_onnx,
-    write_openvino,
-)
-from exporting.parity import DirectionParity, Image, check_tolerance, described, timed, versions
+from exporting.conversion import multiple_of, quantize, to_openvino, to_program, write_onnx, write_openvino
+from exporting.parity import ENOUGH, DirectionParity, Figures, check_tolerance, described, timed, versions
+from images.ranges import Array
 from inference.backends.exported import (
+    CARD,
     EMBEDDING,
     IMAGE,
     MANIFEST,
+    NAMES,
+    PARITY,
     SUFFIXES,
     ExportedBackend,
     Inputs,
     Manifest,
     file_digest,
 )
-from networks import ImageTranslator
-from networks.checkpoints.card import AdapterCard
+from inference.backends.torch import TorchBackend
+from inference.processing import pad
+from inference.translator import Translator
+from networks import ImageTranslator, load_generator
+from networks.checkpoints.card import Adapter
 from networks.features import FeatureNetwork
 from networks.one_step.prompts import PromptEncoder
-from prompt_embeddings import DIRECTIONS, PROMPTS, PromptEmbeddings
+from prompt_embeddings import PROMPTS, PromptEmbeddings
 from storage import atomic_folder, write_json
 
-CARD, PARITY = "adapter.json", "parity.json"
-NAMES = {
-    *(MANIFEST, CARD, PARITY, PROMPTS),
-    *(f"{direction}{suffix}" for direction in DIRECTIONS for pair in SUFFIXES.values() for suffix in pair),
-}
-"""Every file that an exported folder may have."""
+
+@dataclass(frozen=True)
+class Format:
+    """What is written.
+
+    Attributes:
+        backend: "onnx" or "openvino".
+        precision: one of the backend's in `inference.backends.exported.EXPORTS`.
+        directions: those to convert.
+    """
+
+    backend: str
+    precision: str
+    directions: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images that parity is measured on.
+    """What parity is measured on, and by which feature networks.
 
     Attributes:
         images: inputs by direction, each ``(3, H, W)`` in [-1, 1], of any size.
+        lpips: network of the perceptual distance.
+        features: network of FID and KID; None leaves them out.
         calibration: further inputs by direction, for the ranges of int8.
-        real: batches of real images of the target domain by direction, ``(B, 3, H, W)``, for FID and KID.
+        real: real images of the target domain by direction, in batches ``(B, 3, H, W)``, for FID and KID.
     """
 
-    images: Mapping[str, Sequence[Image]]
-    calibration: Mapping[str, Sequence[Image]] = field(default_factory=dict)
+    images: Mapping[str, Sequence[Array]]
+    lpips: FeatureNetwork
+    features: FeatureNetwork | None = None
+    calibration: Mapping[str, Sequence[Array]] = field(default_factory=dict)
     real: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Networks:
-    """Feature networks of parity: of the perceptual distance, and of FID and KID."""
-
-    lpips: FeatureNetwork
-    features: FeatureNetwork
-
-
 def export_folder(
-    generator: ImageTranslator,
-    card: AdapterCard,
+    adapter: Adapter,
+    base: str | None,
     path: Path,
-    backend: str,
-    precision: str,
-    directions: Sequence[str],
+    wanted: Format,
     samples: Samples,
-    networks: Networks,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, float | int | None]]:
+) -> dict[str, Figures]:
     """Convert, measure and write; the folder appears whole at the end, or not at all.
 
     Args:
-        generator: as `load_generator` returns it; its LoRA is merged here, so it is used up.
-        card: of its adapter.
+        adapter: trained; its prompts are those that the folder can translate with.
+        base: overrides the base that the adapter names.
         path: folder to write.
-        backend: "onnx" or "openvino".
-        precision: of those that `PRECISIONS` has for the backend.
-        directions: those to convert.
+        wanted: backend, precision and directions.
         samples: what to measure on.
-        networks: what to measure with.
         say: takes lines of progress.
 
     Returns:
         The figures of parity.json by direction.
 
     Raises:
-        ValueError: the generator cannot be converted, or has no prompt for a direction.
+        ValueError: the adapter cannot be converted, does not fit the base, or has no prompt for a direction.
         BeyondToleranceError: the model differs too much from PyTorch.
         OSError: the disk is full.
     """
-    multiple = multiple_of(generator)
-    prompts = _embed(generator, directions)
-    embeddings = {
-        d: np.empty((1, 0, 0), np.float32) if prompts is None else prompts.values[d][None] for d in directions
-    }
-    _, tokens, width = next(iter(embeddings.values())).shape
-    generator = generator.merge().float()
     with atomic_folder(path, NAMES.__contains__) as part:
-        parities, wanted, files = {}, {}, {}
-        for direction, images in samples.images.items():
-            say(f"{direction}: translating {len(images)} images by PyTorch")
-            real = described(networks.features, samples.real[direction]) if direction in samples.real else None
-            parities[direction] = DirectionParity(networks.lpips, networks.features, real)
-            wanted[direction] = _by_pytorch(generator, direction, embeddings[direction], images, parities[direction])
-        for direction, embedding in embeddings.items():
-            say(f"{direction}: converting to {backend} at {precision}")
-            calibration = [_inputs(image, embedding, multiple) for image in samples.calibration.get(direction, ())]
-            names = _convert(generator, direction, (tokens, width), part, backend, precision, calibration)
-            files[direction] = {name: file_digest(part / name) for name in names}
-        del generator  # at full size gigabytes, which the exported model needs next
-        gc.collect()
-        if prompts is not None:
-            (part / PROMPTS).write_bytes(prompts.to_bytes())
-        manifest = Manifest(
-            backend=backend,
-            precision=precision,
-            base=card.base_description or "",
-            multiple=multiple,
-            tokens=tokens,
-            width=width,
-            prompts={} if prompts is None else prompts.prompts,
-            directions=files,
-            embeddings=None if prompts is None else file_digest(part / PROMPTS),
-            versions=versions(),
-        )
-        write_json(part / MANIFEST, manifest.to_json())
-        write_json(part / CARD, replace(card, exported={"format": backend, "precision": precision}).to_json())
-        exported, figures = ExportedBackend(part), {}
-        for direction, parity in parities.items():
-            say(f"{direction}: translating them by {backend}")
-            for image, reference in zip(samples.images[direction], wanted[direction], strict=True):
-                parity.add(reference, _by_export(exported, direction, embeddings[direction], image, parity))
-            figures[direction] = parity.figures()
-            check_tolerance(precision, direction, figures[direction])
-        about = {"backend": backend, "precision": precision, "device": exported.device}
-        used = {"lpips": networks.lpips.name, "features": networks.features.name}
-        write_json(part / PARITY, {**about, **used, **figures, "files": files, "versions": versions()})
+        # One after the other: at full size each of the three models takes gigabytes.
+        _convert(adapter, base, part, wanted, samples, say)
+        write_json(part / CARD, replace(adapter.card, exported={"format": wanted.backend}).to_json())
+        say(f"translating {sum(map(len, samples.images.values()))} images by PyTorch and by {wanted.backend}")
+        translated, seconds = {}, {}
+        for name in ("pytorch", wanted.backend):
+            backend = TorchBackend(adapter, "float32", "cpu", base) if name == "pytorch" else ExportedBackend(part)
+            for direction, images in samples.images.items():
+                taken: list[float] = []
+                translated[name, direction] = [_translate(backend, direction, image, taken) for image in images]
+                seconds[name, direction] = taken
+            device = backend.device
+            del backend
+            gc.collect()
+        figures = {}
+        for direction in wanted.directions:
+            features = samples.features if len(samples.images[direction]) >= ENOUGH else None
+            real = samples.real.get(direction)
+            parity = DirectionParity(
+                samples.lpips, features, None if features is None or real is None else described(features, real)
+            )
+            for found in zip(*(translated[name, direction] for name in ("pytorch", wanted.backend)), strict=True):
+                parity.add(*found)
+            figures[direction] = parity.figures(*(seconds[name, direction] for name in ("pytorch", wanted.backend)))
+            check_tolerance(wanted.precision, direction, figures[direction])
+        about = {"backend": wanted.backend, "precision": wanted.precision, "device": device}
+        networks = {"lpips": samples.lpips.name, "features": samples.features and samples.features.name}
+        hashes = {name: file_digest(part / name) for name in sorted(file.name for file in part.iterdir())}
+        write_json(part / PARITY, {**about, **networks, **figures, "files": hashes, "versions": versions()})
     return figures
 
 
-def _by_pytorch(
-    generator: ImageTranslator, direction: str, embedding: Image, images: Sequence[Image], parity: DirectionParity
-) -> list[Image]:
-    """Translate images one by one, ``(3, H, W)`` => ``(1, 3, H, W)``."""
-
-    @torch.no_grad()
-    def translate(image: Image) -> Image:
-        return generator(torch.from_numpy(image), torch.from_numpy(embedding), direction).numpy()
-
-    return [timed(translate, image[None], parity.pytorch) for image in images]
+def _translate(backend: TorchBackend | ExportedBackend, direction: str, image: Array, seconds: list[float]) -> Array:
+    """Translate ``(3, H, W)`` by the trained prompt, where the model reads one, to ``(1, 3, H, W)``."""
+    prompt = backend.prompts.get(direction, "")
+    return timed(lambda: Translator(backend).translate(image[None], prompt, direction), seconds)
 
 
-def _by_export(
-    exported: ExportedBackend, direction: str, embedding: Image, image: Image, parity: DirectionParity
-) -> Image:
-    """Translate an image, ``(3, H, W)`` => ``(1, 3, H, W)``."""
-
-    def translate(image: Image) -> Image:
-        height, width = image.shape[-2:]
-        return exported.translate(padded(image, exported.multiple), embedding, direction)[..., :height, :width]
-
-    return timed(translate, image[None], parity.exported)
+def _convert(
+    adapter: Adapter, base: str | None, folder: Path, wanted: Format, samples: Samples, say: Callable[[str], None]
+) -> None:
+    """Write the models, the embeddings of their prompts and export.json."""
+    generator = load_generator(adapter, base)
+    multiple = multiple_of(generator)
+    prompts = _embed(generator, wanted.directions)
+    tokens, width = (0, 0) if prompts is None else next(iter(prompts.values.values())).shape
+    generator = generator.merge().float()
+    files = {}
+    for direction in wanted.directions:
+        say(f"{direction}: converting to {wanted.backend} in {wanted.precision}")
+        graph, weights = (f"{direction}{suffix}" for suffix in SUFFIXES[wanted.backend])
+        program = to_program(generator, direction, (tokens, width))
+        if wanted.backend == "onnx":
+            write_onnx(program, folder / graph)
+        else:
+            model = to_openvino(program)
+            if wanted.precision == "int8":
+                embedding = None if prompts is None else prompts.values[direction]
+                calibration = samples.calibration[direction]
+                model = quantize(model, [_inputs(pad(image[None], multiple), embedding) for image in calibration])
+            write_openvino(model, folder / graph, compress=wanted.precision != "float32")
+        written = [name for name in (graph, weights) if (folder / name).is_file()]
+        files[direction] = {name: file_digest(folder / name) for name in written}
+    if prompts is not None:
+        (folder / PROMPTS).write_bytes(prompts.to_bytes())
+    manifest = Manifest(
+        backend=wanted.backend,
+        precision=wanted.precision,
+        base=generator.base_description,
+        multiple=multiple,
+        tokens=tokens,
+        width=width,
+        prompts={d: generator.prompts[d] for d in wanted.directions if d in generator.prompts},
+        directions=files,
+        embeddings=None if prompts is None else file_digest(folder / PROMPTS),
+        versions=versions(),
+    )
+    write_json(folder / MANIFEST, manifest.to_json())
 
 
 def _embed(generator: ImageTranslator, directions: Sequence[str]) -> PromptEmbeddings | None:
@@ -195,41 +198,5 @@ def _embed(generator: ImageTranslator, directions: Sequence[str]) -> PromptEmbed
     return found
 
 
-def _convert(
-    generator: ImageTranslator,
-    direction: str,
-    shape: tuple[int, int],
-    folder: Path,
-    backend: str,
-    precision: str,
-    calibration: Sequence[Inputs],
-) -> list[str]:
-    """Convert one direction for prompt embeddings ``(L, D)`` of a shape; returns the names of the files."""
-    program = to_program(generator, direction, shape)
-    graph, weights = (f"{direction}{suffix}" for suffix in SUFFIXES[backend])
-    if backend == "onnx":
-        write_onnx(program, folder / graph)
-    else:
-        model = to_openvino(program)
-        if precision == "int8":
-            model = quantize(model, calibration)
-        write_openvino(model, folder / graph, compress=precision != "float32")
-    return [name for name in (graph, weights) if (folder / name).is_file()]
-
-
-def _inputs(image: Image, embedding: Image, multiple: int) -> Inputs:
-    inputs = {IMAGE: padded(image[None], multiple)}
-    return inputs if embedding.size == 0 else {**inputs, EMBEDDING: embedding}
-
-
-def padded(image: Image, multiple: int) -> Image:
-    """Pad bottom and right to multiples, by reflection where the sides are long enough, as the generator does.
-
-    Args:
-        image: ``(B, 3, H, W)``.
-        multiple: of both sides.
-    """
-    height, width = image.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    mode: Literal["reflect", "edge"] = "reflect" if down < height and right < width else "edge"
-    return np.pad(image, ((0, 0), (0, 0), (0, down), (0, right)), mode=mode)
+def _inputs(image: Array, embedding: Array | None) -> Inputs:
+    return {IMAGE: image} if embedding is None else {IMAGE: image, EMBEDDING: np.ascontiguousarray(embedding[None])}

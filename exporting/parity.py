@@ -3,21 +3,20 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from images.ranges import Array
 from metrics.fid import frechet_distance
 from metrics.functions import DescribedImages
 from metrics.kid import kernel_distance
 from networks.features import FeatureNetwork
 
-Image = NDArray[np.float32]
+Figures = dict[str, float]
 ENOUGH = 64  # images from which on FID and KID are computed
 PACKAGES = ("torch", "diffusers", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
 PIXEL = 1.0  # 8-bit steps
@@ -33,71 +32,69 @@ class BeyondToleranceError(Exception):
     """An exported model differs from PyTorch by more than its precision may."""
 
 
-@dataclass
 class DirectionParity:
-    """Both translations of the images of one direction.
+    """Compares both translations of the images of one direction.
 
     Args:
         lpips: network of the perceptual distance.
-        features: network of FID and KID.
+        features: network of FID and KID; None leaves them out.
         real: features of real images of the target domain, ``(n, D)``; None where there are none.
-
-    Attributes:
-        pytorch: seconds of each image by PyTorch at float32.
-        exported: seconds of each image by the exported model.
     """
 
-    lpips: FeatureNetwork
-    features: FeatureNetwork
-    real: Tensor | None = None
-    pytorch: list[float] = field(default_factory=list)
-    exported: list[float] = field(default_factory=list)
-    _differences: list[tuple[float, float, float]] = field(default_factory=list)
-    _embeddings: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    def __init__(self, lpips: FeatureNetwork, features: FeatureNetwork | None, real: Tensor | None = None) -> None:
+        self.lpips, self.features, self.real = lpips, features, real
+        self._differences: list[tuple[float, float, float]] = []
+        self._embeddings: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def add(self, wanted: Image, found: Image) -> None:
+    def add(self, wanted: Array, found: Array) -> None:
         """Add one image.
 
         Args:
             wanted: by PyTorch, ``(1, 3, H, W)`` in [-1, 1].
             found: by the exported model, same shape.
         """
-        a, b = (DescribedImages(torch.from_numpy(image)) for image in (wanted, found))
+        a, b = (DescribedImages(torch.from_numpy(np.ascontiguousarray(image))) for image in (wanted, found))
         steps = (a.pixels.int() - b.pixels.int()).abs().float()
         distance = self.lpips.distance(a.stages(self.lpips), b.stages(self.lpips))
         self._differences.append((float(steps.max()), float(steps.mean()), float(distance)))
-        self._embeddings.append((a.embedding(self.features), b.embedding(self.features)))
+        if self.features is not None:
+            self._embeddings.append((a.embedding(self.features), b.embedding(self.features)))
 
-    def figures(self) -> dict[str, float | int | None]:
-        """Figures of parity.json; pixel differences in 8-bit steps, LPIPS as the mean over images."""
+    def figures(self, pytorch: Sequence[float], exported: Sequence[float]) -> Figures:
+        """Figures of parity.json; pixel differences in 8-bit steps, LPIPS as the mean over images.
+
+        Args:
+            pytorch: seconds of each image by PyTorch; the median is reported.
+            exported: likewise, by the exported model.
+        """
         most, mean, distance = zip(*self._differences, strict=True)
-        found: dict[str, float | int | None] = {
+        found: Figures = {
             "images": len(most),
             "max_difference": max(most),
             "mean_difference": statistics.fmean(mean),
             "lpips": statistics.fmean(distance),
-            "seconds_per_image_pytorch": statistics.median(self.pytorch),
-            "seconds_per_image": statistics.median(self.exported),
+            "seconds_per_image_pytorch": statistics.median(pytorch),
+            "seconds_per_image": statistics.median(exported),
         }
-        if len(most) >= ENOUGH:
-            wanted, exported = (torch.cat(rows) for rows in zip(*self._embeddings, strict=True))
-            found["fid_to_pytorch"] = float(frechet_distance(wanted, exported))
-            found["kid_to_pytorch"] = float(kernel_distance(wanted, exported)[0])
+        if len(self._embeddings) >= ENOUGH:
+            before, after = (torch.cat(rows) for rows in zip(*self._embeddings, strict=True))
+            found |= _distances("to_pytorch", before, after)
             if self.real is not None:
-                before, after = (float(frechet_distance(self.real, rows)) for rows in (wanted, exported))
-                found |= {"fid_pytorch": before, "fid": after, "fid_change": abs(after - before) / before}
-                found |= {
-                    "kid_pytorch": float(kernel_distance(self.real, wanted)[0]),
-                    "kid": float(kernel_distance(self.real, exported)[0]),
-                }
+                found |= _distances("pytorch", self.real, before) | _distances("", self.real, after)
+                found["fid_change"] = abs(found["fid"] - found["fid_pytorch"]) / found["fid_pytorch"]
         return found
 
 
-def timed(translate: Callable[[Image], Image], image: Image, seconds: list[float]) -> Image:
-    """Translate an image and note how long it took."""
+def _distances(of: str, real: Tensor, fake: Tensor) -> Figures:
+    values = {"fid": frechet_distance(real, fake), "kid": kernel_distance(real, fake)[0]}
+    return {f"{name}_{of}".rstrip("_"): float(value) for name, value in values.items()}
+
+
+def timed(translate: Callable[[], Array], seconds: list[float]) -> Array:
+    """Translate, and append how long it took."""
     start = time.perf_counter()
-    result = translate(image)
+    result = translate()
     seconds.append(time.perf_counter() - start)
     return result
 
@@ -108,7 +105,7 @@ def described(network: FeatureNetwork, batches: Iterable[Tensor]) -> Tensor:
         return torch.cat([DescribedImages(batch).embedding(network) for batch in batches])
 
 
-def check_tolerance(precision: str, direction: str, figures: Mapping[str, float | int | None]) -> None:
+def check_tolerance(precision: str, direction: str, figures: Figures) -> None:
     """Refuse figures beyond the tolerance of a precision.
 
     Raises:

@@ -34,9 +34,9 @@ ARROWS = {
     "evaluation": {"evaluation", "metrics", "networks", "images", "datamodules.batches"},
     "inference": {"inference", "images", "networks"},
     # What serves an exported model: without torch, which networks and metrics import.
-    "inference.backends.exported": {"inference.backends"},
-    "inference.backends.onnx": {"inference.backends.exported"},
-    "inference.backends.openvino": {"inference.backends.exported"},
+    "inference.backends.exported": {"inference.backends", "images"},
+    "inference.backends.onnx": {"inference.backends.exported", "images"},
+    "inference.backends.openvino": {"inference.backends.exported", "images"},
     "exporting": {"exporting", "inference", "networks", "metrics", "evaluation", "images"},
     "ablation": {"ablation", "metrics.scores"},
     "pretraining": {"pretraining", *BELOW_COMMANDS},

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from images.ranges import Array
 from inference.backends import Backend
 from prompt_embeddings import DIRECTIONS, PROMPTS, PromptEmbeddings
 from storage import digest, read_json, shortened
@@ -23,13 +23,20 @@ FORMAT = 1
 MANIFEST = "export.json"
 MANIFEST_BYTES = 1 << 20  # it has some kilobytes
 IMAGE, EMBEDDING, TRANSLATED = "image", "embedding", "translated"  # names of the graph's inputs and output
-PRECISIONS = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
+CARD, PARITY = "adapter.json", "parity.json"
+EXPORTS = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
+"""Precisions by backend."""
 SUFFIXES = {"onnx": (".onnx", ".onnx.data"), "openvino": (".xml", ".bin")}  # of a model: its graph, its weights
+NAMES = {
+    *(MANIFEST, CARD, PARITY, PROMPTS),
+    *(f"{direction}{suffix}" for direction in DIRECTIONS for pair in SUFFIXES.values() for suffix in pair),
+}
+"""Every file that an exported folder may have."""
 MAX_TOKENS, MAX_WIDTH, MAX_MULTIPLE = 4096, 65_536, 256
 DIGEST_DIGITS = 64
 
-Inputs = dict[str, NDArray[np.float32]]
-Model = Callable[[Inputs], NDArray[np.float32]]
+Inputs = dict[str, Array]
+Model = Callable[[Inputs], Array]
 """A compiled graph: inputs by name => the translated images."""
 
 
@@ -66,8 +73,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         """Validate."""
-        known = PRECISIONS.get(self.backend) if isinstance(self.backend, str) else None
-        _require(known is not None, "backend", " or ".join(PRECISIONS), self.backend)
+        known = EXPORTS.get(self.backend) if isinstance(self.backend, str) else None
+        _require(known is not None, "backend", " or ".join(EXPORTS), self.backend)
         assert known is not None
         _require(self.precision in known, f"precision of {self.backend}", " or ".join(known), self.precision)
         _require(isinstance(self.base, str) and len(self.base) <= 10_000, "base", "a text", self.base)
@@ -132,15 +139,12 @@ class Manifest:
 
 
 class ExportedBackend(Backend):
-    """Backend of an exported folder; a direction's model is opened when it is first used.
+    """An exported folder; see `Backend`.  A direction's model is opened when it is first used.
 
     Args:
         folder: that `make export` wrote.
         precision: "auto", or the one that it was exported at.
         device: "auto" is the CPU; else a device of the backend, such as "cpu".
-
-    Attributes:
-        card: content of adapter.json.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing.
@@ -156,19 +160,19 @@ class ExportedBackend(Backend):
                 f"{folder} was exported at {manifest.precision}, so it cannot compute at {precision}: leave precision "
                 f"out, or export the adapter again (precision={precision})."
             )
-        self.card = read_json(self.folder / "adapter.json", MANIFEST_BYTES)
+        card = read_json(self.folder / CARD, MANIFEST_BYTES)
         self._embeddings = self._read_embeddings()
         self._open, self.device = _opener(manifest.backend, device)
         self.name, self.precision, self.multiple = manifest.backend, manifest.precision, manifest.multiple
         self.prompts, self.directions = manifest.prompts, tuple(manifest.directions)
         self.base_description = manifest.base
-        self.base_fingerprint = str(self.card.get("base_fingerprint"))
-        trained_on, preprocessing = self.card.get("data"), self.card.get("preprocessing")
+        self.base_fingerprint = str(card.get("base_fingerprint"))
+        trained_on, preprocessing = card.get("data"), card.get("preprocessing")
         self.trained_on = trained_on if isinstance(trained_on, str) else None
-        self.line_drawing = preprocessing.get("preprocess", "none") if isinstance(preprocessing, dict) else "none"
+        self.line_drawing = str(preprocessing.get("preprocess", "none")) if isinstance(preprocessing, dict) else "none"
         self._models: dict[str, Model] = {}
 
-    def embed(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, prompts: Sequence[str]) -> Array:
         """Embeddings of trained prompts, which are all that a folder holds.
 
         Args:
@@ -196,12 +200,12 @@ class ExportedBackend(Backend):
 
     def translate(
         self,
-        images: NDArray[np.float32],
-        embedding: NDArray[np.float32],
+        images: Array,
+        embedding: Array,
         direction: str,
         strength: float = 1.0,
         seed: int = 0,
-    ) -> NDArray[np.float32]:
+    ) -> Array:
         """Translate a batch.
 
         Args:

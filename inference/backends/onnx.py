@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from images.ranges import Array
     from inference.backends.exported import Inputs, Model
 
 FATAL_ONLY = 4  # severity of what the runtime prints; errors come as exceptions
@@ -51,7 +49,7 @@ def open_model(
     options.log_severity_level = FATAL_ONLY
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers)
 
-    def run(inputs: "Inputs") -> "NDArray[np.float32]":
+    def run(inputs: "Inputs") -> "Array":
         return session.run(None, inputs)[0]
 
     return run, {port.name for port in session.get_inputs()}

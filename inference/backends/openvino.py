@@ -7,10 +7,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     import openvino
-    from numpy.typing import NDArray
 
+    from images.ranges import Array
     from inference.backends.exported import Inputs, Model
 
 TELEMETRY = "openvino_telemetry"
@@ -62,7 +61,7 @@ def open_model(runtime: tuple["openvino.Core", str], path: Path, precision: str)
     compiled = core.compile_model(os.fspath(path), device, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
     request = compiled.create_infer_request()
 
-    def run(inputs: "Inputs") -> "NDArray[np.float32]":
+    def run(inputs: "Inputs") -> "Array":
         return request.infer(inputs, share_inputs=True)[compiled.output(0)]
 
     return run, {name for port in compiled.inputs for name in port.names}

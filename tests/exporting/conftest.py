@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from exporting.export import Networks, Samples, export_folder
+from exporting.export import Format, Samples, export_folder
 from networks import ResnetGenerator
-from networks.checkpoints.card import AdapterCard, RunFacts
+from networks.checkpoints.adapter import read_adapter, save_adapter
+from networks.checkpoints.card import RunFacts
 from networks.features import load_features
 from tests.conftest import save_base
 from tests.networks.one_step.test_generator import build, wake
@@ -37,21 +38,24 @@ def images(count, seed=0):
 
 @pytest.fixture
 def converted(onnx_folder, monkeypatch):
-    """Conversion copies the model of `onnx_folder`, in place of seconds."""
+    """Conversion copies the models of `onnx_folder`, in place of seconds."""
 
-    def copy(generator, direction, shape, folder, backend, precision, calibration):
-        shutil.copy(onnx_folder / f"{direction}.onnx", folder)
-        return [f"{direction}.onnx"]
+    def copy(adapter, base, folder, *rest):
+        for name in ("a2b.onnx", "b2a.onnx", "export.json"):
+            shutil.copy(onnx_folder / name, folder)
 
     monkeypatch.setattr("exporting.export._convert", copy)
 
 
-def export(generator, path, backend, precision="float32", count=2, **samples):
-    directions = generator.directions
-    card = AdapterCard.of(generator, RunFacts(data="made up"))
-    made = Samples({direction: images(count) for direction in directions}, **samples)
+def adapter_of(generator, folder):
+    return read_adapter(save_adapter(generator, folder, RunFacts(data="made up")))
+
+
+def export(adapter, path, backend, precision="float32", count=2, **samples):
+    directions = adapter.card.settings.directions
     network = load_features("random")
-    return export_folder(generator, card, path, backend, precision, directions, made, Networks(network, network))
+    made = Samples({direction: images(count) for direction in directions}, network, network, **samples)
+    return export_folder(adapter, None, path, Format(backend, precision, directions), made)
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +68,20 @@ def small_base(tmp_path_factory):
 @pytest.fixture(scope="session")
 def openvino_folder(small_base, tmp_path_factory):
     """An exported folder of one direction, whose model reads a prompt."""
-    folder = tmp_path_factory.mktemp("exports") / "openvino"
-    export(one_step(small_base, directions=["a2b"]), folder, "openvino")
-    return folder
+    folder = tmp_path_factory.mktemp("exports")
+    generator = one_step(small_base, directions=["a2b"])
+    export(adapter_of(generator, folder / "adapter"), folder / "openvino", "openvino")
+    return folder / "openvino"
 
 
 @pytest.fixture(scope="session")
 def onnx_folder(tmp_path_factory):
     """An exported folder of two directions, whose models read no prompt."""
-    folder = tmp_path_factory.mktemp("exports") / "onnx"
-    export(resnet(), folder, "onnx")
-    return folder
+    folder = tmp_path_factory.mktemp("exports")
+    export(adapter_of(resnet(), folder / "adapter"), folder / "onnx", "onnx")
+    return folder / "onnx"
+
+
+@pytest.fixture(scope="session")
+def resnet_adapter(tmp_path_factory):
+    return adapter_of(resnet(), tmp_path_factory.mktemp("resnet"))
