@@ -110,7 +110,7 @@ TEXTS: list[tuple[str, Callable[[bytes], bytes]]] = [
 def _weights(workshop: Workshop, here: Path, draw: random.Random) -> MADE:
     adapter = here / "adapter"
     shutil.copytree(workshop.run / "adapter", adapter)
-    file = adapter / "adapter.safetensors"
+    file = adapter / draw.choice([*["adapter.safetensors"] * 3, "prompts.safetensors"])
     raw, tensors = file.read_bytes(), load_file(file)
     key = draw.choice(sorted(tensors))
     way = draw.choice([*BYTES, "tensor", "tensor", "tensor"])
@@ -124,7 +124,7 @@ def _weights(workshop: Workshop, here: Path, draw: random.Random) -> MADE:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     else:
         file.write_bytes(_bytes(raw, way, draw))
-    return f"{key}: {way}", *_reader(workshop, adapter, draw)
+    return f"{file.name}, {key}: {way}", *_reader(workshop, adapter, draw)
 
 
 TENSORS: list[tuple[str, Callable[[torch.Tensor], torch.Tensor | None]]] = [
