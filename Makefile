@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -143,3 +143,6 @@ bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out be
 
 bench-memory: ## measure peak memory and time of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
 	@$(run) -m benchmarks.training_memory $(ARGS)
+
+bench-translate: ## time every backend and precision beside unmerged float32 [ARGS="--base sd-turbo --sizes 512 --batches 1"]
+	@$(run) -m benchmarks.translate $(ARGS)
