@@ -28,7 +28,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from benchmarks.context import typed_command
-from exporting.export import Networks, Samples, export_folder
+from exporting.export import NAMES, Format, Samples, write_models
 from images.ranges import Array
 from inference.backends.torch import pick_device
 from inference.translator import Translator
@@ -37,7 +37,7 @@ from networks.checkpoints.adapter import read_adapter, save_adapter
 from networks.features import load_features
 from networks.one_step.prompts import PromptEncoder
 from prompt_embeddings import PromptEmbeddings
-from storage import write_json
+from storage import atomic_folder, write_json
 
 ARCHITECTURES = Path(__file__).parents[1] / "networks" / "architectures"
 MODELS = ("torch-float32", "torch-bfloat16", "onnx-float32", "openvino-float32", "openvino-bfloat16", "openvino-int8")
@@ -120,18 +120,10 @@ def prepared(model: str, adapter: Path, work: Path, size: int) -> tuple[Path, st
     path = work / model
     if not (path / "export.json").is_file():
         image = np.random.default_rng(1).uniform(-1, 1, (3, size, size)).astype(np.float32)
-        lite = load_features("lite0")
-        export_folder(
-            load_generator(adapter),
-            read_adapter(adapter).card,
-            path,
-            backend,
-            precision,
-            ["a2b"],
-            # Random weights have no quality that could be lost: nothing is compared.
-            Samples({}, calibration={"a2b": [image, -image]}),
-            Networks(lite, lite),
-        )
+        samples = Samples({}, load_features("lite0"), calibration={"a2b": [image, -image]})
+        # Random weights have no quality that could be lost, so nothing is compared.
+        with atomic_folder(path, NAMES.__contains__) as part:
+            write_models(read_adapter(adapter), None, part, Format(backend, precision, ["a2b"]), samples, print)
     return path, "auto"
 
 

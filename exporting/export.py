@@ -97,8 +97,7 @@ def export_folder(
     """
     with atomic_folder(path, NAMES.__contains__) as part:
         # One after the other: at full size each of the three models takes gigabytes.
-        _convert(adapter, base, part, wanted, samples, say)
-        write_json(part / CARD, replace(adapter.card, exported={"format": wanted.backend}).to_json())
+        write_models(adapter, base, part, wanted, samples, say)
         say(f"translating {sum(map(len, samples.images.values()))} images by PyTorch and by {wanted.backend}")
         translated, seconds = {}, {}
         for name in ("pytorch", wanted.backend):
@@ -134,10 +133,24 @@ def _translate(backend: TorchBackend | ExportedBackend, direction: str, image: A
     return timed(lambda: Translator(backend).translate(image[None], prompt, direction), seconds)
 
 
-def _convert(
+def write_models(
     adapter: Adapter, base: str | None, folder: Path, wanted: Format, samples: Samples, say: Callable[[str], None]
 ) -> None:
-    """Write the models, the embeddings of their prompts and export.json."""
+    """Write the models, the embeddings of their prompts, the card and export.json; nothing is measured.
+
+    Args:
+        adapter: see `export_folder`.
+        base: likewise.
+        folder: to write into.
+        wanted: see `export_folder`.
+        samples: whose calibration images int8 needs.
+        say: takes lines of progress.
+
+    Raises:
+        ValueError: see `export_folder`.
+        OSError: the disk is full.
+    """
+    write_json(folder / CARD, replace(adapter.card, exported={"format": wanted.backend}).to_json())
     generator = load_generator(adapter, base)
     multiple = multiple_of(generator)
     prompts = _embed(generator, wanted.directions)

@@ -59,12 +59,15 @@ class StopSignals:
         Args:
             started_by_rank: another rank of this machine started this process.
         """
-        self.received, self.deferred, self.on_quit = 0, False, None
+        # The ranks that wait for this one to join them cannot be told yet.
+        self.received, self.deferred, self.on_quit = 0, started_by_rank, None
         self.started_by_rank, self._owner = started_by_rank, os.getpid()
         in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot set handlers
         before = {s: signal.getsignal(s) for s in STOP_SIGNALS} if in_main_thread else {}
         self._handled = [s for s, handler in before.items() if handler is not signal.SIG_IGN]
         self.install()
+        if in_main_thread and hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a rank blocks them until here
         try:
             yield
         finally:

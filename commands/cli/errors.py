@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import ParamSpec
 
+from commands.cli.paths import RUN_FOLDER
+
 P = ParamSpec("P")
 TRACEBACK = "ONE_STEP_TRACEBACK"
+HELD = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks the second
 
 
@@ -70,6 +73,9 @@ def _ending_signals_raise() -> Iterator[None]:
         raise _EndedError(number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    if RUN_FOLDER in os.environ and in_main_thread and hasattr(signal, "pthread_sigmask"):
+        # A rank that ends while it starts would have Lightning kill the others: its training handles what arrives.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     taken = [s for s in ENDING if in_main_thread and signal.getsignal(s) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, end)
