@@ -188,7 +188,7 @@ def machine(device: str) -> dict[str, Any]:
         "cpu_has": sorted(flag for flag in flags if flag.startswith("amx") or flag == "avx512_bf16"),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "gpu": torch.cuda.get_device_name() if torch.device(device).type == "cuda" else None,
         "versions": {name: version(name) for name in ("torch", "diffusers", "openvino", "onnxruntime", "nncf")},
     }
 
