@@ -177,8 +177,12 @@ class ImageTranslator(nn.Module, ABC):
         noise = None if r is None and not self.reads_noise else noise_map(seed, self.noise_shape(image))
         return self(image, embedding, direction, r, noise)
 
-    def merge(self) -> "ImageTranslator":
-        """Fuse what can be fused for faster inference; in place."""
+    def merge(self, dtype: torch.dtype = torch.float32) -> "ImageTranslator":
+        """Fuse what can be fused for faster inference; in place.
+
+        Args:
+            dtype: to which weights may be cast that autocast would cast at every call.
+        """
         return self
 
     def check_unmerged(self) -> None:

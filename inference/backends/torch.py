@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from networks.checkpoints.adapter import read_adapter
 from networks.checkpoints.card import Adapter
 from networks.one_step.diffusion import noise_map
 
-FEW_CHANNELS = 8  # of a latent: 4; of its mean and variance: 8
 SMALL = 50_000_000
 """Weights up to which a network is not faster in bfloat16 on a CPU: conversions between the types outweigh the rest."""
 
@@ -91,9 +89,7 @@ class TorchBackend(Backend):
     def _at_full_strength(self) -> ImageTranslator:
         if self._merged is None:
             generator, self._unmerged = self._unmerged or self._load(), None
-            generator.merge()
-            if self.precision == "bfloat16":
-                _cast(generator)
+            generator.merge(torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
             self._merged = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._merged
 
@@ -101,24 +97,6 @@ class TorchBackend(Backend):
         if self._unmerged is None:
             self._unmerged = self._load()
         return self._unmerged
-
-
-def _cast(module: nn.Module) -> None:
-    """Cast the weights of convolutions and linear layers to bfloat16, which autocast would do at every call.
-
-    Convolutions from and to pixels or latents stay float32: they are cheap, and a third of the difference to float32
-    is rounding of their few channels, which the one-step estimate multiplies.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) <= FEW_CHANNELS:
-            layer.forward = MethodType(_forward_in_float32, layer)  # type: ignore[method-assign]  # of this layer alone
-        elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            layer.to(torch.bfloat16)
-
-
-def _forward_in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return type(layer).forward(layer, x.float())
 
 
 def pick_precision(generator: nn.Module, device: torch.device) -> str:

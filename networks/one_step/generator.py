@@ -272,9 +272,13 @@ class OneStepGenerator(ImageTranslator):
         height, width = image.shape[-2:]
         return 1, self.latent_channels, -(-height // self.factor), -(-width // self.factor)
 
-    def merge(self) -> "OneStepGenerator":
-        """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards."""
-        merge_lora(self)
+    def merge(self, dtype: torch.dtype = torch.float32) -> "OneStepGenerator":
+        """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards.
+
+        Args:
+            dtype: see `merge_lora`.
+        """
+        merge_lora(self, dtype)
         self.merged = True
         return self
 

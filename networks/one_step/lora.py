@@ -32,6 +32,8 @@ SMALL_LAYER = 100_000
 """Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
 which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
 
+FEW_CHANNELS = 8  # of a latent: 4; of its mean and variance: 8
+
 LoraLayer = LoraConv | LoraLinear
 Layer = TypeVar("Layer", bound=nn.Module)
 Network = TypeVar("Network", bound=nn.Module)
@@ -161,11 +163,16 @@ class TrainedConv(nn.Module):
         return blend(strength, self.trained(latent), self.pretrained(latent))
 
 
-def merge_lora(module: nn.Module) -> nn.Module:
+def merge_lora(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Fold every LoRA into its layer for inference; in place; strength is 1 from then on.
 
-    Each merged layer gets a weight of its own, in float32: two directions share their frozen weights, and adding one
-    direction's LoRA to the shared tensor would change the other.
+    Each merged layer gets a weight of its own, summed in float32: two directions share their frozen weights, and adding
+    one direction's LoRA to the shared tensor would change the other.
+
+    Args:
+        module: network with LoRA layers.
+        dtype: to which each weight of a convolution or linear layer is cast once it is summed; see `cast_layer`.  The
+            network then computes under autocast.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, LoraLayer):
@@ -175,9 +182,32 @@ def merge_lora(module: nn.Module) -> nn.Module:
         merged.weight = nn.Parameter(weight, requires_grad=False)
         if merged.bias is not None:
             merged.bias = nn.Parameter(merged.bias.detach().float(), requires_grad=False)
+        cast_layer(merged, dtype)  # at once: a whole network in float32 takes twice the memory
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, merged)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            cast_layer(layer, dtype)
     return module
+
+
+def cast_layer(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
+    """Cast a layer's weights for inference in a lower precision; float32 leaves them as they are.
+
+    Convolutions from and to pixels or latents stay float32, whatever the autocast: they are cheap, and a third of the
+    difference to float32 is rounding of their few channels, which the one-step estimate multiplies.
+    """
+    if dtype == torch.float32:
+        return
+    if isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) <= FEW_CHANNELS:
+        _replace_forward(layer, _forward_in_float32)
+    else:
+        layer.to(dtype)
+
+
+def _forward_in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return _class_forward(layer, x.float())
 
 
 def store_in_bfloat16(module: nn.Module, keep: nn.Module | None = None) -> None:
