@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION STRENGTH SEED SIZE PREPROCESS BATCH PRECISION TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE PREPROCESS BATCH PRECISION TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -40,11 +40,11 @@ setup: .venv/.installed ## create .venv with what constraints.txt pins; quick wh
 .venv/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
 	@touch $@
 
 lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
-	@uv pip compile setup.cfg --extra dev --universal --fork-strategy fewest --python-version 3.10 --no-annotate \
+	@uv pip compile setup.cfg --extra dev --extra export --universal --fork-strategy fewest --python-version 3.10 --no-annotate \
 	  --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
 
 doctor: ## check that training can run here: versions, devices, weights on disk
@@ -66,11 +66,12 @@ translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRE
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size PREPROCESS:--preprocess BATCH:--batch \
 	  PRECISION:--precision) $(ARGS)
 
-export: ## write an adapter in another format: CKPT= FORMAT=released|released-stochastic|diffusers OUT=folder [BASE=]
-	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=diffusers OUT=exported)
-	$(call need,FORMAT,make export CKPT=$(CKPT) FORMAT=diffusers OUT=exported)
+export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
+	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)
+	$(call need,FORMAT,make export CKPT=$(CKPT) FORMAT=openvino OUT=exported)
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
-	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base) $(ARGS)
+	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base PRECISION:--precision \
+	  DIRECTION:--direction N:--n DATA:--data PROMPT:--prompt TRUST:--trust) $(ARGS)
 
 evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [PRECISION=float32] [TRUST=modules-of-your-own]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
