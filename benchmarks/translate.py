@@ -60,7 +60,8 @@ def main(args: list[str] | None = None) -> None:
     device = str(pick_device(options.device))
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
-        adapter = random_adapter(options.base, work)
+        with one_process() as pool:  # whose memory the measured ones then have
+            adapter = pool.submit(random_adapter, options.base, work).result()
         rows = []
         print(
             "| model | pixels | batch | seconds per image | of the reference | load s | first image s | peak GB |\n"
@@ -68,7 +69,8 @@ def main(args: list[str] | None = None) -> None:
             flush=True,
         )
         for model in options.models:
-            path, precision = prepared(model, adapter, work, min(options.sizes))
+            with one_process() as pool:
+                path, precision = pool.submit(prepared, model, adapter, work, min(options.sizes)).result()
             on = device if model.startswith("torch") else "cpu"
             cold = {size: cold_start(path, precision, on, size) for size in options.sizes}
             for size, batch in itertools.product(options.sizes, options.batches):
@@ -79,6 +81,11 @@ def main(args: list[str] | None = None) -> None:
     if options.out:
         report = {"command": typed_command(p, args), "base": options.base, **machine(device), "rows": rows}
         write_json(options.out, report)
+
+
+def one_process() -> ProcessPoolExecutor:
+    """A pool of a single fresh process."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def random_adapter(base: str, work: Path) -> Path:
@@ -137,8 +144,7 @@ def paired(
     Returns:
         Medians of both in seconds per image, and of the ratios of the pairs.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as reference, ProcessPoolExecutor(1, spawn) as model:
+    with one_process() as reference, one_process() as model:
         reference.submit(_open_reference, adapter, device).result()
         model.submit(_open_model, path, precision, device).result()
         times = [
