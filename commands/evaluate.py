@@ -12,7 +12,7 @@ from commands.cli.trust import limit_parser, read_run
 from datamodules.files.layouts import existing_root
 from images.listing import list_images
 from inference.backends import check_precision
-from storage import check_writable, write_json
+from storage import check_writable, read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datamodules import TranslationData
     from datamodules.batches import EvaluationBatch
     from evaluation.scorer import Scorer
+    from inference.translator import Translator
+    from networks.checkpoints.card import AdapterCard
 
 RESIZE = ("clean", "legacy")  # names in networks.features.resizing.RESIZERS
 
@@ -28,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(prog="python -m commands.evaluate", description=__doc__)
     p.add_argument(
-        "--ckpt", required=True, metavar="PATH", help="run, adapter, .ckpt, released .pkl, or a folder of images"
+        "--ckpt",
+        required=True,
+        metavar="PATH",
+        help="run, adapter, .ckpt, released .pkl, exported model, or a folder of images",
     )
     p.add_argument("--data", metavar="FOLDER", help="images to translate and compare with; default: the run's own")
     p.add_argument(
@@ -39,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--resize", choices=RESIZE, help="of images for FID and KID; default: the run's own way")
     p.add_argument("--out", metavar="FOLDER", help="folder of metrics.json; default: beside the checkpoint")
     p.add_argument(
-        "--precision", default="float32", metavar="NAME", help="float32 (default), bfloat16, or auto: the faster here"
+        "--precision", metavar="NAME", help="float32 (default), bfloat16, or auto: the faster here; exports have theirs"
     )
     p.add_argument(
         "--device",
@@ -58,7 +63,8 @@ def main(args: list[str] | None = None) -> int:
     external = _holds_images(path)
     if not external:
         check_checkpoint(own.ckpt)
-    check_precision(own.precision)
+    if own.precision is not None:
+        check_precision(own.precision)
     base = base_source(own.base)
     trust = [*filter(None, own.trust.split(","))]
     config = _run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
@@ -92,20 +98,18 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     from evaluation.external import ExternalTranslations
     from evaluation.report import write_report
     from evaluation.summary import summary
-    from inference.backends.torch import TorchBackend, pick_device
-    from inference.translator import Translator
-    from networks.checkpoints.adapter import read_adapter
+    from inference.backends.torch import pick_device
     from networks.checkpoints.card import RunFacts
 
     path = Path(own.ckpt)
-    adapter = None if external else read_adapter(path)
+    model = None if external else _open_model(own)
     data = build_data(config, own.data)
     # Without the cache of an ablation, whose folder may be gone.
     scorer = build_scorer(config, {"statistics": None} | ({"resize": own.resize} if own.resize else {}))
     device = pick_device(own.device)
     translate: Callable[[EvaluationBatch], Tensor]
     available: Sequence[str]
-    if adapter is None:
+    if model is None:
         translate = ExternalTranslations(path, data.eval_size)
         available, training_features = [*translate.folders], []
         report: dict[str, Any] = {
@@ -114,19 +118,21 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
             "preprocessing": data.preprocessing,
         }
     else:
-        translator = Translator(TorchBackend(adapter, own.precision, own.device, own.base))
+        translator, card, trainable = model
         backend = translator.backend
         available = backend.directions
-        training_features = list(adapter.card.run.training_features or ())
+        training_features = list(card.run.training_features or ())
         run = RunFacts(data=data.description, data_is_rendered=data.is_rendered, preprocessing=data.preprocessing)
         report = {
-            "images_seen": adapter.card.run.images_seen,
-            "trainable_parameters": sum(t.numel() for t in adapter.tensors.values()),
+            "images_seen": card.run.images_seen,
+            "trainable_parameters": trainable,
             **describe(backend, run),
         }
         if (backend.name, backend.precision) != ("torch", "float32"):  # what a training's own test uses
             report |= {"backend": backend.name, "precision": backend.precision}
-        print(f"base: {backend.base_description}\ncomputed by: {backend.name} in {backend.precision}")
+        print(
+            f"base: {backend.base_description}\ncomputed by: {backend.name} in {backend.precision} on {backend.device}"
+        )
 
         def translate(batch: "EvaluationBatch") -> "Tensor":
             prompt = batch.captions or backend.prompts.get(batch.direction) or data.prompts.get(batch.direction)
@@ -141,6 +147,22 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
     write_report(out / "report.html", report, records, run_folder(path))
     print(summary(report))
     print(f"written: {out / 'metrics.json'}, report.html")
+
+
+def _open_model(own: argparse.Namespace) -> "tuple[Translator, AdapterCard, int | None]":
+    """The translator of an adapter or an exported model, its card, and the number of trained parameters if known."""
+    from inference.backends.torch import TorchBackend
+    from inference.translator import EXPORT, Translator
+    from networks.checkpoints.adapter import CARD, read_adapter
+    from networks.checkpoints.card import CARD_BYTES, AdapterCard
+
+    path = Path(own.ckpt)
+    if (path / EXPORT).is_file():
+        translator = Translator.load(path, own.precision or "auto", own.device, own.base)
+        return translator, AdapterCard.from_json(read_json(path / CARD, CARD_BYTES), str(path / CARD)), None
+    adapter = read_adapter(path)
+    translator = Translator(TorchBackend(adapter, own.precision or "float32", own.device, own.base))
+    return translator, adapter.card, sum(tensor.numel() for tensor in adapter.tensors.values())
 
 
 def _holds_images(path: Path) -> bool:

@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
         usage="python -m commands.translate --ckpt CKPT --in IN --out OUT [options]",
         allow_abbrev=False,
     )
-    p.add_argument("--ckpt", required=True, help="run folder, adapter folder, .ckpt, or a released .pkl")
+    p.add_argument(
+        "--ckpt", required=True, help="run folder, adapter folder, .ckpt, released .pkl, or folder of an exported model"
+    )
     p.add_argument("--in", required=True, dest="source", metavar="IN", help="image or folder")
     p.add_argument("--out", required=True, dest="target", metavar="OUT", help="PNG (for one image) or folder")
     p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")

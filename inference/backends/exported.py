@@ -28,10 +28,10 @@ EXPORTS = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
 """Precisions by backend."""
 SUFFIXES = {"onnx": (".onnx", ".onnx.data"), "openvino": (".xml", ".bin")}  # of a model: its graph, its weights
 NAMES = {
-    *(MANIFEST, CARD, PARITY, PROMPTS),
+    *(MANIFEST, CARD, PARITY, PROMPTS, "metrics.json", "report.html"),
     *(f"{direction}{suffix}" for direction in DIRECTIONS for pair in SUFFIXES.values() for suffix in pair),
 }
-"""Every file that an exported folder may have."""
+"""Every file that an exported folder may have, the results of its evaluation included."""
 MAX_TOKENS, MAX_WIDTH, MAX_MULTIPLE = 4096, 65_536, 256
 DIGEST_DIGITS = 64
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import export, translate
+from commands import evaluate, export, translate
 from exporting import parity
 from networks import ResnetGenerator
 from networks.checkpoints.adapter import save_adapter
@@ -61,7 +61,7 @@ def test_beyond_the_tolerance_the_exit_code_is_1(exported, adapter, photos, tmp_
         for name in ("b2a.onnx", "export.json"):
             shutil.copy(exported / name, folder)
 
-    monkeypatch.setattr("exporting.export._convert", copy)
+    monkeypatch.setattr("exporting.export.write_models", copy)
     monkeypatch.setitem(parity.TOLERANCES, "float32", {"max_difference": -1})
     words = [*arguments(adapter, tmp_path / "out"), f"--data={photos}", "--direction=b2a"]
     assert export.main(words) == 1
@@ -109,3 +109,16 @@ def test_a_run_is_measured_on_its_own_test_images(finished, tmp_path, precision,
     printed = capsys.readouterr().out
     assert "a2b: the test split has 5 images, so N=64 is 5." in printed and "a2b: over 5 images at most" in printed
     assert len([*(tmp_path / "out").glob("*.bin")]) == 2
+
+
+def test_an_exported_model_is_evaluated_like_its_adapter(exported, adapter, folder_of_two_domains, tmp_path, capsys):
+    scores = {}
+    for ckpt, name in ((adapter, "torch"), (exported, "onnx")):
+        words = [f"--ckpt={ckpt}", "--exp=clear2foggy", f"--data={folder_of_two_domains}", f"--out={tmp_path / name}"]
+        assert evaluate.main(words) == 0
+        assert f"computed by: {name} in float32 on cpu" in capsys.readouterr().out
+        scores[name] = json.loads((tmp_path / name / "metrics.json").read_text())
+    assert scores["onnx"]["backend"] == "onnx" and "a2b" not in scores["onnx"], "one direction was exported"
+    assert scores["onnx"]["b2a"]["identity_gap"] == pytest.approx(scores["torch"]["b2a"]["identity_gap"], rel=1e-3)
+    assert evaluate.main([f"--ckpt={exported}", "--exp=clear2foggy", "--precision=bfloat16", f"--out={tmp_path}"]) == 2
+    assert "float32" in capsys.readouterr().err
