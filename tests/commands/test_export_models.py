@@ -58,7 +58,7 @@ def test_a_folder_of_images_measures_an_adapter_outside_of_a_run(exported, adapt
 
 def test_beyond_the_tolerance_the_exit_code_is_1(exported, adapter, photos, tmp_path, capsys, monkeypatch):
     def copy(adapter, base, folder, *rest):
-        for name in ("b2a.onnx", "export.json"):
+        for name in ("b2a.onnx", "export.json", "adapter.json"):
             shutil.copy(exported / name, folder)
 
     monkeypatch.setattr("exporting.export.write_models", copy)

@@ -41,10 +41,10 @@ def converted(onnx_folder, monkeypatch):
     """Conversion copies the models of `onnx_folder`, in place of seconds."""
 
     def copy(adapter, base, folder, *rest):
-        for name in ("a2b.onnx", "b2a.onnx", "export.json"):
+        for name in ("a2b.onnx", "b2a.onnx", "export.json", "adapter.json"):
             shutil.copy(onnx_folder / name, folder)
 
-    monkeypatch.setattr("exporting.export._convert", copy)
+    monkeypatch.setattr("exporting.export.write_models", copy)
 
 
 def adapter_of(generator, folder):
