@@ -161,8 +161,8 @@ def quantize(model: "openvino.Model", samples: Sequence[Inputs]) -> "openvino.Mo
     """Quantize weights and activations of convolutions to 8 bits (NNCF, post-training).
 
     Convolutions alone, which take most of the time: 8-bit attention, sums or norms cost ten times as much in LPIPS
-    (pocket: 0.07 instead of 0.006).  Those of few channels stay as they are too: pocket's finest ones change FID by 12 %,
-    the others by 3 %.
+    (pocket: 0.07 instead of 0.006).  Those of few channels stay as they are too: on pocket they change FID by a further
+    8 %.
 
     Args:
         model: of `to_openvino`.

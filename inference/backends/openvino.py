@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from inference.backends.exported import Inputs, Model
 
 TELEMETRY = "openvino_telemetry"
+XML = b"<?xml"
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}  # of what is not quantized
 
 
@@ -32,6 +34,12 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+@cache
+def _core() -> "openvino.Core":
+    """The one core of this process: a core that is freed unloads its plugins, after which signals ended the process."""
+    return import_openvino().Core()
+
+
 def load_runtime(device: str) -> tuple[tuple["openvino.Core", str], str]:
     """OpenVINO's core with the name of a device, and the name as it is written elsewhere.
 
@@ -41,7 +49,8 @@ def load_runtime(device: str) -> tuple[tuple["openvino.Core", str], str]:
     Raises:
         ValueError: OpenVINO is not installed, or there is no such device.
     """
-    core = import_openvino().Core()
+    import_openvino()
+    core = _core()
     name = "CPU" if device == "auto" else device.upper()
     if name not in core.available_devices:
         there = ", ".join(found.lower() for found in core.available_devices)
@@ -57,6 +66,9 @@ def open_model(runtime: tuple["openvino.Core", str], path: Path, precision: str)
         path: of an .xml, whose weights stand in a .bin beside it.
         precision: "float32"; or "bfloat16" or "int8", whose other layers compute in bfloat16 where the CPU has it.
     """
+    with path.open("rb") as file:
+        if file.read(len(XML)) != XML:  # else OpenVINO tries its readers of other formats on it
+            raise ValueError("it is no XML")
     core, device = runtime
     compiled = core.compile_model(os.fspath(path), device, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
     request = compiled.create_infer_request()
