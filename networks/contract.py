@@ -140,7 +140,7 @@ class ImageTranslator(nn.Module, ABC):
         strength: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Translate images with every argument checked: for commands and notebooks.
+        """Translate images with every argument checked; `inference.Translator` takes images of any kind.
 
         Args:
             image: ``(B, 3, H, W)`` in [-1, 1], any size.

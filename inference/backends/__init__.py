@@ -51,6 +51,7 @@ class Backend(ABC):
         """Prompts => embeddings ``(n, L, D)``.
 
         Raises:
+            FileNotFoundError: a prompt needs the base's text encoder, which is not on this machine.
             ValueError: names a prompt that it cannot embed.
         """
 
