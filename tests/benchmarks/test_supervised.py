@@ -43,7 +43,7 @@ def test_pairs_are_the_tasks_own_scenes_and_their_counterparts(direction, tmp_pa
         assert torch.equal(a["truth"], b["truth"])
         assert not torch.equal(a["real"], a["truth"])
     # Training shows what the unpaired task shows of the source domain.
-    drawn = [read_image(path) for path in sorted((tmp_path / "train_A").iterdir())]
+    drawn = [torch.from_numpy(read_image(path)) for path in sorted((tmp_path / "train_A").iterdir())]
     assert all(torch.equal(x, data.images["train"][direction[0]].read(k)) for k, x in enumerate(drawn))
     assert len(drawn) == 3
 
