@@ -183,7 +183,8 @@ def check_writable(path: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove unfinished files that killed processes left, from a folder tree that no other process writes to."""
     for part in folder.rglob(".*.part"):
-        part.unlink()
+        if part.is_file():  # a folder is an export's, which may go on right now
+            part.unlink()
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

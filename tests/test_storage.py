@@ -46,6 +46,7 @@ def test_what_a_killed_process_left_is_removed_wherever_it_was_writing(tmp_path)
         write = storage.atomic_write(folder / "x.json")
         write.__enter__().write_text("hal")  # never ended
         (folder / "whole.json").write_text("{}")
+    (tmp_path / ".export.part").mkdir()
     storage.remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"whole.json"}
 
