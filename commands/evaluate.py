@@ -151,13 +151,14 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
 
 def _open_model(own: argparse.Namespace) -> "tuple[Translator, AdapterCard, int | None]":
     """The translator of an adapter or an exported model, its card, and the number of trained parameters if known."""
+    from inference.backends.exported import MANIFEST
     from inference.backends.torch import TorchBackend
-    from inference.translator import EXPORT, Translator
+    from inference.translator import Translator
     from networks.checkpoints.adapter import CARD, read_adapter
     from networks.checkpoints.card import CARD_BYTES, AdapterCard
 
     path = Path(own.ckpt)
-    if (path / EXPORT).is_file():
+    if (path / MANIFEST).is_file():
         translator = Translator.load(path, own.precision or "auto", own.device, own.base)
         return translator, AdapterCard.from_json(read_json(path / CARD, CARD_BYTES), str(path / CARD)), None
     adapter = read_adapter(path)

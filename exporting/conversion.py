@@ -160,9 +160,8 @@ def write_openvino(model: "openvino.Model", path: Path, compress: bool) -> None:
 def quantize(model: "openvino.Model", samples: Sequence[Inputs]) -> "openvino.Model":
     """Quantize weights and activations of convolutions to 8 bits (NNCF, post-training).
 
-    Convolutions alone, which take most of the time: 8-bit attention, sums or norms cost ten times as much in LPIPS
-    (pocket: 0.07 instead of 0.006).  Those of few channels stay as they are too: on pocket they change FID by a further
-    8 %.
+    Convolutions alone, which take most of the time: 8-bit attention, sums and norms change images far more.  Those of
+    few channels stay as they are too.
 
     Args:
         model: of `to_openvino`.

@@ -11,10 +11,10 @@ from PIL import Image
 
 from images.ranges import Array, check_range, to_pixels
 from inference.backends import Backend
+from inference.backends.exported import MANIFEST, ExportedBackend
 from inference.processing import Preprocessing, pad
 
 AnyArray = np.ndarray[Any, Any]
-EXPORT = "export.json"  # of a folder with an exported model
 
 
 class Translator:
@@ -49,9 +49,7 @@ class Translator:
             ValueError: they cannot be read, or do not fit each other; no such device or precision here.
         """
         backend: Backend
-        if (Path(path) / EXPORT).is_file():
-            from inference.backends.exported import ExportedBackend
-
+        if (Path(path) / MANIFEST).is_file():
             if base is not None:
                 raise ValueError(f"{path} is an exported model, which holds its base: leave out base={base}.")
             backend = ExportedBackend(path, precision, device)

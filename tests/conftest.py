@@ -19,6 +19,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from jsonargparse._common import parsing_settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from networks import OneStepGenerator
+from networks.checkpoints.adapter import save_adapter
+from networks.checkpoints.card import RunFacts
 from networks.one_step.bases import POCKET
 
 
@@ -33,6 +36,20 @@ def _import_policy(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random base: Stable Diffusion's four VAE levels, the pocket base's tokenizer and schedule."""
     return save_base(tmp_path_factory.mktemp("tiny_base"), (8, 8, 16, 16))
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an unpaired adapter of the tiny base, at seeded random values that change every image."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = OneStepGenerator(str(tiny_base), rank_unet=2, rank_vae=2)
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.1)
+    generator.prompts = {"a2b": "driving in the night", "b2a": "driving in the day"}
+    return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter", RunFacts(task="unpaired"))
 
 
 @pytest.fixture(scope="session")

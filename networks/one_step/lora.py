@@ -194,8 +194,8 @@ def merge_lora(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Modu
 def cast_layer(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
     """Cast a layer's weights for inference in a lower precision; float32 leaves them as they are.
 
-    Convolutions from and to pixels or latents stay float32, whatever the autocast: they are cheap, and a third of the
-    difference to float32 is rounding of their few channels, which the one-step estimate multiplies.
+    Convolutions from and to pixels or latents stay float32, whatever the autocast: they are cheap, and the
+    one-step estimate multiplies what rounding their few channels costs.
     """
     if dtype == torch.float32:
         return

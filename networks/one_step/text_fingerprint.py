@@ -41,9 +41,8 @@ def _samples(files: list[Path]) -> list[bytes]:
     """Name, shape and some values of each tensor of some files, in the order of names; integers are left out."""
     samples = {}
     for path in files:
-        with safe_open(
-            path, "numpy"
-        ):  # checks the header; its tensors are mapped, where each value brings megabytes along
+        # Checks the header only: its tensors are mapped, where each value brings megabytes along.
+        with safe_open(path, "numpy"):
             pass
         with path.open("rb", buffering=0) as file:
             length = int.from_bytes(file.read(8), "little")

@@ -19,19 +19,6 @@ from images.resizing import resize_short_side
 from inference.folder import batches
 from networks import OneStepGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
-from networks.checkpoints.card import RunFacts
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_base, tmp_path_factory):
-    generator = OneStepGenerator(str(tiny_base), rank_unet=2, rank_vae=2)
-    draw = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.1)
-    generator.prompts = {"a2b": "driving in the night", "b2a": "driving in the day"}
-    return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter", RunFacts(task="unpaired"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,21 +9,7 @@ from images.ranges import from_pixels, to_pixels
 from inference import Translator
 from inference.backends.torch import TorchBackend, pick_precision
 from inference.processing import pad
-from networks import OneStepGenerator, load_generator
-from networks.checkpoints.adapter import save_adapter
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_base, tmp_path_factory):
-    torch.manual_seed(0)
-    generator = OneStepGenerator(str(tiny_base), rank_unet=2, rank_vae=2)
-    draw = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.1)
-    generator.prompts = {"a2b": "driving in the night", "b2a": "driving in the day"}
-    return save_adapter(generator, tmp_path_factory.mktemp("run") / "adapter")
+from networks import load_generator
 
 
 @pytest.fixture(scope="module")
