@@ -49,11 +49,14 @@ def said(capsys):
 
 
 def test_an_image_that_breaks_during_training_is_named(two_level_base, images, tmp_path, monkeypatch, capsys):
+    lines = []  # of Lightning's logger, whose level and handlers earlier tests change
+    monkeypatch.setattr("lightning_modules.callbacks.run_folder.rank_zero_info", lines.append)
     train_until(monkeypatch, 45, lambda path: truncate_all(images / "train_A"))
     words = ["--model.init_args.max_images=200", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=1"]
     assert train.main(arguments(two_level_base, images, tmp_path / "run", *words)) == 2
     error = said(capsys)
     assert str(images / "train_A") in error and ".png" in error
+    assert f"make resume RUN={tmp_path / 'run'}" in "".join(lines), "the last checkpoint is named"
 
 
 def test_skipped_images_are_listed_at_the_end(two_level_base, images, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 import torch
 
 from commands import train
+from commands.cli.errors import user_errors
+from commands.cli.paths import RUN_FOLDER
+from lightning_modules.signals import stop_signals
 
 from .conftest import QUICK, arguments
 
@@ -133,6 +137,25 @@ def test_a_signal_to_one_of_two_ranks_saves_and_ends_both(rank, two_level_base, 
     assert stop and "Traceback" not in said, said
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["progress"]["images_seen"] == int(stop[1])
     assert not Path(f"/proc/{other}").exists() or "Z" in Path(f"/proc/{other}/stat").read_text().split()[2]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows cannot hold signals back")
+def test_a_signal_to_a_rank_that_starts_waits_until_the_others_can_be_told(monkeypatch):
+    monkeypatch.setenv(RUN_FOLDER, "run")
+    received = []
+
+    @user_errors
+    def rank():
+        # To this thread: those of other tests block nothing.  Unblocked, it would end the rank with 129, and Lightning
+        # would then kill the first rank.
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
+        with stop_signals.handled(started_by_rank=True):
+            received.append(stop_signals.received)
+        return 0
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert rank() == 0 and received == [signal.SIGHUP]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 @pytest.mark.slow
