@@ -1,12 +1,14 @@
 """``make translate``: translate image files through a trained generator, one or a whole folder."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
 from inference.backends import check_precision
+from inference.high_resolution import RESOLUTIONS
 from inference.jobs import Job, plan
 from limits import LIMITS, check_range
 from storage import did_you_mean
@@ -33,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--strength", type=float, default=1.0, help="0 draws an image from noise, 1 follows the input")
     p.add_argument("--seed", type=int, default=0, help="of the noise for a strength below 1")
     p.add_argument("--size", type=int, help="resize the short side to this many pixels first")
+    p.add_argument(
+        "--resolution",
+        default="auto",
+        help="direct, lift or tiles; auto: direct up to the trained size, above it what suits the adapter's task",
+    )
     p.add_argument("--preprocess", default="none", help="none, canny or sketch: lines drawn from photographs first")
     p.add_argument(
         "--precision", default="auto", help="float32, bfloat16, or auto: the faster here (default %(default)s)"
@@ -71,6 +78,9 @@ def check_options(options: argparse.Namespace) -> None:
         near = did_you_mean(options.preprocess, LINES)
         raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}.{near} Known: {', '.join(LINES)}.")
     check_precision(options.precision)
+    if options.resolution not in RESOLUTIONS:
+        near = did_you_mean(options.resolution, RESOLUTIONS)
+        raise ValueError(f"Unknown RESOLUTION {options.resolution!r}.{near} Known: {', '.join(RESOLUTIONS)}.")
     for name, setting in (("size", "eval_size"), ("batch", "eval_batch_size"), ("seed", "seed")):
         if (value := getattr(options, name)) is not None:
             check_range(name.upper(), value, LIMITS[setting])
@@ -89,37 +99,45 @@ def translate(options: argparse.Namespace, jobs: list[Job]) -> None:
     # These take seconds to import: errors above come at once.
     from tqdm import tqdm
 
-    from inference.folder import check_images, translate_folder
-    from inference.processing import Preprocessing
+    from images.headers import check_headers
+    from inference.folder import translate_folder
     from inference.translator import Translator
 
-    shapes = check_images([image for image, _ in jobs], options.size)
+    shapes = check_headers(image for image, _ in jobs)
     translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
     backend = translator.backend
+    layouts = {
+        image: translator.layout(image, shape, options.size, options.preprocess, options.resolution)
+        for image, shape in shapes.items()
+    }
     (prompt,) = translator.prompts(options.prompt, options.direction)
     backend.embed([prompt])
     backend.release()  # the one prompt is cached
     if options.strength != 1:
         print(f"Strength {options.strength:g}, noise from seed {options.seed}.")
     print(f"Base: {backend.base_description}")
-    if backend.trained_on is not None:
-        print(f"Trained on: {backend.trained_on}")
-    lines = backend.line_drawing
+    if backend.training.data is not None:
+        print(f"Trained on: {backend.training.data}")
+    lines = backend.training.line_drawing
     if options.preprocess == "none" != lines:
         print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
     images = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
     print(f"Computed by: {backend.name} in {backend.precision} on {backend.device}")
-    print(f"{images}, direction {options.direction}, prompt {prompt!r}", flush=True)
+    print(f"{images}, direction {options.direction}, prompt {prompt!r}")
+    for how, count in Counter(map(str, layouts.values())).most_common():
+        print(f"Resolution: {how}{f' ({count} images)' if count < len(jobs) else ''}", flush=True)
     with tqdm(total=len(jobs), unit="image") as progress:
         for done in translate_folder(
             translator,
             jobs,
-            shapes,
-            Preprocessing.named(options.size, options.preprocess),
+            layouts,
             prompt,
             options.direction,
             options.strength,
             options.seed,
+            options.size,
+            options.preprocess,
+            options.resolution,
             options.batch,
         ):
             progress.update(done)

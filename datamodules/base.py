@@ -63,6 +63,8 @@ class TranslationData(LightningDataModule, ABC):
         directions: directions that can be evaluated: "a2b", and "b2a" where the task has it.
         domain_names: names of A and B.
         scenes: task of the twin world that is rendered without a folder; None where a folder is needed.
+        resolution: how images above `eval_size` are translated best: "lift" where colours change, "tiles" where
+            something is drawn (see `inference.high_resolution`).
         prompts: prompt of each direction, which describes its target domain.
         bad_draws: what was skipped.
         has_truth: whether evaluation batches have ground truth.
@@ -77,6 +79,7 @@ class TranslationData(LightningDataModule, ABC):
     directions: tuple[Direction, ...] = ("a2b", "b2a")
     domain_names: tuple[str, str] = ("A", "B")
     scenes: str | None = None
+    resolution: Literal["lift", "tiles", "direct"] = "lift"
     prompts: dict[str, str]
     has_truth = False
     test_is_validation = False

@@ -102,6 +102,7 @@ class EdgeToImage(PairedImages):
 
     domain_names = ("edges", "photograph")
     line_drawing = "canny"
+    resolution = "tiles"
     scenes = "day_night"
 
 
@@ -115,6 +116,7 @@ class SketchToImage(PairedImages):
 
     domain_names = ("sketch", "photograph")
     line_drawing = "sketch"
+    resolution = "tiles"
     scenes = "day_night"
 
     def __init__(self, *, stochastic: bool = True, **settings: Any) -> None:

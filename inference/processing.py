@@ -15,7 +15,6 @@ from images.reading import composite, pixels_of, read_image_with_alpha
 from images.resizing import check_resized, resize
 from storage import did_you_mean
 
-MEGAPIXEL = 1024 * 1024  # pixels
 LINES = ("none", *LINE_DRAWINGS)
 
 
@@ -52,10 +51,7 @@ class Preprocessing:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be decoded, or is too large.
         """
-        image, alpha = read_image_with_alpha(path, self.size)
-        height, width = image.shape[1:]
-        checked_shape(path, height, width, self.size)
-        return self._drawn(image, alpha)
+        return self._drawn(*read_image_with_alpha(path, self.size))
 
     def from_pil(self, image: Image.Image) -> tuple[Array, Array | None]:
         """Convert a PIL image of any colour mode, turned upright by its EXIF tag.
@@ -72,7 +68,8 @@ class Preprocessing:
             ValueError: the image is too large.
         """
         height, width = pixels.shape[:2]
-        return self._drawn(*composite(pixels, checked_shape("the image", height, width, self.size)))
+        shape = None if self.size is None else check_resized("the image", height, width, self.size)
+        return self._drawn(*composite(pixels, shape))
 
     def from_floats(self, image: Array) -> tuple[Array, Array | None]:
         """Convert an image, ``(3, H, W)`` in [-1, 1], of any size."""
@@ -83,28 +80,6 @@ class Preprocessing:
 
     def _drawn(self, image: Array, alpha: Array | None) -> tuple[Array, Array | None]:
         return (image if self.draw_lines is None else self.draw_lines(image)), alpha
-
-
-def checked_shape(image: Path | str, height: int, width: int, size: int | None) -> tuple[int, int]:
-    """Height and width at which an image is translated, pixels.
-
-    Args:
-        image: its name, for the message.
-        height: of the image, pixels.
-        width: likewise.
-        size: short side after resizing, pixels; None keeps the image's own.
-
-    Raises:
-        ValueError: it is too large: above a megapixel where no size was given, else above 16 once it is resized.
-    """
-    if size is not None:
-        return check_resized(image, height, width, size)
-    if height * width > MEGAPIXEL:
-        raise ValueError(
-            f"{image} has {width} x {height} pixels. Above one megapixel memory and time grow steeply, far "
-            "from the sizes trained at: say at which size to translate, e.g. 512 (short side, pixels)."
-        )
-    return height, width
 
 
 def pad(images: Array, multiple: int) -> Array:

@@ -2,23 +2,45 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from images.ranges import Array, check_range, to_pixels
+from images.resizing import resize
 from inference.backends import Backend
 from inference.backends.exported import MANIFEST, ExportedBackend
+from inference.high_resolution import AffineModels, Layout, choose_layout, translate_tiles
 from inference.processing import Preprocessing, pad
 
 AnyArray = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An image between reading and the network.
+
+    Attributes:
+        image: ``(3, H, W)`` in [-1, 1], at the result's size.
+        alpha: its transparency, ``(1, H, W)`` in [0, 1], or None without any.
+        layout: how it is translated.
+        network_input: what the network gets, ``(3, h, w)``; tiles are cut from it.
+    """
+
+    image: Array
+    alpha: Array | None
+    layout: Layout
+    network_input: Array
+
+
 class Translator:
     """Translates images with a trained adapter or an exported model.
+
+    A translation has three stages, so that those of several images can overlap: `prepare` and `finish`, which any
+    thread may call, and `compute`, the network.  A call does all three.
 
     Example:
         >>> translator = Translator.load("runs/clear2foggy/pocket/version_0")
@@ -74,6 +96,7 @@ class Translator:
         seed: int = 0,
         size: int | None = None,
         preprocess: str = "none",
+        resolution: str = "auto",
     ) -> Any:  # noqa: ANN401  # the kind that was given
         """Translate one image, or a list of images one after the other.
 
@@ -86,9 +109,10 @@ class Translator:
                 that was trained.
             strength: in [0, 1]; 1 follows the input and is deterministic, 0 draws an image from noise.
             seed: of the noise for a strength below 1; every image gets the same noise.
-            size: short side to resize to first, pixels; None keeps the image's own, up to a megapixel for images that
-                are not floats.
+            size: short side to resize to first, pixels; None keeps the image's own.
             preprocess: "none", or "canny" or "sketch": lines drawn from the photograph first.
+            resolution: "direct", "lift" or "tiles", see `inference.high_resolution`; "auto" is direct up to the size
+                that the adapter was validated at, and above it what its card names.
 
         Returns:
             The translation, of the input's kind, at its size or at the one it was resized to: a PIL image (for a path,
@@ -101,38 +125,141 @@ class Translator:
         """
         if isinstance(image, list | tuple):
             pairs = zip(image, _one_each(prompt, len(image)), strict=True)
-            return [self(one, direction, text, strength, seed, size, preprocess) for one, text in pairs]
-        preprocessing = Preprocessing.named(size, preprocess)
+            return [self(one, direction, text, strength, seed, size, preprocess, resolution) for one, text in pairs]
         torch = sys.modules.get("torch")  # imported where a tensor is given
-
-        def run(prepared: list[tuple[Array, Array | None]]) -> list[Array]:
-            results = self.translate(np.stack([one for one, _ in prepared]), prompt, direction, strength, seed)
-            return list(results)
-
-        def run_to_pixels(prepared: list[tuple[Array, Array | None]]) -> list[NDArray[np.uint8]]:
-            return [to_pixels(result, alpha) for result, (_, alpha) in zip(run(prepared), prepared, strict=True)]
-
-        if isinstance(image, str | Path):
-            return Image.fromarray(run_to_pixels([preprocessing.read(Path(image))])[0])
-        if isinstance(image, Image.Image):
-            return Image.fromarray(run_to_pixels([preprocessing.from_pil(image)])[0])
         if torch is not None and isinstance(image, torch.Tensor) and image.is_floating_point():
             floats = image.detach().float().cpu().numpy()
-            result = self(floats, direction, prompt, strength, seed, size, preprocess)
+            result = self(floats, direction, prompt, strength, seed, size, preprocess, resolution)
             return torch.from_numpy(result).to(image.device)
+        batch = _as_batch(image)
+        prepared = [self.prepare(one, size, preprocess, resolution) for one in batch or [image]]
+        outputs = self.compute(prepared, prompt, direction, strength, seed)
+        results = [self.finish(*pair) for pair in zip(prepared, outputs, strict=True)]
         if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-            batch = _batch(image, -3, (3,))
-            results = run([preprocessing.from_floats(one) for one in [*batch.astype(np.float32)]])
-            return np.stack(results) if image.ndim == 4 else results[0]
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            return np.stack(results) if batch else results[0]
+        pixels = [to_pixels(result, one.alpha) for result, one in zip(results, prepared, strict=True)]
+        if isinstance(image, np.ndarray):
+            return np.stack(pixels) if batch else pixels[0]
+        return Image.fromarray(pixels[0])
+
+    def prepare(
+        self,
+        image: str | Path | Image.Image | AnyArray,
+        size: int | None = None,
+        preprocess: str = "none",
+        resolution: str = "auto",
+    ) -> Prepared:
+        """Read or convert one image and make the network's input.
+
+        Args:
+            image: a path, a PIL image, or an array of one image; see `__call__`.
+            size: short side to resize to first, pixels.
+            preprocess: "none", "canny" or "sketch".
+            resolution: see `__call__`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            TypeError: the image is of another kind.
+            ValueError: it cannot be decoded, is too large, or an argument is out of range.
+        """
+        preprocessing = Preprocessing.named(size, preprocess)
+        name: object = "the image"
+        if isinstance(image, str | Path):
+            name = image
+            full, alpha = preprocessing.read(Path(image))
+        elif isinstance(image, Image.Image):
+            full, alpha = preprocessing.from_pil(image)
+        elif isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            full, alpha = preprocessing.from_floats(_checked(image, -3, (3,)).astype(np.float32))
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
             colour = image[..., None].repeat(3, axis=-1) if image.ndim == 2 else image
-            pixels = run_to_pixels([preprocessing.from_pixels(one) for one in _batch(colour, -1, (3, 4))])
-            return np.stack(pixels) if image.ndim == 4 else pixels[0]
-        kind = f"{type(image).__name__}{f' of {image.dtype}' if hasattr(image, 'dtype') else ''}"
-        raise TypeError(
-            f"Cannot translate {kind}: give a path, a PIL image, a uint8 array (H, W, 3), a float array or tensor "
-            "(3, H, W) in [-1, 1], or a list of them."
-        )
+            full, alpha = preprocessing.from_pixels(_checked(colour, -1, (3, 4)))
+        else:
+            kind = f"{type(image).__name__}{f' of {image.dtype}' if hasattr(image, 'dtype') else ''}"
+            raise TypeError(
+                f"Cannot translate {kind}: give a path, a PIL image, a uint8 array (H, W, 3), a float array or tensor "
+                "(3, H, W) in [-1, 1], or a list of them."
+            )
+        layout = self.layout(name, full.shape[1:], size, preprocess, resolution)
+        small = resize(full, layout.network_shape) if layout.mode == "lift" else full
+        return Prepared(full, alpha, layout, small)
+
+    def layout(
+        self,
+        image: object,
+        shape: tuple[int, ...],
+        size: int | None,
+        preprocess: str = "none",
+        resolution: str = "auto",
+    ) -> Layout:
+        """How an image is translated.
+
+        Args:
+            image: its name, for messages.
+            shape: its height and width, pixels.
+            size: see `__call__`.
+            preprocess: likewise.
+            resolution: likewise.
+
+        Raises:
+            ValueError: there is no such resolution, the image is too large for it, or it cannot work for this input.
+        """
+        height, width = shape
+        draws_lines = preprocess != "none" or self.backend.training.line_drawing != "none"
+        return choose_layout(resolution, image, (height, width), size, self.backend.training, draws_lines)
+
+    def compute(
+        self,
+        prepared: Sequence[Prepared],
+        prompt: str | Sequence[str] | None = None,
+        direction: str = "a2b",
+        strength: float = 1.0,
+        seed: int = 0,
+        tiles: int = 1,
+    ) -> list[Array]:
+        """Run the network; one call at a time.
+
+        Args:
+            prepared: images whose layouts have one mode and one network shape, which are translated together.
+            prompt: one text, or one per image; None takes the one that was trained.
+            direction: "a2b" or "b2a".
+            strength: in [0, 1].
+            seed: of the noise for a strength below 1.
+            tiles: of one image that are translated together.
+
+        Returns:
+            For each image ``(3, h, w)`` in [-1, 1]: of the network's shape, with tiles of the result's.
+
+        Raises:
+            ValueError: see `translate`.
+        """
+        if prepared[0].layout.mode != "tiles":
+            batch = np.stack([one.network_input for one in prepared])
+            return [*self.translate(batch, prompt, direction, strength, seed)]
+        return [
+            translate_tiles(
+                one.image,
+                one.layout.network_shape,
+                tiles,
+                lambda windows, text=text: self.translate(windows, text, direction, strength, seed),  # type: ignore[misc]
+            )
+            for one, text in zip(prepared, _one_each(prompt, len(prepared)), strict=True)
+        ]
+
+    @staticmethod
+    def finish(prepared: Prepared, output: Array) -> Array:
+        """Carry the network's output to the result's resolution.
+
+        Args:
+            prepared: what `prepare` returned.
+            output: what `compute` returned for it.
+
+        Returns:
+            ``(3, H, W)`` in [-1, 1].
+        """
+        if prepared.layout.mode != "lift":
+            return output
+        return AffineModels.fit(prepared.network_input, output).apply(prepared.image)
 
     def translate(
         self,
@@ -185,16 +312,21 @@ class Translator:
         return [prompt] if isinstance(prompt, str) else list(prompt)
 
 
-def _batch(image: AnyArray, channel_axis: int, channels: tuple[int, ...]) -> AnyArray:
-    """An array of one image or several as an array of several.
+def _as_batch(image: object) -> list[AnyArray]:
+    """The images of an array with a first axis B; empty for what is one image."""
+    return [*image] if isinstance(image, np.ndarray) and image.ndim == 4 and len(image) else []
+
+
+def _checked(image: AnyArray, channel_axis: int, channels: tuple[int, ...]) -> AnyArray:
+    """Refuse an array that is no image.
 
     Raises:
         ValueError: it has another shape.
     """
-    if image.ndim not in (3, 4) or image.shape[channel_axis] not in channels or 0 in image.shape:
+    if image.ndim != 3 or image.shape[channel_axis] not in channels or 0 in image.shape:
         layout = "(3, H, W) or (B, 3, H, W)" if channel_axis == -3 else "(H, W, 3), (H, W, 4) or (B, H, W, 3)"
         raise ValueError(f"{image.dtype} images have the shape {layout}, this array has {image.shape}.")
-    return image if image.ndim == 4 else image[None]
+    return image
 
 
 def _one_each(prompt: str | Sequence[str] | None, count: int) -> list[str | None]:

@@ -146,6 +146,7 @@ class TrainCLI(LightningCLI):
             data=self.datamodule.description,
             data_is_rendered=self.datamodule.is_rendered,
             preprocessing=self.datamodule.preprocessing,
+            resolution=self.datamodule.resolution,
         )
 
     def before_instantiate_classes(self) -> None:

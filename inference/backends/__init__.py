@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from images.ranges import Array
 from storage import did_you_mean
@@ -19,6 +20,39 @@ def check_precision(name: str, known: Sequence[str] = PRECISIONS) -> None:
         raise ValueError(f"Unknown precision {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
 
 
+@dataclass(frozen=True)
+class Training:
+    """What an adapter's card tells of its training, as far as translation needs it.
+
+    Attributes:
+        data: one line on the training images, or None where it is not known.
+        line_drawing: kind of line drawing that its inputs were, or "none".
+        size: short side of the images that it was validated on, pixels, or None where it is not known.
+        resolution: how images above this size are translated best: "lift", "tiles" or "direct".
+    """
+
+    data: str | None = None
+    line_drawing: str = "none"
+    size: int | None = None
+    resolution: str = "lift"
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, object]) -> "Training":
+        """Read the entries of adapter.json; one that is missing or of another type counts as not known."""
+        data, preprocessing = card.get("data"), card.get("preprocessing")
+        steps = preprocessing if isinstance(preprocessing, Mapping) else {}
+        lines, size = str(steps.get("preprocess", "none")), steps.get("eval_size")
+        resolution = card.get("resolution")
+        if resolution not in ("lift", "tiles", "direct"):  # cards of version 0.1 lack it
+            resolution = "lift" if lines == "none" else "tiles"
+        return cls(
+            data if isinstance(data, str) else None,
+            lines,
+            size if isinstance(size, int) and size > 0 else None,
+            str(resolution),
+        )
+
+
 class Backend(ABC):
     """Base class: computes translations of prepared images.
 
@@ -28,8 +62,7 @@ class Backend(ABC):
         device: name of the device that it runs on.
         base_description: one line on the weights that the generator starts from.
         base_fingerprint: short hash of them.
-        trained_on: one line on the training images, or None where it is not known.
-        line_drawing: kind of line drawing that its inputs were in training, or "none".
+        training: what the adapter's card tells of its training.
         multiple: sides of images must be multiples of it, pixels.
         directions: the directions that it translates in.
         prompts: prompt that was trained, by direction.
@@ -40,8 +73,7 @@ class Backend(ABC):
     device: str
     base_description: str
     base_fingerprint: str
-    trained_on: str | None
-    line_drawing: str
+    training: Training
     multiple: int
     directions: Sequence[str]
     prompts: Mapping[str, str]

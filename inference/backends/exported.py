@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from images.ranges import Array
-from inference.backends import Backend
+from inference.backends import Backend, Training
 from prompt_embeddings import DIRECTIONS, PROMPTS, PromptEmbeddings
 from storage import digest, read_json, shortened
 
@@ -167,9 +167,7 @@ class ExportedBackend(Backend):
         self.prompts, self.directions = manifest.prompts, tuple(manifest.directions)
         self.base_description = manifest.base
         self.base_fingerprint = str(card.get("base_fingerprint"))
-        trained_on, preprocessing = card.get("data"), card.get("preprocessing")
-        self.trained_on = trained_on if isinstance(trained_on, str) else None
-        self.line_drawing = str(preprocessing.get("preprocess", "none")) if isinstance(preprocessing, dict) else "none"
+        self.training = Training.from_card(card)
         self._models: dict[str, Model] = {}
 
     def embed(self, prompts: Sequence[str]) -> Array:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from images.ranges import Array
-from inference.backends import Backend, check_precision
+from inference.backends import Backend, Training, check_precision
 from networks import ImageTranslator, load_generator
 from networks.checkpoints.adapter import read_adapter
 from networks.checkpoints.card import Adapter
@@ -52,8 +52,7 @@ class TorchBackend(Backend):
         self.base_description = self._unmerged.base_description
         self.base_fingerprint = self._unmerged.base_fingerprint
         self.directions, self.prompts = self._unmerged.directions, self._unmerged.prompts
-        run = self._adapter.card.run
-        self.trained_on, self.line_drawing = run.data, str((run.preprocessing or {}).get("preprocess", "none"))
+        self.training = Training.from_card(self._adapter.card.run.to_json())
         self.multiple = 1  # generators take any size
         self.precision = pick_precision(self._unmerged, self._device) if precision == "auto" else precision
 

@@ -4,7 +4,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ MAX_TEXT = 10_000  # characters of a prompt, a name or a description
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "safetensors")
 
 JsonMap = Mapping[str, Json]
+Resolution = Literal["lift", "tiles", "direct"]
+"""See `inference.high_resolution`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class RunFacts:
         data: one line on the training data.
         data_is_rendered: whether its images are rendered scenes, not photographs.
         preprocessing: how images became inputs, as the data module names it.
+        resolution: how images larger than those are translated best.
         experiment: name of the experiment.
         training_features: names of the feature networks that training used.
         images_seen: training samples seen, all ranks together.
@@ -49,6 +52,7 @@ class RunFacts:
     data: str | None = None
     data_is_rendered: bool | None = None
     preprocessing: JsonMap | None = None
+    resolution: Resolution | None = None
     experiment: str | None = None
     training_features: tuple[str, ...] | None = None
     images_seen: int | None = None
@@ -66,6 +70,8 @@ class RunFacts:
         names = self.training_features
         fits = names is None or (isinstance(names, tuple) and all(isinstance(name, str) for name in names))
         require(fits, "training_features", "a list of names", names)
+        modes = get_args(Resolution)
+        require(self.resolution in (None, *modes), "resolution", " or ".join(modes), self.resolution)
         if self.images_seen is not None:
             require_int(self.images_seen, "images_seen", 0)
 

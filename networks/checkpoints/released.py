@@ -185,7 +185,9 @@ def _card(
         )
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return AdapterCard(settings=settings, prompts={}, run=RunFacts(task=task, source="released"))
+    # Both released paired models draw from lines.
+    run = RunFacts(task=task, source="released", resolution="tiles" if task == "paired" else "lift")
+    return AdapterCard(settings=settings, prompts={}, run=run)
 
 
 def _check_types(content: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:

@@ -95,7 +95,11 @@ def test_it_serves_the_model_with_the_trained_prompts(folder):
     backend = ExportedBackend(folder)
     assert (backend.name, backend.precision, backend.device) == (folder.name, "float32", "cpu")
     assert (backend.multiple, backend.directions, backend.prompts) == (8, ("a2b", "b2a"), TEXTS)
-    assert (backend.trained_on, backend.line_drawing, backend.base_description) == ("photos", "canny", "pocket")
+    assert (backend.training.data, backend.training.line_drawing, backend.base_description) == (
+        "photos",
+        "canny",
+        "pocket",
+    )
     image, result = translated(folder)
     np.testing.assert_allclose(result, image * 0.5 + 0.25, atol=1e-6)
     embedding = backend.embed([TEXTS["b2a"], TEXTS["a2b"]])
