@@ -17,6 +17,7 @@ from images.ranges import to_pixels
 from images.reading import read_image
 from images.resizing import resize_short_side
 from inference.folder import batches
+from inference.high_resolution import Layout
 from networks import OneStepGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
 
@@ -99,7 +100,8 @@ def test_same_bytes_twice_one_by_one_and_from_a_folder(adapter, folder, tmp_path
 def test_batches_hold_pictures_of_one_size():
     shapes = {Path(name): shape for name, shape in zip("abcde", [(8, 9), (9, 8), (8, 9), (8, 9), (9, 8)], strict=True)}
     jobs = [(picture, picture.with_suffix(".png")) for picture in shapes]
-    groups = [[picture.name for picture, _ in group] for group in batches(jobs, shapes, 2)]
+    layouts = {picture: Layout("lift", (80, 80), shape) for picture, shape in shapes.items()}
+    groups = [[picture.name for picture, _ in group] for group in batches(jobs, layouts, 2)]
     assert groups == [["a", "c"], ["d"], ["b", "e"]]
 
 
@@ -296,8 +298,8 @@ def test_out_must_fit_in(adapter, folder, tmp_path, capsys):
     refuses(capsys, ["taken"], adapter, folder / "a.jpg", tmp_path / "taken" / "a.png")
 
 
-def test_more_than_a_megapixel_asks_for_a_size(adapter, tmp_path, capsys):
+def test_more_than_a_megapixel_for_the_network_asks_for_a_size(adapter, tmp_path, capsys):
     large = save(tmp_path / "large.png", np.zeros((1025, 1024, 3), np.uint8))
-    refuses(capsys, ["large.png", "1024 x 1025", "512"], adapter, large, tmp_path / "out.png")
+    refuses(capsys, ["large.png", "1024 x 1025", "512"], adapter, large, tmp_path / "out.png", "--resolution", "direct")
     assert run(adapter, large, tmp_path / "out.png", "--size", "16") == 0
     assert Image.open(tmp_path / "out.png").size == (16, 16)
