@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -73,9 +73,10 @@ export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|releas
 	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base PRECISION:--precision \
 	  DIRECTION:--direction N:--n DATA:--data PROMPT:--prompt TRUST:--trust) $(ARGS)
 
-evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [PRECISION=float32] [TRUST=modules-of-your-own]
+evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [PRECISION=float32] [SIZE= RESOLUTION=auto] [TRUST=modules-of-your-own]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)
-	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp PRECISION:--precision TRUST:--trust) $(ARGS)
+	@$(run) -m commands.evaluate $(call flags,CKPT:--ckpt DATA:--data BASE:--base OUT:--out EXP:--exp PRECISION:--precision SIZE:--size \
+	  RESOLUTION:--resolution TRUST:--trust) $(ARGS)
 
 compare: ## compare runs in one table: A=run B=run [ARGS="further runs"]
 	$(call need,A,make compare A=runs/clear2foggy/pocket/version_0 B=runs/clear2foggy/pocket/version_1)
@@ -141,6 +142,9 @@ bench-scenes: ## measure rendered images per second on one core
 
 bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out benchmarks/results/evaluation_cost.json"]
 	@$(run) -m benchmarks.evaluation_cost $(ARGS)
+
+bench-resolution: ## score lift, tiles and the whole image on scenes of 512 px and more; trains three quick starts [ARGS="--sizes 512"]
+	@$(run) -m benchmarks.resolution $(ARGS)
 
 bench-memory: ## measure peak memory and time of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
 	@$(run) -m benchmarks.training_memory $(ARGS)

@@ -12,6 +12,8 @@ from commands.cli.trust import limit_parser, read_run
 from datamodules.files.layouts import existing_root
 from images.listing import list_images
 from inference.backends import check_precision
+from inference.high_resolution import RESOLUTIONS
+from limits import LIMITS, check_range
 from storage import check_writable, read_json, write_json
 
 if TYPE_CHECKING:
@@ -47,6 +49,15 @@ def parser() -> argparse.ArgumentParser:
         "--precision", metavar="NAME", help="float32 (default), bfloat16, or auto: the faster here; exports have theirs"
     )
     p.add_argument(
+        "--size", type=int, metavar="PIXELS", help="short side of the images; default: the run's own eval_size"
+    )
+    p.add_argument(
+        "--resolution",
+        default="auto",
+        choices=RESOLUTIONS,
+        help="of images above the trained size: direct, lift or tiles; auto (default): what suits the adapter's task",
+    )
+    p.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
@@ -65,6 +76,8 @@ def main(args: list[str] | None = None) -> int:
         check_checkpoint(own.ckpt)
     if own.precision is not None:
         check_precision(own.precision)
+    if own.size is not None:
+        check_range("SIZE", own.size, LIMITS["eval_size"])
     base = base_source(own.base)
     trust = [*filter(None, own.trust.split(","))]
     config = _run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
@@ -103,7 +116,7 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
 
     path = Path(own.ckpt)
     model = None if external else _open_model(own)
-    data = build_data(config, own.data)
+    data = build_data(config, own.data, own.size)
     # Without the cache of an ablation, whose folder may be gone.
     scorer = build_scorer(config, {"statistics": None} | ({"resize": own.resize} if own.resize else {}))
     device = pick_device(own.device)
@@ -130,13 +143,19 @@ def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool
         }
         if (backend.name, backend.precision) != ("torch", "float32"):  # what a training's own test uses
             report |= {"backend": backend.name, "precision": backend.precision}
+        layout = translator.layout("the test split", (data.eval_size, data.eval_size), resolution=own.resolution)
+        if layout.mode != "direct":
+            report["resolution"] = layout.mode
         print(
             f"base: {backend.base_description}\ncomputed by: {backend.name} in {backend.precision} on {backend.device}"
         )
+        print(f"resolution: {layout}")
 
         def translate(batch: "EvaluationBatch") -> "Tensor":
+            # A released .pkl holds no prompts.
             prompt = batch.captions or backend.prompts.get(batch.direction) or data.prompts.get(batch.direction)
-            translated: Tensor = translator(batch.real, batch.direction, prompt)  # a released .pkl holds no prompts
+            size = min(batch.real.shape[-2:])  # their own: these images are resized already
+            translated: Tensor = translator(batch.real, batch.direction, prompt, size=size, resolution=own.resolution)
             return translated
 
     print(f"data: {data.description}\ndevice: {device}")
@@ -188,8 +207,8 @@ def _run_config(path: Path, trust: Sequence[str]) -> Settings:
     return read_run(run / "config.yaml", trust)
 
 
-def build_data(config: Settings, root: str | None) -> "TranslationData":
-    """The data module of a whole configuration, on another folder if one is given.
+def build_data(config: Settings, root: str | None, eval_size: int | None = None) -> "TranslationData":
+    """The data module of a whole configuration, on another folder or at another size of evaluation if one is given.
 
     Raises:
         ValueError: its class is not found, or it cannot use its settings.
@@ -199,7 +218,8 @@ def build_data(config: Settings, root: str | None) -> "TranslationData":
     from datamodules import TranslationData
 
     section = config["data"]
-    init_args = section.get("init_args", {}) | ({"root": root} if root else {})
+    changes = {"root": root, "eval_size": eval_size}
+    init_args = section.get("init_args", {}) | {name: value for name, value in changes.items() if value}
     if isinstance(workers := init_args.get("num_workers"), int):
         init_args["num_workers"] = min(workers, most_workers())  # the training's machine may have been a larger one
     data = build_section(TranslationData, "data", section | {"init_args": init_args})

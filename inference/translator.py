@@ -188,7 +188,7 @@ class Translator:
         self,
         image: object,
         shape: tuple[int, ...],
-        size: int | None,
+        size: int | None = None,
         preprocess: str = "none",
         resolution: str = "auto",
     ) -> Layout:

@@ -33,6 +33,21 @@ def test_evaluate_resizes_for_fid_as_asked(finished, tmp_path, capsys):
     assert "feature_resize: None and legacy" in capsys.readouterr().err
 
 
+def test_evaluate_at_full_resolution(finished, tmp_path, capsys):
+    size = 2 * json.loads((finished / "metrics.json").read_text())["preprocessing"]["eval_size"]
+    scores = {}
+    for resolution in ("lift", "direct", "auto"):
+        out = tmp_path / resolution
+        words = [f"--ckpt={finished}", f"--out={out}", f"--size={size}", f"--resolution={resolution}"]
+        assert evaluate.main(words) == 0
+        report = json.loads((out / "metrics.json").read_text())
+        assert report["a2b"]["protocol"]["size"].startswith(f"short side {size},")
+        assert report.get("resolution") == (None if resolution == "direct" else "lift")
+        assert f"resolution: {'direct' if resolution == 'direct' else 'lift from'}" in capsys.readouterr().out
+        scores[resolution] = report["a2b"]["identity_gap"]
+    assert scores["auto"] == scores["lift"] != pytest.approx(scores["direct"], rel=1e-3)
+
+
 def test_evaluate_in_place_keeps_what_only_training_knows(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)

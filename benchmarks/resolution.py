@@ -1,0 +1,147 @@
+"""``make bench-resolution``: lift, tiles and the whole image beside each other, on scenes rendered at larger sizes.
+
+The quick starts of the unpaired tasks, trained at 128 px, translate scenes of 512 px and more.  Each result is compared
+with its counterpart rendered at that size; ``enlarged`` is the translation at the trained size, enlarged bicubically.
+Each training is an ordinary run folder below ``--root``: a finished one is not repeated, an interrupted one is resumed.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablation.trials import Trial
+from benchmarks.context import device_name, typed_command
+from benchmarks.trial_queue import TrialQueue
+from commands.cli.recipes import compose
+from commands.evaluate import build_data
+from datamodules.scenes import render
+from images.ranges import Array
+from images.resizing import resize
+from inference.high_resolution import seam_score
+from inference.translator import Translator
+from metrics.pixels import from_uint8, to_uint8
+from metrics.psnr import psnr
+from metrics.scores import markdown_table
+from networks.features import FeatureNetwork, load_features
+from storage import write_json
+
+TASKS = ("clear2foggy", "day2night", "horse2zebra")
+METHODS = ("lift", "tiles", "direct", "enlarged")
+
+
+def train(task: str, root: Path, overrides: Sequence[str]) -> Path:
+    """The run folder of a task's quick start, trained if it has not finished.
+
+    Raises:
+        RuntimeError: the training failed.
+    """
+    trial = Trial(task, {"task": task}, 0, str(root / task), [f"--exp={task}", "--base=pocket", *overrides])
+    if trial.metrics() is None and (error := TrialQueue([trial]).train(trial)):
+        raise RuntimeError(f"Training {task} failed: {error} (see {trial.log}).")
+    return root / task
+
+
+def translations(translator: Translator, source: Array, direction: str) -> dict[str, tuple[Array, float]]:
+    """Translate one image by every method; results and seconds by name.
+
+    Args:
+        translator: of an adapter trained at a smaller size.
+        source: ``(3, H, W)`` in [-1, 1].
+        direction: "a2b" or "b2a".
+    """
+    size, trained = min(source.shape[1:]), translator.backend.training.size
+    results = {}
+    for method in METHODS:
+        start = time.perf_counter()
+        if method == "enlarged":
+            result = resize(translator(source, direction, size=trained), (source.shape[1], source.shape[2]))
+        else:
+            result = translator(source, direction, size=size, resolution=method)
+        results[method] = result, time.perf_counter() - start
+    return results
+
+
+def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) -> list[dict[str, Any]]:
+    """Mean scores of every direction and method at one size.
+
+    Args:
+        task: an experiment of rendered scenes.
+        run: its run folder.
+        size: of the scenes, pixels.
+        scenes: number of them.
+        lpips: network of the perceptual distance.
+    """
+    data = build_data(compose(task, "pocket").config, None)
+    assert data.scenes is not None
+    first = data.scene_counts["train"] + data.scene_counts["val"]  # the test split's
+    translator = Translator.load(run, "float32")
+    found: list[dict[str, Any]] = []
+    for direction in translator.backend.directions:
+        source, target = direction[0], direction[-1]
+        sums = {method: dict.fromkeys(("lpips", "psnr", "seconds", "seams", "seams_truth"), 0.0) for method in METHODS}
+        for index in range(first, first + scenes):
+            image, truth = (render(data.scenes, domain, data.seed, index, size) for domain in (source, target))
+            for method, (result, seconds) in translations(translator, image.numpy(), direction).items():
+                pixels = [to_uint8(one[None]) for one in (torch.from_numpy(result), truth)]
+                tile = translator.layout("", (size, size), resolution="tiles").network_shape
+                with torch.inference_mode():
+                    distance = lpips.distance(*(lpips.stages(from_uint8(one)) for one in pixels))
+                scores = {
+                    "lpips": float(distance),
+                    "psnr": float(psnr(*pixels)),
+                    "seconds": seconds,
+                    "seams": seam_score(result, tile),
+                    "seams_truth": seam_score(truth.numpy(), tile),
+                }
+                sums[method] = {name: sums[method][name] + value / scenes for name, value in scores.items()}
+        found += [
+            {"task": task, "direction": direction, "size": size, "method": method, **sums[method]} for method in METHODS
+        ]
+    return found
+
+
+def markdown(table: Sequence[dict[str, Any]]) -> str:
+    """LPIPS and PSNR of every method, a line per task, direction and size."""
+    cells = []
+    for k in range(0, len(table), len(METHODS)):
+        some = table[k : k + len(METHODS)]
+        head = [f"{some[0]['task']} {some[0]['direction']}", str(some[0]["size"])]
+        tiles = some[METHODS.index("tiles")]
+        cells.append(
+            [
+                *head,
+                *(f"{row['lpips']:.3f} / {row['psnr']:.1f}" for row in some),
+                f"{tiles['seams'] / tiles['seams_truth']:.2f}",
+            ]
+        )
+    return markdown_table(["LPIPS / PSNR to truth", "pixels", *METHODS, "seams of tiles to truth's"], cells) + "\n"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Train what is missing, measure, print the table; returns the exit code."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.resolution", description=__doc__)
+    p.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="EXP", help="(default: all)")
+    p.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048], metavar="PIXELS")
+    p.add_argument("--scenes", type=int, default=8, metavar="N", help="per direction and size (default %(default)s)")
+    p.add_argument("--root", type=Path, default=Path("runs/bench-resolution"), help="folder of the runs")
+    p.add_argument("--out", type=Path, help="also write JSON")
+    own, overrides = p.parse_known_args(args)
+    lpips = load_features("lite0")
+    table: list[dict[str, Any]] = []
+    for task in own.tasks:
+        run = train(task, own.root.absolute(), overrides)
+        for size in own.sizes:
+            table += rows(task, run, size, own.scenes, lpips)
+            print(markdown(table[-2 * len(METHODS) :]), flush=True)
+    print(markdown(table))
+    if own.out:
+        write_json(own.out, {"command": typed_command(p, args), "device": device_name(), "rows": table})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
