@@ -77,7 +77,7 @@ def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) ->
     """
     data = build_data(compose(task, "pocket").config, None)
     assert data.scenes is not None
-    first = data.scene_counts["train"] + data.scene_counts["val"]  # the test split's
+    first = data.scene_counts["train"] + data.scene_counts["validate"]  # the test split's
     translator = Translator.load(run, "float32")
     found: list[dict[str, Any]] = []
     for direction in translator.backend.directions:

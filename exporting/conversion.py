@@ -23,6 +23,7 @@ from networks.resnet import FACTOR
 
 if TYPE_CHECKING:
     import openvino
+    from onnxscript.ir import Graph
 
 MOST_IMAGES = 63  # diffusers' upsampling asks whether there are 64, which would become a condition of the graph
 MOST_STEPS = 4096  # of a side, in multiples: 32,768 pixels
@@ -121,7 +122,20 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
         warnings.simplefilter("ignore")
         converted = torch.onnx.export(program, dynamo=True, verbose=False, output_names=[TRANSLATED])
     assert converted is not None
+    _name_sizes(converted.model.graph)
     converted.save(path)
+
+
+def _name_sizes(graph: "Graph") -> None:
+    """Call the dynamic sizes of inputs and output what they are; torch names them by numbers."""
+    image = graph.inputs[0]
+    assert image.shape is not None
+    names = {str(image.shape[axis]): name for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    for value in (*graph.inputs, *graph.outputs):
+        assert value.shape is not None
+        for axis, size in enumerate(value.shape):
+            if str(size) in names:
+                value.shape[axis] = names[str(size)]
 
 
 def to_openvino(program: ExportedProgram) -> "openvino.Model":

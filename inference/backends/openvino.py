@@ -1,6 +1,5 @@
 """Open and run OpenVINO models."""
 
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -58,8 +57,47 @@ def load_runtime(device: str) -> tuple[tuple["openvino.Core", str], str]:
     return (core, name), name.lower()
 
 
+class _Compiled:
+    """A model compiled for the shapes of its first call, or for any shape once a call has others.
+
+    At full size, fixed shapes save a tenth of the time, and a third of that of the first call.  Only one of the two is
+    in memory: each holds all weights.
+    """
+
+    def __init__(self, core: "openvino.Core", device: str, path: Path, precision: str) -> None:
+        self._core, self._device, self._path = core, device, path
+        self._config = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+        self._model: openvino.Model | None = core.read_model(path)
+        self.inputs = {name for port in self._model.inputs for name in port.names}
+        self._shapes: dict[str, list[int]] | None = None
+        self._request: openvino.InferRequest | None = None
+
+    def __call__(self, inputs: "Inputs") -> "Array":
+        shapes = {name: [*array.shape] for name, array in inputs.items()}
+        if self._model is not None:
+            for port in self._model.inputs:  # `reshape` would change fixed sizes, too
+                wanted = shapes[port.any_name]
+                if not port.partial_shape.compatible(import_openvino().PartialShape(wanted)):
+                    raise ValueError(f"its {port.any_name} has the shape {port.partial_shape}, this one has {wanted}")
+            self._model.reshape(shapes)
+            self._shapes = shapes
+            self._compile(self._model)
+            self._model = None
+        elif self._shapes is not None and shapes != self._shapes:
+            self._shapes = self._request = None
+            self._compile(self._core.read_model(self._path))
+        assert self._request is not None
+        result = self._request.infer(inputs, share_inputs=True)
+        return result[self._output]
+
+    def _compile(self, model: "openvino.Model") -> None:
+        compiled = self._core.compile_model(model, self._device, self._config)
+        self._output = compiled.output(0)
+        self._request = compiled.create_infer_request()
+
+
 def open_model(runtime: tuple["openvino.Core", str], path: Path, precision: str) -> tuple["Model", set[str]]:
-    """A compiled model, and the names of its inputs.
+    """A model, and the names of its inputs.
 
     Args:
         runtime: of `load_runtime`.
@@ -69,11 +107,5 @@ def open_model(runtime: tuple["openvino.Core", str], path: Path, precision: str)
     with path.open("rb") as file:
         if file.read(len(XML)) != XML:  # else OpenVINO tries its readers of other formats on it
             raise ValueError("it is no XML")
-    core, device = runtime
-    compiled = core.compile_model(os.fspath(path), device, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
-    request = compiled.create_infer_request()
-
-    def run(inputs: "Inputs") -> "Array":
-        return request.infer(inputs, share_inputs=True)[compiled.output(0)]
-
-    return run, {name for port in compiled.inputs for name in port.names}
+    model = _Compiled(*runtime, path, precision)
+    return model, model.inputs

@@ -1,6 +1,7 @@
 """A converted graph computes what PyTorch does, at every batch and size."""
 
 import numpy as np
+import onnx as onnx_library
 import pytest
 import torch
 
@@ -59,6 +60,14 @@ def test_a_graph_computes_what_pytorch_does(backend, small_base, request):
 
     shapes = SHAPES if backend == "openvino" else ((2, 8, 8), (1, 5, 7), (1, 2, 2))
     assert max(differences(run, generator, exported.multiple, embedding, shapes)) < 0.05
+    for shape in shapes:  # OpenVINO compiles for the first shape that it gets
+        exported = ExportedBackend(exported.folder)
+        assert max(differences(run, generator, exported.multiple, embedding, [shape])) < 0.05
+    if backend == "onnx":
+        graph = onnx_library.load(exported.folder / "a2b.onnx", load_external_data=False).graph
+        for value in (*graph.input, *graph.output):
+            sizes = value.type.tensor_type.shape.dim
+            assert [size.dim_param or size.dim_value for size in sizes] == ["batch", 3, "height", "width"]
 
 
 def test_what_has_no_graph_is_refused_in_words(two_level_base):

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from openvino import opset13
 
 from inference.backends.exported import MANIFEST, ExportedBackend, Manifest, file_digest
+from inference.backends.openvino import _Compiled
 from prompt_embeddings import PROMPTS, PromptEmbeddings
 
 ROOT = Path(__file__).parents[2]
@@ -227,6 +228,18 @@ def test_a_model_of_other_inputs_or_another_output_is_refused(folder):
         translated(folder)
     with pytest.raises(ValueError, match=r"could not translate 1 x 8 x 8 pixels"):
         ExportedBackend(folder).translate(np.zeros((1, 5, 8, 8), np.float32), VALUES["a2b"][None], "b2a")
+
+
+def test_one_model_serves_shapes_in_any_order(folder, monkeypatch):
+    compiled = []
+    compile_model = _Compiled._compile
+    monkeypatch.setattr(_Compiled, "_compile", lambda *args: (compiled.append(1), compile_model(*args)))
+    backend = ExportedBackend(folder)
+    for shape in [(1, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 16), (1, 3, 8, 8), (1, 3, 16, 8)]:
+        image = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+        result = backend.translate(image, VALUES["a2b"][None], "a2b")
+        np.testing.assert_allclose(result, image * 0.5 + 0.25, atol=1e-6)
+    assert len(compiled) == (2 if folder.name == "openvino" else 0)
 
 
 WITHOUT_TORCH = """
