@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from inference.backends.exported import EMBEDDING, IMAGE, TRANSLATED, Inputs
-from inference.backends.openvino import import_openvino
+from inference.backends.openvino import import_openvino, load_runtime
 from networks import ImageTranslator, OneStepGenerator, ResnetGenerator
 from networks.resnet import FACTOR
 
@@ -171,7 +172,7 @@ def write_openvino(model: "openvino.Model", path: Path, compress: bool) -> None:
         ) from error
 
 
-def quantize(model: "openvino.Model", samples: Sequence[Inputs]) -> "openvino.Model":
+def quantize(model: "openvino.Model", samples: Sequence[Inputs], folder: Path) -> "openvino.Model":
     """Quantize weights and activations of convolutions to 8 bits (NNCF, post-training).
 
     Convolutions alone, which take most of the time: 8-bit attention, sums and norms change images far more.  Those of
@@ -180,6 +181,11 @@ def quantize(model: "openvino.Model", samples: Sequence[Inputs]) -> "openvino.Mo
     Args:
         model: of `to_openvino`.
         samples: inputs by name, to measure the ranges of activations on.
+        folder: for a copy of the model while this runs.
+
+    Raises:
+        ValueError: NNCF is not installed.
+        OSError: the disk is full.
     """
     import_openvino()  # first: it keeps NNCF's telemetry out as well
     try:
@@ -187,6 +193,10 @@ def quantize(model: "openvino.Model", samples: Sequence[Inputs]) -> "openvino.Mo
     except ImportError as error:
         raise ValueError("NNCF, which quantizes, is not installed: pip install -e '.[export]' adds it.") from error
     nncf.set_log_level(logging.ERROR)
+    # What stays unquantized is saved in 16 bits only if it had them before.
+    with TemporaryDirectory(dir=folder) as scratch:
+        write_openvino(model, Path(scratch) / "half.xml", compress=True)
+        model = load_runtime("cpu")[0][0].read_model(Path(scratch) / "half.xml")
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     few = [
         node.get_friendly_name()

@@ -168,7 +168,8 @@ def write_models(
             if wanted.precision == "int8":
                 embedding = None if prompts is None else prompts.values[direction]
                 calibration = samples.calibration[direction]
-                model = quantize(model, [_inputs(pad(image[None], multiple), embedding) for image in calibration])
+                inputs = [_inputs(pad(image[None], multiple), embedding) for image in calibration]
+                model = quantize(model, inputs, folder)
             write_openvino(model, folder / graph, compress=wanted.precision != "float32")
         written = [name for name in (graph, weights) if (folder / name).is_file()]
         files[direction] = {name: file_digest(folder / name) for name in written}

@@ -15,7 +15,7 @@ from networks.checkpoints.card import Adapter
 from networks.one_step.diffusion import noise_map
 
 SMALL = 50_000_000
-"""Weights up to which a network computes in float32 on a CPU: pocket gains nothing from bfloat16."""
+"""Weights up to which a network computes in float32 on a CPU: there bfloat16 saves hundredths of a second."""
 
 
 class TorchBackend(Backend):
@@ -99,7 +99,7 @@ class TorchBackend(Backend):
 
 
 def pick_precision(generator: nn.Module, device: torch.device) -> str:
-    """The faster precision: bfloat16 where the device computes in it, but for small networks on a CPU; else float32."""
+    """bfloat16 where the device computes in it, but for small networks on a CPU; else float32."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device.type != "cpu" or sum(weight.numel() for weight in generator.parameters()) <= SMALL:
