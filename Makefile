@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION EXT DEPTH GREY STRICT TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -58,13 +58,13 @@ resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run TRUST:--trust) $(ARGS)
 
-translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH= PRECISION=auto]
+translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH=auto PRECISION=auto EXT=png|jpg|webp DEPTH=8|16 GREY=rgb|keep STRICT=0]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
 	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
 	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size RESOLUTION:--resolution PREPROCESS:--preprocess \
-	  BATCH:--batch PRECISION:--precision) $(ARGS)
+	  BATCH:--batch PRECISION:--precision EXT:--ext DEPTH:--depth GREY:--grey STRICT:--strict) $(ARGS)
 
 export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)

@@ -269,8 +269,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is made if missing; the lock ends with the block or with the process.
+def lock_folder(folder: Path, user: str = "training") -> Iterator[None]:
+    """Hold the lock of a folder, which is made if missing; the lock ends with the block or with the process.
+
+    Args:
+        folder: of a run, or of other results.
+        user: what kind of process writes to it, for the message.
 
     Raises:
         ValueError: another process holds it.
@@ -281,8 +285,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise ValueError(f"Another training uses {folder}: wait for it to end, or name another folder.") from error
-    except OSError:  # some network file systems cannot lock a folder: training there runs without a lock
+        raise ValueError(f"Another {user} uses {folder}: wait for it to end, or name another folder.") from error
+    except OSError:  # some network file systems cannot lock a folder: work there goes on without a lock
         pass
     try:
         yield

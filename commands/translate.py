@@ -1,26 +1,35 @@
 """``make translate``: translate image files through a trained generator, one or a whole folder."""
 
 import argparse
+import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
 from inference.backends import check_precision
 from inference.high_resolution import RESOLUTIONS
-from inference.jobs import Job, plan
+from inference.jobs import Job, Record, Settings, plan
 from limits import LIMITS, check_range
-from storage import did_you_mean
+from storage import did_you_mean, lock_folder
+
+if TYPE_CHECKING:
+    from inference.translator import Translator
 
 LINES = ("none", "canny", "sketch")  # names in images.line_drawings.LINE_DRAWINGS
+ENDINGS = ("png", "jpg", "webp")
+LISTED = 20  # files whose errors are printed at the end
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
         prog="python -m commands.translate",
-        description="Translate an image, or every image of a folder, into PNGs of the same names and sub-folders.",
+        description="Translate an image, or every image of a folder into files of the same names and sub-folders. A "
+        "folder that was interrupted goes on where it stopped.",
         usage="python -m commands.translate --ckpt CKPT --in IN --out OUT [options]",
         allow_abbrev=False,
     )
@@ -28,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt", required=True, help="run folder, adapter folder, .ckpt, released .pkl, or folder of an exported model"
     )
     p.add_argument("--in", required=True, dest="source", metavar="IN", help="image or folder")
-    p.add_argument("--out", required=True, dest="target", metavar="OUT", help="PNG (for one image) or folder")
+    p.add_argument("--out", required=True, dest="target", metavar="OUT", help="file (for one image) or folder")
     p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
     p.add_argument("--prompt", help="text that describes the result; else the one trained with")
     p.add_argument("--direction", default="a2b", help="a2b or b2a (default %(default)s)")
@@ -44,11 +53,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--precision", default="auto", help="float32, bfloat16, or auto: the faster here (default %(default)s)"
     )
-    p.add_argument("--batch", type=int, default=1, help="images of equal size translated together")
+    p.add_argument(
+        "--batch", type=_batch, help="images or tiles translated together; auto (default): by size and device"
+    )
+    p.add_argument("--ext", help="png, jpg or webp; default: the ending of OUT, png in a folder")
+    p.add_argument("--depth", type=int, default=8, help="bits per channel of PNG: 8 or 16 (default %(default)s)")
+    p.add_argument("--grey", default="rgb", help="keep: a grey file becomes a grey file (default %(default)s)")
+    p.add_argument("--strict", type=int, default=0, help="1: do nothing where a file cannot be used (default 0)")
     p.add_argument(
         "--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device name of torch"
     )
     return p
+
+
+def _batch(word: str) -> int | None:
+    return None if word == "auto" else int(word)
 
 
 @user_errors
@@ -58,10 +77,18 @@ def main(args: list[str] | None = None) -> int:
     check_checkpoint(options.ckpt)
     check_options(options)
     options.base = base_source(options.base)
-    jobs = plan(Path(options.source), Path(options.target))
-    translate(options, jobs)
-    print(f"Written to {options.target}")
-    return 0
+    source, target = Path(options.source), Path(options.target)
+    jobs = plan(source, target, options.ext and f".{options.ext}", options.depth)
+    failed = translate(options, jobs, source.is_dir())
+    if not failed:
+        print(f"Written to {target}")
+        return 0
+    print(f"Written to {target}, but not {len(failed)} of {len(jobs)} images:", file=sys.stderr)
+    for image, why in [*failed.items()][:LISTED]:
+        print(f"  {why if str(image) in why else f'{image}: {why}'}", file=sys.stderr)
+    if len(failed) > LISTED:
+        print(f"  and {len(failed) - LISTED} more", file=sys.stderr)
+    return 1
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -74,45 +101,91 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"Unknown DIRECTION {options.direction!r}: known are a2b and b2a.")
     if not 0 <= options.strength <= 1:
         raise ValueError(f"STRENGTH must lie in [0, 1], got {options.strength:g}.")
-    if options.preprocess not in LINES:
-        near = did_you_mean(options.preprocess, LINES)
-        raise ValueError(f"Unknown PREPROCESS {options.preprocess!r}.{near} Known: {', '.join(LINES)}.")
+    for name, known in (
+        ("preprocess", LINES),
+        ("resolution", RESOLUTIONS),
+        ("ext", ENDINGS),
+        ("grey", ("rgb", "keep")),
+    ):
+        if (value := getattr(options, name)) not in (None, *known):
+            near = did_you_mean(value, known)
+            raise ValueError(f"Unknown {name.upper()} {value!r}.{near} Known: {', '.join(known)}.")
+    for name, choices in (("depth", (8, 16)), ("strict", (0, 1))):
+        if getattr(options, name) not in choices:
+            raise ValueError(f"{name.upper()} must be {choices[0]} or {choices[1]}, got {getattr(options, name)}.")
     check_precision(options.precision)
-    if options.resolution not in RESOLUTIONS:
-        near = did_you_mean(options.resolution, RESOLUTIONS)
-        raise ValueError(f"Unknown RESOLUTION {options.resolution!r}.{near} Known: {', '.join(RESOLUTIONS)}.")
     for name, setting in (("size", "eval_size"), ("batch", "eval_batch_size"), ("seed", "seed")):
         if (value := getattr(options, name)) is not None:
             check_range(name.upper(), value, LIMITS[setting])
 
 
-def translate(options: argparse.Namespace, jobs: list[Job]) -> None:
-    """Load adapter and base, and write every PNG.
+def translate(options: argparse.Namespace, jobs: list[Job], is_folder: bool) -> dict[Path, str]:
+    """Load adapter and base, and write every image.
 
     Args:
         options: of this command, checked.
         jobs: as `plan` gives them.
+        is_folder: whether the input is a folder, whose finished outputs are recorded and whose errors are collected.
+
+    Returns:
+        Why images could not be translated.
 
     Raises:
-        ValueError: adapter, prompt, device, base or an image cannot be used.
+        ValueError: adapter, prompt, device, base, the only image, or with ``strict`` any image cannot be used.
     """
     # These take seconds to import: errors above come at once.
-    from tqdm import tqdm
-
-    from images.headers import check_headers
-    from inference.folder import translate_folder
+    from commands.cli.progress import Progress
+    from images.headers import read_headers, refuse
+    from inference.folder import remaining, translate_folder
     from inference.translator import Translator
 
-    shapes = check_headers(image for image, _ in jobs)
+    shapes, failed = read_headers(image for image, _ in jobs)
+    if not shapes or options.strict:
+        refuse(failed, len(jobs))
     translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
     backend = translator.backend
-    layouts = {
-        image: translator.layout(image, shape, options.size, options.preprocess, options.resolution)
-        for image, shape in shapes.items()
-    }
     (prompt,) = translator.prompts(options.prompt, options.direction)
-    backend.embed([prompt])
-    backend.release()  # the one prompt is cached
+    settings = Settings(
+        prompt=prompt,
+        direction=options.direction,
+        strength=options.strength,
+        seed=options.seed,
+        size=options.size,
+        preprocess=options.preprocess,
+        resolution=options.resolution,
+        depth=options.depth,
+        keep_grey=options.grey == "keep",
+    )
+    with ExitStack() as stack:
+        record = None
+        if is_folder:
+            stack.enter_context(lock_folder(Path(options.target), "translation"))
+            record = Record(Path(options.target), Path(options.source), backend.identity, settings)
+            stack.enter_context(record)
+        left = remaining(jobs, shapes, translator, settings, record)
+        if left.unusable and (options.strict or (not left.tasks and not left.finished)):
+            raise ValueError(next(iter(left.unusable.values())))
+        failed |= left.unusable
+        backend.embed([prompt])
+        backend.release()  # the one prompt is cached
+        describe(options, translator, settings)
+        if left.finished:
+            print(f"{left.finished} of {len(jobs)} are finished already ({record and record.path})")
+        for how, count in Counter(str(task.layout) for task in left.tasks).most_common():
+            print(f"Resolution: {how}, {count} image{'s' if count > 1 else ''}", flush=True)
+        with Progress(len(left.tasks)) as progress:
+            for outcome in translate_folder(translator, left.tasks, settings, options.batch, record):
+                progress.update()
+                if outcome.error is not None:
+                    failed[outcome.task.source] = outcome.error
+    if failed and not is_folder:
+        raise ValueError(next(iter(failed.values())))
+    return failed
+
+
+def describe(options: argparse.Namespace, translator: "Translator", settings: Settings) -> None:
+    """Print what translates, by what, and what was trained."""
+    backend = translator.backend
     if options.strength != 1:
         print(f"Strength {options.strength:g}, noise from seed {options.seed}.")
     print(f"Base: {backend.base_description}")
@@ -121,26 +194,8 @@ def translate(options: argparse.Namespace, jobs: list[Job]) -> None:
     lines = backend.training.line_drawing
     if options.preprocess == "none" != lines:
         print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
-    images = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
     print(f"Computed by: {backend.name} in {backend.precision} on {backend.device}")
-    print(f"{images}, direction {options.direction}, prompt {prompt!r}")
-    for how, count in Counter(map(str, layouts.values())).most_common():
-        print(f"Resolution: {how}{f' ({count} images)' if count < len(jobs) else ''}", flush=True)
-    with tqdm(total=len(jobs), unit="image") as progress:
-        for done in translate_folder(
-            translator,
-            jobs,
-            layouts,
-            prompt,
-            options.direction,
-            options.strength,
-            options.seed,
-            options.size,
-            options.preprocess,
-            options.resolution,
-            options.batch,
-        ):
-            progress.update(done)
+    print(f"Direction {settings.direction}, prompt {settings.prompt!r}")
 
 
 if __name__ == "__main__":

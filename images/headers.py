@@ -5,7 +5,7 @@ Results are cached by path, size and time of change, so that the next start only
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,13 +29,45 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     Raises:
         ValueError: some are not images or are truncated; names the first five.
     """
+    sizes, unusable = read_headers(files)
+    refuse(unusable, len(sizes) + len(unusable))
+    return sizes
+
+
+def refuse(unusable: Mapping[Path, str], count: int) -> None:
+    """Refuse images that cannot be used, if there are any.
+
+    Args:
+        unusable: why each cannot be.
+        count: of all images.
+
+    Raises:
+        ValueError: names the first five.
+    """
+    if unusable:
+        bad = [f"{path} ({why})" for path, why in unusable.items()]
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise ValueError(
+            f"{len(bad)} of {count} images cannot be used: {', '.join(bad[:5])}{more}. Replace or remove them."
+        )
+
+
+def read_headers(files: Iterable[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+    """Check image files and read their sizes; see `check_headers`.
+
+    Args:
+        files: image files.
+
+    Returns:
+        Height and width of each file that can be used, pixels; and why each of the others cannot be.
+    """
     ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
     if not ordered:
-        return {}
+        return {}, {}
     cache_name = f"checked-images-{digest(str(ordered[0][0].parent))}.json"
     cache = read_cache(cache_name)
     sizes: dict[Path, tuple[int, int]] = {}
-    bad: list[str] = []
+    unusable: dict[Path, str] = {}
     found: dict[str, list[int]] = {}
     for absolute, path in ordered:
         try:
@@ -43,18 +75,13 @@ def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
             entry = cache.get(str(absolute), [])
             height, width = entry[2:] if entry[:2] == now else read_header(path)
         except UNREADABLE as error:
-            bad.append(f"{path} ({reason(error)})")
+            unusable[path] = reason(error)
             continue
         sizes[path] = height, width
         found[str(absolute)] = [*now, height, width]
     if found != cache:
         write_cache(cache_name, found)
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise ValueError(
-            f"{len(bad)} of {len(ordered)} images cannot be used: {', '.join(bad[:5])}{more}. Replace or remove them."
-        )
-    return sizes
+    return sizes, unusable
 
 
 def reason(error: Exception) -> str:

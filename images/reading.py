@@ -1,4 +1,4 @@
-"""Read image files of any bit depth and colour mode, turned upright by their EXIF tag, and resize them."""
+"""Read image files of any bit depth and colour mode, upright by their EXIF tag, as sRGB by their ICC profile."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from images.colour import GREY_MODES, deep_to_srgb, to_srgb
 from images.opening import FLOATING_POINT, UNREADABLE, open_image, orientation_of
-from images.ranges import Array, Pixels, from_pixels
+from images.ranges import Array, Pixels, from_pixels, strips
 from images.resizing import check_resized, resize, resized_shape
 
 BITS_PER_SAMPLE = 258
@@ -71,13 +72,13 @@ def _decode(path: Path, size: int | None) -> tuple[Pixels, Shape]:
             header.draft(None, (2 * new_width, 2 * new_height))
         deep = _read_16_bit(path, header)
         if deep is not None:
-            return deep, _shape(deep)
+            return deep_to_srgb(deep, header.info.get("icc_profile")), _shape(deep)
         pixels = pixels_of(header)
         return pixels, whole if header.format == "JPEG" else _shape(pixels)
 
 
 def pixels_of(image: Image.Image) -> Pixels:
-    """Pixels of a PIL image of any colour mode, turned upright by its EXIF tag.
+    """Pixels of a PIL image of any colour mode, turned upright by its EXIF tag, as sRGB by its ICC profile.
 
     Returns:
         ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, 8 or 16 bits.
@@ -87,10 +88,13 @@ def pixels_of(image: Image.Image) -> Pixels:
     """
     if image.mode == "F":
         raise ValueError(FLOATING_POINT)
-    image = ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
+    if orientation_of(image.getexif()) != 1:  # else it would be copied
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).clip(0, 65535).astype(np.uint16)
-        return grey[..., None].repeat(3, axis=2)
+        return deep_to_srgb(grey[..., None].repeat(3, axis=2), profile)
+    image = to_srgb(image, profile)
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
@@ -105,6 +109,7 @@ def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Ar
 
     Args:
         path: any of `IMAGE_SUFFIXES`: grey, palette, alpha, CMYK, 16 bits per channel; turned upright by its EXIF tag.
+            Colours of another ICC profile than sRGB are converted, those of 16 bits per channel at 8.
         size: short side after resizing, pixels; None keeps the file's own size.  JPEGs above 32 megapixels are then
             decoded at a reduced size; other formats are always decoded in full.
 
@@ -137,13 +142,29 @@ def composite(pixels: Pixels, shape: Shape | None = None) -> tuple[Array, Array 
     Returns:
         See `read_image_with_alpha`.
     """
-    image, alpha = from_pixels(pixels[..., :3]), None
-    if pixels.shape[2] == 4:
-        levels = from_pixels(pixels[..., 3:])
-        opacity = (levels + 1) / np.float32(2)
-        image = image * opacity + (1 - opacity)
-        alpha = opacity if shape is None else (resize(levels, shape) + 1) / np.float32(2)
-    return image if shape is None else resize(image, shape), alpha
+    if pixels.shape[2] == 3:
+        image = from_pixels(pixels)
+        return image if shape is None else resize(image, shape), None
+    height, width = _shape(pixels)
+    image, alpha = np.empty((3, height, width), np.float32), np.empty((1, height, width), np.float32)
+    for rows in strips(height, width):
+        strip = from_pixels(pixels[rows])
+        opacity = (strip[3:] + 1) / np.float32(2)
+        image[:, rows], alpha[:, rows] = strip[:3] * opacity + (1 - opacity), opacity
+    if shape is None:
+        return image, alpha
+    return resize(image, shape), (resize(alpha * 2 - 1, shape) + 1) / np.float32(2)
+
+
+def is_grey(path: Path) -> bool:
+    """Whether the colour model of an image file is grey.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see `open_image`.
+    """
+    with open_image(path) as header:
+        return header.mode in GREY_MODES or header.mode.startswith("I")
 
 
 def read_image(path: str | Path, size: int | None = None) -> Array:

@@ -1,61 +1,342 @@
-"""Translate one image file or every image file of a folder."""
+"""Translate image files: one thread computes while others read the next images and write the last ones."""
 
+import os
+import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from threading import Event
+from typing import Any
 
-from images.writing import write_image
+from images.ranges import Array
+from images.reading import is_grey
+from images.writing import encode_image
 from inference.high_resolution import Layout
-from inference.jobs import Job
-from inference.translator import Translator
+from inference.jobs import Entry, Job, Record, Settings
+from inference.translator import Prepared, Translator
+from storage import atomic_write
+
+IN_MEMORY = 64 * 1024 * 1024
+"""Pixels of all images between reading and writing; a pixel takes about 40 bytes.  A larger image goes alone."""
+AT_ONCE = 1024 * 1024
+"""Pixels that the network of an accelerator gets in one batch, where no number of images was given."""
+MOST_AT_ONCE = 64  # images in such a batch
+THREADS = 8  # that read, and as many that write, at most
 
 
-def batches(jobs: Iterable[Job], layouts: dict[Path, Layout], size: int) -> Iterator[list[Job]]:
-    """Jobs in groups of one mode and network shape, at most ``size`` each."""
+@dataclass(frozen=True)
+class Task:
+    """One image to translate.
 
-    def alike(job: Job) -> tuple[str, tuple[int, int]]:
-        layout = layouts[job[0]]
-        return layout.mode, layout.network_shape
+    Attributes:
+        source: file to read.
+        target: file to write.
+        layout: how it is translated.
+        pixels: of the file or of the result, whichever has more.
+        entry: line of the record, if there is one.
+    """
 
-    for _, group in groupby(sorted(jobs, key=alike), key=alike):
-        some = list(group)
-        yield from (some[k : k + size] for k in range(0, len(some), size))
+    source: Path
+    target: Path
+    layout: Layout
+    pixels: int
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        task: the task.
+        error: why there is no output, or None where it was written.
+    """
+
+    task: Task
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a list of jobs.
+
+    Attributes:
+        tasks: to do.
+        finished: number of outputs that are there already.
+        unusable: why inputs cannot be translated.
+    """
+
+    tasks: list[Task]
+    finished: int
+    unusable: dict[Path, str]
+
+
+def remaining(
+    jobs: Iterable[Job],
+    shapes: dict[Path, tuple[int, int]],
+    translator: Translator,
+    settings: Settings,
+    record: Record | None = None,
+) -> Remaining:
+    """Choose how each image is translated, and leave out what is finished.
+
+    Args:
+        jobs: see `plan`.
+        shapes: height and width of each input that can be used; see `images.headers.read_headers`.
+        translator: of an adapter or an exported model.
+        settings: of the translation.
+        record: of finished outputs.
+    """
+    left: list[Task] = []
+    unusable: dict[Path, str] = {}
+    finished = 0
+    for job in jobs:
+        source, target = job
+        if source not in shapes:
+            continue
+        height, width = shapes[source]
+        try:
+            layout = translator.layout(source, (height, width), settings.size, settings.preprocess, settings.resolution)
+            entry = record.entry(job, str(layout)) if record is not None else None
+        except (ValueError, OSError) as error:
+            unusable[source] = str(error)
+            continue
+        if record is not None and entry is not None and record.holds(entry):
+            finished += 1
+        else:
+            pixels = max(height * width, layout.shape[0] * layout.shape[1])
+            left.append(Task(source, target, layout, pixels, entry))
+    return Remaining(left, finished, unusable)
+
+
+def auto_batch(layout: Layout, device: str) -> int:
+    """Images, or tiles of one image, that the network gets together: one on a CPU, which gains nothing from more.
+
+    Args:
+        layout: of the images.
+        device: name of the backend's device.
+    """
+    if device.lower().startswith("cpu"):
+        return 1
+    height, width = layout.network_shape
+    return min(MOST_AT_ONCE, max(1, AT_ONCE // (height * width)))
+
+
+def batches(some: Iterable[Task], size: int | None, device: str) -> Iterator[list[Task]]:
+    """Tasks in groups of one mode and network shape.
+
+    Args:
+        some: tasks, which are sorted by network shape.
+        size: images in a group, at most; None is `auto_batch`.
+        device: name of the backend's device.
+
+    Yields:
+        Groups that hold a third of `IN_MEMORY` at most, so that one can be read and one written beside; or one image.
+    """
+
+    def alike(task: Task) -> tuple[str, tuple[int, int]]:
+        return task.layout.mode, task.layout.network_shape
+
+    for (mode, _), group in groupby(sorted(some, key=alike), key=alike):
+        batch: list[Task] = []
+        for task in group:
+            most = 1 if mode == "tiles" else size or auto_batch(task.layout, device)
+            if batch and (len(batch) >= most or sum(t.pixels for t in batch) + task.pixels > IN_MEMORY // 3):
+                yield batch
+                batch = []
+            batch.append(task)
+        if batch:
+            yield batch
 
 
 def translate_folder(
     translator: Translator,
-    jobs: list[Job],
-    layouts: dict[Path, Layout],
-    prompt: str,
-    direction: str = "a2b",
-    strength: float = 1.0,
-    seed: int = 0,
-    size: int | None = None,
-    preprocess: str = "none",
-    resolution: str = "auto",
-    batch_size: int = 1,
-) -> Iterator[int]:
-    """Translate image files and write the results as PNG, those of one shape together.
+    some: Iterable[Task],
+    settings: Settings,
+    batch: int | None = None,
+    record: Record | None = None,
+) -> Iterator[Outcome]:
+    """Translate image files; reading, computing and writing overlap, so that the slowest of the three bounds the time.
+
+    An image that cannot be read, that alone does not fit into the device's memory, or whose output's format cannot hold
+    it, is reported and the others are done.
+    However the loop over the outcomes ends, the threads have ended then, and no file is half-written.
 
     Args:
-        translator: of an adapter or an exported model.
-        jobs: what is read and what is written for it; see `plan`.
-        layouts: how each image is translated; see `Translator.layout`.
-        prompt: text that describes the results.
-        direction: "a2b" or "b2a".
-        strength: in [0, 1]; 1 is deterministic.
-        seed: of the noise for a strength below 1.
-        size: short side to resize to first, pixels.
-        preprocess: "none", "canny" or "sketch".
-        resolution: see `inference.high_resolution`.
-        batch_size: images or tiles translated together, at most.
+        translator: of an adapter or an exported model; it computes in the calling thread.
+        some: what to do.
+        settings: of the translation.
+        batch: images or tiles translated together, at most; None chooses by their size and the device.  Where the
+            device's memory does not suffice, it is halved.
+        record: gets the entry of every output.
 
     Yields:
-        Number of images written since the last one.
+        An outcome per task, in the order in which they end.
+
+    Raises:
+        OSError: an output cannot be written, for example because the disk is full.
+        ValueError: the model cannot translate.
     """
-    for batch in batches(jobs, layouts, batch_size):
-        prepared = [translator.prepare(path, size, preprocess, resolution) for path, _ in batch]
-        outputs = translator.compute(prepared, prompt, direction, strength, seed, batch_size)
-        for (_, png), one, output in zip(batch, prepared, outputs, strict=True):
-            write_image(png, translator.finish(one, output), one.alpha)
-        yield len(batch)
+    waiting = deque(batches(some, batch, translator.backend.device))
+    reading: deque[tuple[list[Task], list[Future[_Image | str]]]] = deque()
+    writing: dict[Future[Outcome], Task] = {}
+    compute = _Compute(translator, settings, batch)
+    files = _Files(translator, settings, record)
+    held = 0  # pixels between reading and writing
+    threads = min(THREADS, cores())
+    with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(threads, "write") as writers:
+        try:
+            while waiting or reading or writing:
+                while waiting and (not held or held + _pixels(waiting[0]) <= IN_MEMORY):
+                    next_batch = waiting.popleft()
+                    held += _pixels(next_batch)
+                    reading.append((next_batch, [readers.submit(files.read, task) for task in next_batch]))
+                pending = [future for future in reading[0][1] if not future.done()] if reading else []
+                if reading and not pending:
+                    now, futures = reading.popleft()
+                    images = [future.result() for future in futures]
+                    outputs = compute(images)
+                    for task, image, output in zip(now, images, outputs, strict=True):
+                        if isinstance(image, str) or isinstance(output, str):
+                            held -= task.pixels
+                            yield Outcome(task, image if isinstance(image, str) else str(output))
+                        else:
+                            writing[writers.submit(files.write, task, image, output)] = task
+                    del futures, images, outputs, image, output  # the writing threads alone hold them now
+                else:
+                    awaited: list[Future[Any]] = [*pending, *writing]
+                    wait(awaited, return_when=FIRST_COMPLETED)
+                for future in [future for future in writing if future.done()]:
+                    held -= writing.pop(future).pixels
+                    yield future.result()
+        finally:
+            files.stop()
+            for pool in (readers, writers):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pixels(some: Iterable[Task]) -> int:
+    return sum(task.pixels for task in some)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that was read, and whether its file is grey."""
+
+    prepared: Prepared
+    is_grey: bool
+
+
+class _Compute:
+    """The network, in batches that fit into the device's memory.
+
+    Args:
+        translator: see `translate_folder`.
+        settings: likewise.
+        batch: likewise.
+    """
+
+    def __init__(self, translator: Translator, settings: Settings, batch: int | None) -> None:
+        self._translator, self._settings, self._batch = translator, settings, batch
+        self._most = sys.maxsize  # pixels that fit into the device's memory, as far as is known
+
+    def __call__(self, images: list[_Image | str]) -> list[Array | str]:
+        """Translate images of one network shape.
+
+        Args:
+            images: those that were read, and why others were not, which is returned as it is.
+
+        Returns:
+            The network's outputs, and why there is none.
+        """
+        found: list[Array | str] = [image if isinstance(image, str) else "" for image in images]
+        places = deque((k, image.prepared) for k, image in enumerate(images) if not isinstance(image, str))
+        while places:
+            layout = places[0][1].layout
+            tiled, one = layout.mode == "tiles", layout.network_shape[0] * layout.network_shape[1]
+            most = self._batch or auto_batch(layout, self._translator.backend.device)
+            most = max(1, min(most, self._most // one))
+            some = [places.popleft() for _ in range(1 if tiled else min(most, len(places)))]
+            together = most if tiled else len(some)
+            try:
+                outputs = self._run([prepared for _, prepared in some], together)
+            except MemoryError as error:
+                if together > 1:
+                    self._most = together // 2 * one
+                    places.extendleft(reversed(some))
+                else:
+                    found[some[0][0]] = str(error)
+                continue
+            for (k, _), output in zip(some, outputs, strict=True):
+                found[k] = output
+        return found
+
+    def _run(self, prepared: list[Prepared], tiles: int) -> list[Array]:
+        how = self._settings
+        return self._translator.compute(prepared, how.prompt, how.direction, how.strength, how.seed, tiles)
+
+
+class _Files:
+    """What the reading and the writing threads do.
+
+    Args:
+        translator: see `translate_folder`.
+        settings: likewise.
+        record: likewise.
+    """
+
+    def __init__(self, translator: Translator, settings: Settings, record: Record | None) -> None:
+        self._translator, self._settings, self._record = translator, settings, record
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """Begin no file any more."""
+        self._stopped.set()
+
+    def read(self, task: Task) -> _Image | str:
+        """The image, or why it cannot be read."""
+        how = self._settings
+        self._check()
+        try:
+            prepared = self._translator.prepare(task.source, how.size, how.preprocess, how.resolution)
+            return _Image(prepared, how.keep_grey and is_grey(task.source))
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    def write(self, task: Task, image: _Image, output: Array) -> Outcome:
+        """Write the output and its line in the record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._check()
+        result = self._translator.finish(image.prepared, output)
+        self._check()
+        try:
+            content = encode_image(
+                result, task.target.suffix, image.prepared.alpha, self._settings.depth, image.is_grey
+            )
+        except ValueError as error:
+            return Outcome(task, str(error))
+        self._check()
+        with atomic_write(task.target) as part:
+            part.write_bytes(content)
+        if self._record is not None and task.entry is not None:
+            self._record.add(task.entry)
+        return Outcome(task)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise _StoppedError
+
+
+class _StoppedError(Exception):
+    """The loop over the outcomes has ended."""

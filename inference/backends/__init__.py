@@ -62,6 +62,7 @@ class Backend(ABC):
         device: name of the device that it runs on.
         base_description: one line on the weights that the generator starts from.
         base_fingerprint: short hash of them.
+        weights: digest of the adapter's weights, or of an exported model's files.
         training: what the adapter's card tells of its training.
         multiple: sides of images must be multiples of it, pixels.
         directions: the directions that it translates in.
@@ -73,10 +74,16 @@ class Backend(ABC):
     device: str
     base_description: str
     base_fingerprint: str
+    weights: str
     training: Training
     multiple: int
     directions: Sequence[str]
     prompts: Mapping[str, str]
+
+    @property
+    def identity(self) -> str:
+        """What tells its results from those of other backends: weights, base, and what computes at which precision."""
+        return " ".join((self.weights, self.base_fingerprint, self.name, self.precision))
 
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Array:
@@ -107,4 +114,5 @@ class Backend(ABC):
 
         Raises:
             ValueError: it cannot translate at this strength.
+            MemoryError: the batch does not fit into the device's memory.
         """

@@ -4,6 +4,7 @@ Such a folder holds export.json (`Manifest`), one model per direction, the train
 (prompts.safetensors), the adapter's card (adapter.json) and the measured difference to PyTorch (parity.json).
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ class ExportedBackend(Backend):
         self.prompts, self.directions = manifest.prompts, tuple(manifest.directions)
         self.base_description = manifest.base
         self.base_fingerprint = str(card.get("base_fingerprint"))
+        self.weights = digest(json.dumps(manifest.to_json(), sort_keys=True))
         self.training = Training.from_card(card)
         self._models: dict[str, Model] = {}
 

@@ -13,6 +13,7 @@ from networks import ImageTranslator, load_generator
 from networks.checkpoints.adapter import read_adapter
 from networks.checkpoints.card import Adapter
 from networks.one_step.diffusion import noise_map
+from storage import digest
 
 SMALL = 50_000_000
 """Weights up to which a network computes in float32 on a CPU: there bfloat16 saves hundredths of a second."""
@@ -52,6 +53,7 @@ class TorchBackend(Backend):
         self.base_description = self._unmerged.base_description
         self.base_fingerprint = self._unmerged.base_fingerprint
         self.directions, self.prompts = self._unmerged.directions, self._unmerged.prompts
+        self.weights = self._adapter.card.weights or _digest(self._adapter)
         self.training = Training.from_card(self._adapter.card.run.to_json())
         self.multiple = 1  # generators take any size
         self.precision = pick_precision(self._unmerged, self._device) if precision == "auto" else precision
@@ -66,6 +68,15 @@ class TorchBackend(Backend):
 
     def translate(self, images: Array, embedding: Array, direction: str, strength: float = 1.0, seed: int = 0) -> Array:
         """See `Backend`."""
+        try:
+            return self._translate(images, embedding, direction, strength, seed)
+        except torch.OutOfMemoryError as error:
+            count, _, height, width = images.shape
+            raise MemoryError(
+                f"{count} x {width} x {height} pixels do not fit into the memory of {self.device}"
+            ) from error
+
+    def _translate(self, images: Array, embedding: Array, direction: str, strength: float, seed: int) -> Array:
         generator = self._at_full_strength() if strength == 1 else self._at_any_strength()
         image, context = (torch.from_numpy(array).to(self._device) for array in (images, embedding))
         image = image.contiguous(memory_format=torch.channels_last)
@@ -96,6 +107,15 @@ class TorchBackend(Backend):
         if self._unmerged is None:
             self._unmerged = self._load()
         return self._unmerged
+
+
+def _digest(adapter: Adapter) -> str:
+    """Of an adapter whose card does not name it: a checkpoint, a released file, or one of an earlier version."""
+    return digest(
+        piece
+        for name, tensor in sorted(adapter.tensors.items())
+        for piece in (name.encode(), tensor.float().contiguous().numpy().tobytes())
+    )
 
 
 def pick_precision(generator: nn.Module, device: torch.device) -> str:

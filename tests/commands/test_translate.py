@@ -16,8 +16,9 @@ from images.line_drawings import canny_edges
 from images.ranges import to_pixels
 from images.reading import read_image
 from images.resizing import resize_short_side
-from inference.folder import batches
+from inference.folder import Task, batches
 from inference.high_resolution import Layout
+from inference.jobs import RECORD
 from networks import OneStepGenerator, load_generator
 from networks.checkpoints.adapter import save_adapter
 
@@ -49,7 +50,9 @@ def run(adapter, source, target, *more):
 
 
 def content(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    """The images of a folder by name, without the record beside them."""
+    files = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name != RECORD]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.fixture
@@ -72,7 +75,8 @@ def test_folder_keeps_names_sub_folders_and_sizes(adapter, folder, tmp_path, cap
         target = (tmp_path / "out" / source.relative_to(folder)).with_suffix(".png")
         assert Image.open(target).size == Image.open(source).size and Image.open(target).mode == "RGB"
     printed = capsys.readouterr()
-    assert "5 images, direction a2b, prompt 'driving in the night'" in printed.out
+    assert "Direction a2b, prompt 'driving in the night'" in printed.out
+    assert "Resolution: direct, 5 images" in printed.out
     assert "Computed by: torch in float32 on cpu" in printed.out
     assert "Base: " in printed.out and "5/5" in printed.err
 
@@ -98,11 +102,15 @@ def test_same_bytes_twice_one_by_one_and_from_a_folder(adapter, folder, tmp_path
 
 
 def test_batches_hold_pictures_of_one_size():
-    shapes = {Path(name): shape for name, shape in zip("abcde", [(8, 9), (9, 8), (8, 9), (8, 9), (9, 8)], strict=True)}
-    jobs = [(picture, picture.with_suffix(".png")) for picture in shapes]
-    layouts = {picture: Layout("lift", (80, 80), shape) for picture, shape in shapes.items()}
-    groups = [[picture.name for picture, _ in group] for group in batches(jobs, layouts, 2)]
+    shapes = [(8, 9), (9, 8), (8, 9), (8, 9), (9, 8)]
+    tasks = [
+        Task(Path(name), Path(name), Layout("lift", (80, 80), shape), 6400)
+        for name, shape in zip("abcde", shapes, strict=True)
+    ]
+    groups = [[task.source.name for task in group] for group in batches(tasks, 2, "cpu")]
     assert groups == [["a", "c"], ["d"], ["b", "e"]]
+    assert [len(group) for group in batches(tasks, None, "cpu")] == [1] * 5
+    assert [len(group) for group in batches(tasks, None, "cuda")] == [3, 2]
 
 
 def test_batches_change_nothing(adapter, folder, tmp_path):
@@ -266,15 +274,16 @@ def test_input_that_is_missing_empty_or_no_picture_is_named(adapter, folder, tmp
     refuses(capsys, [str(tmp_path / "empty"), ".png"], adapter, tmp_path / "empty", out)
     refuses(capsys, ["notes.txt"], adapter, folder / "notes.txt", out)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 not much")
-    refuses(capsys, ["broken.jpg"], adapter, folder, out)
+    refuses(capsys, ["broken.jpg"], adapter, folder / "broken.jpg", out)
+    refuses(capsys, ["broken.jpg"], adapter, folder, out, "--strict", "1")
 
 
-def test_a_truncated_picture_stops_the_run_before_anything_is_written(adapter, folder, tmp_path, capsys):
+def test_a_truncated_picture_stops_a_strict_run_before_anything_is_written(adapter, folder, tmp_path, capsys):
     for name in ("cut.jpg", "cut.png"):
         whole = save(folder / name, pixels(64, 64)).read_bytes()
         (folder / name).write_bytes(whole[:-40])
         assert Image.open(folder / name).size == (64, 64), "its header alone is sound"
-        refuses(capsys, [name], adapter, folder, tmp_path / "out")
+        refuses(capsys, [name], adapter, folder, tmp_path / "out", "--strict", "1")
         (folder / name).unlink()
 
 
@@ -292,7 +301,10 @@ def test_inputs_are_never_overwritten(adapter, folder, tmp_path, capsys):
 
 def test_out_must_fit_in(adapter, folder, tmp_path, capsys):
     refuses(capsys, ["out.png", "folder"], adapter, folder, tmp_path / "out.png")
-    refuses(capsys, ["out.jpg", "PNG"], adapter, folder / "a.jpg", tmp_path / "out.jpg")
+    refuses(capsys, ["out.tif", "out.png"], adapter, folder / "a.jpg", tmp_path / "out.tif")
+    refuses(capsys, ["out.mp4", "video"], adapter, folder / "a.jpg", tmp_path / "out.mp4")
+    refuses(capsys, ["out.jpg", ".png"], adapter, folder / "a.jpg", tmp_path / "out.jpg", "--ext", "png")
+    refuses(capsys, [".jpg", "16"], adapter, folder / "a.jpg", tmp_path / "out.jpg", "--depth", "16")
     (tmp_path / "taken").write_text("a file")
     refuses(capsys, ["taken"], adapter, folder, tmp_path / "taken")
     refuses(capsys, ["taken"], adapter, folder / "a.jpg", tmp_path / "taken" / "a.png")
