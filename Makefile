@@ -58,13 +58,14 @@ resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run TRUST:--trust) $(ARGS)
 
-translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH=auto PRECISION=auto EXT=png|jpg|webp DEPTH=8|16 GREY=rgb|keep STRICT=0]
+translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH=auto PRECISION=auto EXT=png|jpg|webp DEPTH=8|16 GREY=rgb|keep STRICT=0 ADDRESS=]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
 	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)
 	@$(run) -m commands.translate $(call flags,CKPT:--ckpt IN:--in OUT:--out BASE:--base PROMPT:--prompt \
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size RESOLUTION:--resolution PREPROCESS:--preprocess \
-	  BATCH:--batch PRECISION:--precision EXT:--ext DEPTH:--depth GREY:--grey STRICT:--strict) $(ARGS)
+	  BATCH:--batch PRECISION:--precision EXT:--ext DEPTH:--depth GREY:--grey STRICT:--strict \
+	  ADDRESS:--address) $(ARGS)
 
 export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)

@@ -1,8 +1,6 @@
 """Train the trials of a grid with Ray Tune, on this machine or on a cluster whose nodes share the folders."""
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ablation.trials import Progress, Trial, last_error, train
+from ray_cluster import described, fit, join_cluster  # before Ray itself, whose settings it makes
 
-# Ray reads these when it is imported: no usage reports, no change of the working folder, no hints on its console.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # trials run at normal priority
-
+# isort: split
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
-OBJECT_STORE = 128 * 2**20  # bytes: trials exchange a few numbers
 PRINT_SECONDS = 60.0  # between two progress tables
 
 
@@ -51,31 +43,16 @@ class Cluster:
     def __init__(self, address: str | None, cores: int | None, gpus: float | None) -> None:
         if (cores is not None and cores < 1) or (gpus or 0) < 0:
             raise ValueError(f"A trial takes at least one core and no negative GPU, got {cores} and {gpus}.")
-        if address is not None and address != "auto":
-            _check_address(address)
-        try:
-            ray.init(
-                address=address or "local",  # without, Ray would join whatever cluster it finds
-                include_dashboard=False,
-                log_to_driver=False,
-                num_cpus=None if address else _available_cores(),
-                configure_logging=False,
-                object_store_memory=None if address else OBJECT_STORE,
-                runtime_env={"env_vars": {"PYTHONPATH": _search_path()}},
-            )
-        except ConnectionError as error:
-            raise ValueError(f"No Ray cluster at {address}: start one with `ray start --head`.") from error
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = join_cluster(address)
         cards = sum(node.get("GPU", 0.0) for node in nodes)
         self.gpus = min(1.0, cards) if gpus is None else gpus
         self.cores = cores or (4 if self.gpus else 1)
-        self.at_once = sum(_fit(node, self.cores, self.gpus) for node in nodes)
+        self.at_once = sum(fit(node, self.cores, self.gpus) for node in nodes)
         if not self.at_once:
             ray.shutdown()
-            most = " or ".join(sorted({f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes}))
             raise ValueError(
                 f"Not even one trial fits: it takes {self.cores} cores and {self.gpus:g} GPUs of one machine, and "
-                f"there are {most}. Give it fewer (--cores, --gpus)."
+                f"there are {described(nodes)}. Give it fewer (--cores, --gpus)."
             )
 
     def run(self, trials: Sequence[Trial], images: int | None, folder: Path) -> dict[str, str]:
@@ -116,38 +93,6 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; stop it where it was started here."""
         ray.shutdown()
-
-
-def _fit(node: dict[str, float], cores: int, gpus: float) -> int:
-    """Number of trials that fit on a node; a fraction of a GPU comes from one card."""
-    by_cores = int(node.get("CPU", 0) // cores)
-    cards = int(node.get("GPU", 0))
-    if not gpus:
-        return by_cores
-    return min(by_cores, cards * int(1 / gpus) if gpus < 1 else int(cards // gpus))
-
-
-def _check_address(address: str) -> None:
-    """Fail after 10 seconds where nothing answers; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"No Ray cluster at {address} ({error}): give host:port as `ray start --head` says, or auto."
-        ) from error
-
-
-def _available_cores() -> int | None:
-    """Cores that this process may use, if fewer than the machine has; else None: Ray itself sees container limits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return cores if cores and cores < (os.cpu_count() or 0) else None
-
-
-def _search_path() -> str:
-    """PYTHONPATH of the workers, which start in another folder: this checkout first."""
-    here = str(Path(__file__).parents[1])
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _run(config: dict[str, Any]) -> None:

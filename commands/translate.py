@@ -17,6 +17,9 @@ from limits import LIMITS, check_range
 from storage import did_you_mean, lock_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inference.folder import Outcome, Task
     from inference.translator import Translator
 
 LINES = ("none", "canny", "sketch")  # names in images.line_drawings.LINE_DRAWINGS
@@ -61,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--grey", default="rgb", help="keep: a grey file becomes a grey file (default %(default)s)")
     p.add_argument("--strict", type=int, default=0, help="1: do nothing where a file cannot be used (default 0)")
     p.add_argument(
+        "--address",
+        help="translate on a Ray cluster: host:port, auto for the one of this machine, local to start one here",
+    )
+    p.add_argument("--cores", type=int, help="CPU threads of each of its workers without a GPU (default 4 if there)")
+    p.add_argument(
         "--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device name of torch"
     )
     return p
@@ -78,8 +86,10 @@ def main(args: list[str] | None = None) -> int:
     check_options(options)
     options.base = base_source(options.base)
     source, target = Path(options.source), Path(options.target)
+    if options.address is not None:  # workers start in another folder
+        source, target = source.absolute(), target.absolute()
     jobs = plan(source, target, options.ext and f".{options.ext}", options.depth)
-    failed = translate(options, jobs, source.is_dir())
+    failed = translate(options, jobs, source if source.is_dir() else None, target)
     if not failed:
         print(f"Written to {target}")
         return 0
@@ -119,13 +129,14 @@ def check_options(options: argparse.Namespace) -> None:
             check_range(name.upper(), value, LIMITS[setting])
 
 
-def translate(options: argparse.Namespace, jobs: list[Job], is_folder: bool) -> dict[Path, str]:
+def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None, target: Path) -> dict[Path, str]:
     """Load adapter and base, and write every image.
 
     Args:
         options: of this command, checked.
         jobs: as `plan` gives them.
-        is_folder: whether the input is a folder, whose finished outputs are recorded and whose errors are collected.
+        folder: the input if it is a folder, whose finished outputs are recorded and whose errors are collected.
+        target: file or folder that is written.
 
     Returns:
         Why images could not be translated.
@@ -142,7 +153,8 @@ def translate(options: argparse.Namespace, jobs: list[Job], is_folder: bool) -> 
     shapes, failed = read_headers(image for image, _ in jobs)
     if not shapes or options.strict:
         refuse(failed, len(jobs))
-    translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
+    device = options.device if options.address is None else "cpu"  # there the workers compute
+    translator = Translator.load(options.ckpt, options.precision, device, options.base)
     backend = translator.backend
     (prompt,) = translator.prompts(options.prompt, options.direction)
     settings = Settings(
@@ -158,29 +170,45 @@ def translate(options: argparse.Namespace, jobs: list[Job], is_folder: bool) -> 
     )
     with ExitStack() as stack:
         record = None
-        if is_folder:
-            stack.enter_context(lock_folder(Path(options.target), "translation"))
-            record = Record(Path(options.target), Path(options.source), backend.identity, settings)
-            stack.enter_context(record)
+        if folder is not None:
+            stack.enter_context(lock_folder(target, "translation"))
+            record = stack.enter_context(Record(target, folder, backend.identity, settings))
         left = remaining(jobs, shapes, translator, settings, record)
         if left.unusable and (options.strict or (not left.tasks and not left.finished)):
             raise ValueError(next(iter(left.unusable.values())))
         failed |= left.unusable
-        backend.embed([prompt])
-        backend.release()  # the one prompt is cached
         describe(options, translator, settings)
         if left.finished:
             print(f"{left.finished} of {len(jobs)} are finished already ({record and record.path})")
         for how, count in Counter(str(task.layout) for task in left.tasks).most_common():
             print(f"Resolution: {how}, {count} image{'s' if count > 1 else ''}", flush=True)
         with Progress(len(left.tasks)) as progress:
-            for outcome in translate_folder(translator, left.tasks, settings, options.batch, record):
+            if options.address is None:
+                backend.embed([prompt])
+                backend.release()  # the one prompt is cached
+                outcomes = translate_folder(translator, left.tasks, settings, options.batch, record)
+            else:
+                outcomes = on_cluster(options, backend.precision, left.tasks, settings, record)
+            for outcome in outcomes:
                 progress.update()
                 if outcome.error is not None:
                     failed[outcome.task.source] = outcome.error
-    if failed and not is_folder:
+    if failed and folder is None:
         raise ValueError(next(iter(failed.values())))
     return failed
+
+
+def on_cluster(
+    options: argparse.Namespace, precision: str, tasks: "list[Task]", settings: Settings, record: Record | None
+) -> "Iterator[Outcome]":
+    """Translate on a Ray cluster, where there is anything to do."""
+    if not tasks:
+        return iter(())
+    from inference.cluster import Model, translate_on_cluster  # Ray takes seconds to import
+
+    address = None if options.address == "local" else options.address
+    model = Model(Path(options.ckpt).absolute(), precision, options.base)
+    return translate_on_cluster(address, model, tasks, settings, options.batch, record, options.cores)
 
 
 def describe(options: argparse.Namespace, translator: "Translator", settings: Settings) -> None:

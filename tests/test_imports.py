@@ -11,7 +11,7 @@ PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
     *("evaluation", "inference", "exporting", "ablation", "pretraining", "commands", "benchmarks"),
 )
-SHARED = ("storage", "limits", "prompt_embeddings")  # modules that all may import; the last imports storage alone
+SHARED = ("storage", "limits", "prompt_embeddings", "ray_cluster")  # that all may import; they import storage at most
 SOURCES = [
     *(ROOT / f"{name}.py" for name in SHARED),
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),

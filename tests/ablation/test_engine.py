@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from ablation.engine import Cluster, ProgressTable, _fit
+from ablation.engine import Cluster, ProgressTable
 from ablation.trials import Trial, TrialFailedError, last_error, missing, train
+from ray_cluster import fit
 
 TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
 
@@ -113,7 +114,7 @@ def test_other_settings_are_refused_before_a_cut_off_trial_goes_on_with_the_old_
     [(1, 0, 8), (3, 0, 2), (4, 1, 2), (1, 0.5, 4), (1, 0.6, 2), (1, 2, 1), (9, 0, 0), (1, 3, 0)],
 )
 def test_what_fits_on_a_machine_of_eight_cores_and_two_gpus(cores, gpus, fits):
-    assert _fit({"CPU": 8.0, "GPU": 2.0}, cores, gpus) == fits
+    assert fit({"CPU": 8.0, "GPU": 2.0}, cores, gpus) == fits
 
 
 def test_a_trial_is_no_rank_of_the_job_around_it_and_sees_only_gpus_that_it_was_given(tmp_path, monkeypatch):
