@@ -21,7 +21,7 @@ from commands.evaluate import build_data
 from datamodules.scenes import render
 from images.ranges import Array
 from images.resizing import resize
-from inference.high_resolution import seam_score
+from inference.high_resolution import seam_gradients
 from inference.translator import Translator
 from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
@@ -30,6 +30,7 @@ from networks.features import FeatureNetwork, load_features
 from storage import write_json
 
 TASKS = ("clear2foggy", "day2night", "horse2zebra")
+SCORES = ("lpips", "psnr", "seconds", "at_seams", "beside_seams", "at_seams_truth", "beside_seams_truth")
 METHODS = ("lift", "tiles", "direct", "enlarged")
 
 
@@ -82,7 +83,7 @@ def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) ->
     found: list[dict[str, Any]] = []
     for direction in translator.backend.directions:
         source, target = direction[0], direction[-1]
-        sums = {method: dict.fromkeys(("lpips", "psnr", "seconds", "seams", "seams_truth"), 0.0) for method in METHODS}
+        sums = {method: dict.fromkeys(SCORES, 0.0) for method in METHODS}
         for index in range(first, first + scenes):
             image, truth = (render(data.scenes, domain, data.seed, index, size) for domain in (source, target))
             for method, (result, seconds) in translations(translator, image.numpy(), direction).items():
@@ -94,9 +95,9 @@ def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) ->
                     "lpips": float(distance),
                     "psnr": float(psnr(*pixels)),
                     "seconds": seconds,
-                    "seams": seam_score(result, tile),
-                    "seams_truth": seam_score(truth.numpy(), tile),
                 }
+                for name, one in (("", result), ("_truth", truth.numpy())):
+                    scores |= zip((f"at_seams{name}", f"beside_seams{name}"), seam_gradients(one, tile), strict=True)
                 sums[method] = {name: sums[method][name] + value / scenes for name, value in scores.items()}
         found += [
             {"task": task, "direction": direction, "size": size, "method": method, **sums[method]} for method in METHODS
@@ -111,11 +112,12 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
         some = table[k : k + len(METHODS)]
         head = [f"{some[0]['task']} {some[0]['direction']}", str(some[0]["size"])]
         tiles = some[METHODS.index("tiles")]
+        seams, of_truth = (tiles[f"at_seams{name}"] / tiles[f"beside_seams{name}"] for name in ("", "_truth"))
         cells.append(
             [
                 *head,
                 *(f"{row['lpips']:.3f} / {row['psnr']:.1f}" for row in some),
-                f"{tiles['seams'] / tiles['seams_truth']:.2f}",
+                f"{seams / of_truth:.2f}",
             ]
         )
     return markdown_table(["LPIPS / PSNR to truth", "pixels", *METHODS, "seams of tiles to truth's"], cells) + "\n"

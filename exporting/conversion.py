@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -172,20 +171,18 @@ def write_openvino(model: "openvino.Model", path: Path, compress: bool) -> None:
         ) from error
 
 
-def quantize(model: "openvino.Model", samples: Sequence[Inputs], folder: Path) -> "openvino.Model":
+def quantize(path: Path, samples: Sequence[Inputs]) -> "openvino.Model":
     """Quantize weights and activations of convolutions to 8 bits (NNCF, post-training).
 
     Convolutions alone, which take most of the time: 8-bit attention, sums and norms change images far more.  Those of
     few channels stay as they are too.
 
     Args:
-        model: of `to_openvino`.
+        path: .xml of a model of `to_openvino`, written with its weights in 16 bits: what is not quantized keeps these.
         samples: inputs by name, to measure the ranges of activations on.
-        folder: for a copy of the model while this runs.
 
     Raises:
         ValueError: NNCF is not installed.
-        OSError: the disk is full.
     """
     import_openvino()  # first: it keeps NNCF's telemetry out as well
     try:
@@ -193,10 +190,7 @@ def quantize(model: "openvino.Model", samples: Sequence[Inputs], folder: Path) -
     except ImportError as error:
         raise ValueError("NNCF, which quantizes, is not installed: pip install -e '.[export]' adds it.") from error
     nncf.set_log_level(logging.ERROR)
-    # What stays unquantized is saved in 16 bits only if it had them before.
-    with TemporaryDirectory(dir=folder) as scratch:
-        write_openvino(model, Path(scratch) / "half.xml", compress=True)
-        model = load_runtime("cpu")[0][0].read_model(Path(scratch) / "half.xml")
+    model = load_runtime("cpu")[0][0].read_model(path)
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     few = [
         node.get_friendly_name()

@@ -164,13 +164,12 @@ def write_models(
         if wanted.backend == "onnx":
             write_onnx(program, folder / graph)
         else:
-            model = to_openvino(program)
+            write_openvino(to_openvino(program), folder / graph, compress=wanted.precision != "float32")
             if wanted.precision == "int8":
+                del program  # at full size each model takes gigabytes
                 embedding = None if prompts is None else prompts.values[direction]
-                calibration = samples.calibration[direction]
-                inputs = [_inputs(pad(image[None], multiple), embedding) for image in calibration]
-                model = quantize(model, inputs, folder)
-            write_openvino(model, folder / graph, compress=wanted.precision != "float32")
+                inputs = [_inputs(pad(image[None], multiple), embedding) for image in samples.calibration[direction]]
+                _quantize(folder / graph, inputs)
         written = [name for name in (graph, weights) if (folder / name).is_file()]
         files[direction] = {name: file_digest(folder / name) for name in written}
     if prompts is not None:
@@ -188,6 +187,15 @@ def write_models(
         versions=versions(),
     )
     write_json(folder / MANIFEST, manifest.to_json())
+
+
+def _quantize(path: Path, inputs: Sequence[Inputs]) -> None:
+    """Replace a model by its quantized one."""
+    half = [path.with_suffix(suffix) for suffix in SUFFIXES["openvino"]]
+    sources = [file.rename(file.with_name(f"half-{file.name}")) for file in half]
+    write_openvino(quantize(sources[0], inputs), path, compress=True)
+    for source in sources:
+        source.unlink()
 
 
 def _embed(generator: ImageTranslator, directions: Sequence[str]) -> PromptEmbeddings | None:

@@ -3,7 +3,7 @@
 ``direct`` gives the network the whole image.  ``lift`` gives it the image at the trained size, and carries the change
 to full resolution by local affine colour models of the full-resolution image: the fast guided filter (He & Sun 2015,
 arXiv 1505.00996, eq. 3 to 6) with a colour guide (He et al. 2013, "Guided Image Filtering", Sec. 3.4).  ``tiles`` gives
-it overlapping tiles of the whole image, and blends their results.
+it overlapping tiles of the whole image, larger than the trained size, and blends their results.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,8 @@ RADIUS = 4  # of lift's windows, pixels of the small image
 EPSILON = 1e-3  # ridge penalty of lift's models, for colours in [-1, 1]
 STRIP = 1 << 18  # pixels that are lifted at once
 OVERLAP = 4  # neighbouring tiles share at least 1 / OVERLAP of their side
+TILE, MOST_TILE = 2, 768  # side of a tile: so many times the trained size, and pixels at most
+BESIDE = 8  # pixels from a seam up to which gradients are compared with it
 
 Shape = tuple[int, int]  # height, width
 
@@ -80,7 +82,8 @@ def choose_layout(
     if mode == "auto":
         mode = "direct" if min(height, width) <= best else training.resolution
     if mode == "tiles":
-        return Layout(mode, (height, width), (min(best, height), min(best, width)))
+        side = max(best, min(TILE * best, MOST_TILE))
+        return Layout(mode, (height, width), (min(side, height), min(side, width)))
     network = (height, width)
     if mode == "lift":
         network = resized_shape(height, width, min(best, height, width))
@@ -233,24 +236,22 @@ def _places(side: int, tile: int) -> tuple[list[int], Array]:
     return starts, weights
 
 
-def seam_score(image: Array, tile: Shape) -> float:
-    """Mean absolute gradient across the lines where tiles start or end, over the mean elsewhere.
+def seam_gradients(image: Array, tile: Shape) -> tuple[float, float]:
+    """Mean absolute gradients across the lines where tiles start or end, and across the lines beside them.
+
+    A seam raises the first alone; what the image shows, on average over several images, raises both.
 
     Args:
-        image: ``(3, H, W)``.
+        image: ``(3, H, W)``, of more than one tile.
         tile: height and width of the tiles, pixels, as in `translate_tiles`.
-
-    Returns:
-        1 where nothing shows; NaN where the image is one tile.
     """
-    at_seams, elsewhere = [], []
+    at_seams, beside = [], []
     for axis, part in ((1, tile[0]), (2, tile[1])):
         gradient = np.abs(np.diff(image, axis=axis)).mean(axis=(0, 3 - axis))
         side = image.shape[axis]
         starts, _ = _places(side, part)
-        lines = {line - 1 for start in starts for line in (start, start + part) if 0 < line < side}
-        mask = np.isin(np.arange(side - 1), list(lines))
-        at_seams.append(gradient[mask])
-        elsewhere.append(gradient[~mask])
-    seams, rest = np.concatenate(at_seams), np.concatenate(elsewhere)
-    return float(seams.mean() / rest.mean()) if len(seams) else float("nan")
+        seams = [line - 1 for start in starts for line in (start, start + part) if 0 < line < side]
+        distance = np.abs(np.arange(side - 1)[:, None] - np.array(seams, int)).min(axis=1, initial=side)
+        at_seams.append(gradient[distance == 0])
+        beside.append(gradient[(distance > 1) & (distance <= BESIDE)])
+    return float(np.concatenate(at_seams).mean()), float(np.concatenate(beside).mean())

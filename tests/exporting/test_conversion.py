@@ -104,10 +104,9 @@ def test_pocket_at_every_precision(tmp_path):
     program = to_program(generator, "a2b", (32, 128))
     for run, _ in written(program, tmp_path):
         assert max(differences(run, generator, 8, (32, 128))) < 0.05
-    model = to_openvino(program)
-    write_openvino(model, tmp_path / "half.xml", compress=True)
+    write_openvino(to_openvino(program), tmp_path / "half.xml", compress=True)
     samples = [inputs(1, 64, 64, (32, 128), seed=k) for k in range(4)]
-    write_openvino(quantize(model, samples, tmp_path), tmp_path / "int8.xml", compress=True)
+    write_openvino(quantize(tmp_path / "half.xml", samples), tmp_path / "int8.xml", compress=True)
     sizes = [(tmp_path / f"{name}.bin").stat().st_size for name in ("a2b", "half", "int8")]
     assert sizes[0] > 1.9 * sizes[1] and sizes[1] > 1.3 * sizes[2]
     for name, precision in (("half", "bfloat16"), ("int8", "int8")):

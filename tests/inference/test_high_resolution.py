@@ -12,8 +12,13 @@ from datamodules.scenes import render
 from images.resizing import resize
 from inference import Translator
 from inference.backends import Training
-from inference.high_resolution import AffineModels, choose_layout, seam_score, translate_tiles
+from inference.high_resolution import AffineModels, choose_layout, seam_gradients, translate_tiles
 from networks.checkpoints.card import Resolution
+
+
+def seam_score(image, tile):
+    at_seams, beside = seam_gradients(image, tile)
+    return at_seams / beside
 
 
 def scene(domain, size=256, task="clear_foggy"):
@@ -102,8 +107,8 @@ def test_tiles_of_different_brightness_blend_without_a_seam():
         ("auto", (3000, 4000), None, Training(size=128), "lift from 171 x 128"),
         ("auto", (3000, 4000), None, Training(), "lift from 683 x 512"),
         ("auto", (3000, 4000), 128, Training(size=128), "direct"),
-        ("auto", (3000, 4000), 1024, Training(size=128, resolution="tiles"), "tiles of 128 x 128"),
-        ("tiles", (100, 400), None, Training(size=128), "tiles of 128 x 100"),
+        ("auto", (3000, 4000), 1024, Training(size=128, resolution="tiles"), "tiles of 256 x 256"),
+        ("tiles", (100, 400), None, Training(size=128), "tiles of 256 x 100"),
         ("direct", (900, 900), None, Training(size=128), "direct"),
         ("direct", (3000, 4000), 1024, Training(size=128), "direct"),
         ("lift", (100, 90), None, Training(size=128), "lift from 90 x 100"),
