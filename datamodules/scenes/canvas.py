@@ -25,6 +25,7 @@ PLAIN, GROUND, FACADE, LEAVES, ROUND, HIDE = range(6)
 
 SUN = (-0.48, 0.78, -0.40)  # unit vector towards the sun: from the left, above and behind
 SUPERSAMPLING = 2  # drawn at twice the size, then averaged
+NEAREST = 0.25  # metres from the camera at which polygons are cut
 SHIFT = 4  # fractional bits of vertex positions
 
 
@@ -43,22 +44,29 @@ class Camera:
         centre: column of the vanishing point, likewise.
         horizon: its row.
         height: metres above the ground.
+        place: its Z, metres: how far it has driven.
     """
 
     focal: float
     centre: float
     horizon: float
     height: float
+    place: float = 0.0
+
+    def scale(self, z: float) -> float:
+        """Image units per metre at a Z before the camera."""
+        return self.focal / (z - self.place)
 
     def project(self, point: Point3) -> Point2:
-        """Metres to image units; Z must be positive."""
+        """Metres to image units; the point must lie before the camera."""
         x, y, z = point
+        z = z - self.place
         return self.centre + self.focal * x / z, self.horizon - self.focal * (y - self.height) / z
 
     def inverse_depth(self, normal: Point3, offset: float) -> tuple[float, float, float]:
-        """``(a, b, c)`` such that ``1 / Z = a u + b v + c`` on the plane ``normal . P = offset``."""
+        """``(a, b, c)`` such that ``1 / depth = a u + b v + c`` on the plane ``normal . P = offset``."""
         (nx, ny, nz), f = normal, self.focal
-        scale = 1.0 / (offset - ny * self.height)
+        scale = 1.0 / (offset - nz * self.place - ny * self.height)
         a, b = nx / f * scale, -ny / f * scale
         return a, b, nz * scale - a * self.centre - b * self.horizon
 
@@ -105,14 +113,14 @@ class Canvas:
             colour: reflectance, each in [0, 1].
             kind: one of the kinds above.
             plane: ``(unit normal, offset)``, or
-            depth: metres of a surface that faces the camera.
+            depth: Z of a surface that faces the camera, metres.
             sun: share of sunlight that it receives; computed from the plane's normal where None.
             local: rows of the affine map from image units to the surface's own coordinates.
             glow: light that it gives off at night.
             params: up to eight numbers that its kind reads.
         """
         if plane is None:
-            coefficients: tuple[float, ...] = (0.0, 0.0, 1.0 / depth)
+            coefficients: tuple[float, ...] = (0.0, 0.0, 1.0 / (depth - self.camera.place))
             normal: Point3 = (0.0, 0.0, -1.0)
         else:
             normal = plane[0]
@@ -125,14 +133,30 @@ class Canvas:
 
     def fill(self, points: Iterable[Point2], surface: int) -> None:
         """Fill a polygon given in image units."""
+        points = list(points)
+        if not points:
+            return
         scaled = np.array(points, np.float64) * (self.side << SHIFT) - (1 << SHIFT) / 2
         limit = 1 << 24
         fixed = np.clip(np.rint(scaled), -limit, limit).astype(np.int32)
         cv2.fillPoly(self.ids, [fixed], surface, lineType=cv2.LINE_8, shift=SHIFT)
 
     def face(self, corners: Iterable[Point3], surface: int) -> None:
-        """Fill a flat polygon given in metres, in front of the camera."""
-        self.fill([self.camera.project(corner) for corner in corners], surface)
+        """Fill the part of a flat polygon, given in metres, that lies before the camera."""
+        self.fill([self.camera.project(corner) for corner in self._before(list(corners))], surface)
+
+    def _before(self, corners: list[Point3]) -> list[Point3]:
+        """Cut a polygon at a plane before the camera (Sutherland and Hodgman 1974)."""
+        nearest = self.camera.place + NEAREST
+        kept: list[Point3] = []
+        for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
+            if start[2] >= nearest:
+                kept.append(start)
+            if (start[2] >= nearest) != (end[2] >= nearest):
+                share = (nearest - start[2]) / (end[2] - start[2])
+                x, y = (start[k] + share * (end[k] - start[k]) for k in range(2))
+                kept.append((x, y, nearest))
+        return kept
 
     def ground(self, colour: Colour, params: tuple[float, ...] = ()) -> None:
         """Fill everything below the horizon."""

@@ -45,7 +45,7 @@ def trees(canvas: Canvas, objects: Objects, layout: np.random.Generator, kerb: f
 
 def _tree(canvas: Canvas, x: float, z: float, height: float, conifer: bool, shape: np.ndarray) -> Callable[[], None]:
     def draw() -> None:
-        scale = canvas.camera.focal / z
+        scale = canvas.camera.scale(z)
         canvas.shadow(x + 0.8, z, height * 0.28, height * 0.24)
         trunk = canvas.surface((0.33, 0.24, 0.17), depth=z, sun=0.4)
         foot, neck = 0.16 + 0.01 * height, 0.45 * height
@@ -124,7 +124,7 @@ def _person(canvas: Canvas, x: float, z: float, shirt: Colour, numbers: np.ndarr
             [(x - 0.17, hip - 0.04, z), (x - 0.21, shoulder, z), (x + 0.21, shoulder, z), (x + 0.17, hip - 0.04, z)],
             cloth,
         )
-        scale = canvas.camera.focal / z
+        scale = canvas.camera.scale(z)
         u, v = canvas.camera.project((x, 0.915 * tall, z))
         canvas.fill(disc((u, v - 0.03 * scale), 0.125 * scale, 0.14 * scale, 12), hair)
         canvas.fill(disc((u, v + 0.01 * scale), 0.10 * scale, 0.12 * scale, 12), skin)

@@ -4,12 +4,12 @@ Light adds up in display values, which keeps images plain and learnable rather t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from datamodules.scenes.canvas import FACADE, GROUND, HIDE, LEAVES, ROUND, SUPERSAMPLING, Array, Canvas, Columns
+from datamodules.scenes.canvas import FACADE, GROUND, HIDE, LEAVES, ROUND, SUPERSAMPLING, Array, Camera, Canvas, Columns
 
 
 def _rgb(values: Sequence[float]) -> Array:
@@ -38,7 +38,8 @@ class Surfaces:
         colour: reflectance in [0, 1].
         sun: share of sunlight received.
         glow: light given off at night.
-        depth: metres along the view.
+        depth: metres from the camera along the view.
+        z: the same from where the drive began.
         x: metres to the right of the camera.
         y: metres above the ground.
         sky: the pixels that show no surface, bool.
@@ -48,6 +49,7 @@ class Surfaces:
     sun: Array
     glow: Array
     depth: Array
+    z: Array
     x: Array
     y: Array
     sky: Array
@@ -70,8 +72,11 @@ def resolve(canvas: Canvas, striped: bool = False) -> Surfaces:
     colour = np.stack([table[:, k].take(ids) for k in range(3)])
     glow = np.stack([table[:, k].take(ids) for k in range(Columns.GLOW.start, Columns.GLOW.stop)])
     kind = table[:, Columns.KIND].astype(np.int8).take(ids)
-    surfaces = Surfaces(colour, table[:, Columns.SUN].take(ids), glow, depth, x, y, ids == 0)
+    z = depth + camera.place
+    surfaces = Surfaces(colour, table[:, Columns.SUN].take(ids), glow, depth, z, x, y, ids == 0)
     noise = _noise(canvas.texture, side)
+    if camera.place:  # as painted on the surfaces where the drive began
+        noise = _seen_from(replace(camera, place=0.0), surfaces, noise)
     painters = {GROUND: _ground, FACADE: _facade, LEAVES: _leaves, ROUND: _round, HIDE: _stripes if striped else _coat}
     for number, paint in painters.items():
         at = np.flatnonzero(kind == number)
@@ -79,6 +84,25 @@ def resolve(canvas: Canvas, striped: bool = False) -> Surfaces:
             rows = ids.ravel()[at]
             paint(surfaces, at, _Pixels(table, rows, u.ravel()[at], v.ravel()[at], noise.ravel()[at], canvas))
     return surfaces
+
+
+def reproject(camera: Camera, s: Surfaces) -> tuple[Array, Array]:
+    """Where another camera sees the places that pixels show, in image units, each ``(H, W)``; the sky stays.
+
+    Args:
+        camera: the other one, which differs by its place.
+        s: surfaces of every pixel.
+    """
+    depth = s.z - camera.place
+    u = camera.centre + camera.focal * s.x / depth
+    v = camera.horizon - camera.focal * (s.y - camera.height) / depth
+    return u, v
+
+
+def _seen_from(camera: Camera, s: Surfaces, image: Array) -> Array:
+    u, v = reproject(camera, s)
+    columns, rows = (np.asarray(place * len(image) - 0.5, np.float32) for place in (u, v))
+    return np.asarray(cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 @dataclass
@@ -140,7 +164,7 @@ def _hash(seed: Array, *cells: Array) -> Array:
 def _ground(s: Surfaces, at: Array, p: _Pixels) -> None:
     # Params: centre line's X, half road width (0: no road), width of the pavement, dash length, crossing's Z (0: none),
     # yellow marks.  The surface's own colour is the verge's.
-    depth, x = s.depth.ravel()[at], s.x.ravel()[at]
+    depth, x, z = s.depth.ravel()[at], s.x.ravel()[at], s.z.ravel()[at]
     height = p.canvas.camera.height
     across, along = p.footprint(depth), p.footprint(depth) * depth / height
     colour = s.colour.reshape(3, -1)[:, at] * (1 + 0.22 * p.noise)
@@ -149,20 +173,20 @@ def _ground(s: Surfaces, at: Array, p: _Pixels) -> None:
         offset = x - p.param(0)
         away = np.abs(offset)
         walk = _band(away, half + p.param(2), across)
-        joint = _band(np.mod(depth, 1.5) - 0.75, 0.05, along) * np.clip(1.2 - along, 0, 1)
+        joint = _band(np.mod(z, 1.5) - 0.75, 0.05, along) * np.clip(1.2 - along, 0, 1)
         colour = _mix(colour, _rgb([0.60, 0.59, 0.57]) * (1 - 0.15 * joint + 0.05 * p.noise), walk)
         colour = _mix(colour, _rgb([0.72, 0.71, 0.69]), _band(away - half - 0.1, 0.12, across))
         road = _rgb([0.30, 0.30, 0.32]) * (1 + 0.10 * p.noise)
         colour = _mix(colour, road, _band(away, half, across))
         dash = p.param(3)
-        broken = np.where(along > dash, 0.5, _band(np.mod(depth, 2 * dash) - dash, dash / 2, along))
+        broken = np.where(along > dash, 0.5, _band(np.mod(z, 2 * dash) - dash, dash / 2, along))
         line = np.where(p.param(5) > 0, _rgb([0.90, 0.74, 0.20]), _rgb([0.88, 0.88, 0.85]))
         colour = _mix(colour, line, _band(offset, 0.08, across) * broken)
         colour = _mix(colour, _rgb([0.86, 0.86, 0.84]), _band(away - half + 0.3, 0.06, across))
         crossing = p.param(4)
         if np.any(crossing > 0):
             bars = _band(np.mod(offset, 1.0) - 0.5, 0.26, across) * _band(away, half - 0.4, across)
-            bars = bars * _band(depth - crossing, 1.5, along) * (crossing > 0)
+            bars = bars * _band(z - crossing, 1.5, along) * (crossing > 0)
             colour = _mix(colour, _rgb([0.88, 0.88, 0.86]), bars)
     s.colour.reshape(3, -1)[:, at] = colour
 
@@ -172,7 +196,7 @@ def _facade(s: Surfaces, at: Array, p: _Pixels) -> None:
     # both, brick (1), seed, storeys.
     depth, x, y = s.depth.ravel()[at], s.x.ravel()[at], s.y.ravel()[at]
     sideways = p.param(0) > 0
-    position = np.where(sideways, depth, x) - p.param(1)
+    position = np.where(sideways, s.z.ravel()[at], x) - p.param(1)
     across = p.footprint(depth)
     along = np.where(sideways, across * depth / np.maximum(np.abs(x), 0.5), across)
     bay, storey, share, seed = p.param(2), p.param(3), p.param(4), p.param(6)
@@ -247,7 +271,7 @@ def night(canvas: Canvas, s: Surfaces, clouds: Array) -> Array:
     for x, y, z in canvas.lamps:
         squared = np.square(s.x - x)
         squared += np.square(s.y - y)
-        squared += np.square(s.depth - z)
+        squared += np.square(s.z - z)
         squared *= 1 / 36  # falls to half within six metres
         squared += 0.62
         np.square(squared, out=squared)

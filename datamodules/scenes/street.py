@@ -25,19 +25,21 @@ class Street:
     objects: Objects
 
 
-def draw_street(layout: np.random.Generator, texture: np.random.Generator, size: int) -> Street:
+def draw_street(layout: np.random.Generator, texture: np.random.Generator, size: int, place: float = 0.0) -> Street:
     """Draw one street.
 
     Args:
         layout: random generator of positions and kinds of objects.
         texture: random generator of surface detail.
         size: pixels of the finished image's side.
+        place: Z of the camera, metres.
     """
     camera = Camera(
         focal=layout.uniform(0.75, 1.0),
         centre=layout.uniform(0.36, 0.64),
         horizon=layout.uniform(0.42, 0.54),
         height=layout.uniform(1.4, 2.4),
+        place=place,
     )
     canvas = Canvas(camera, size, texture)
     half = layout.uniform(3.2, 5.2)

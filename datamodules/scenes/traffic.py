@@ -164,7 +164,7 @@ def _car(canvas: Canvas, x: float, z: float, front: bool, paint: Colour, tall: f
             pane,
         )
         u, v = canvas.camera.project((x, 0.6, z))
-        scale = canvas.camera.focal / z
+        scale = canvas.camera.scale(z)
         local = (1 / (1.6 * scale), 0, -u / (1.6 * scale), 0, 1 / (0.8 * scale), -v / (0.8 * scale))
         panel = canvas.surface(paint, ROUND, plane=(rear, -z), local=local)
         dark = canvas.surface(RUBBER, depth=z, sun=0.3)

@@ -42,13 +42,14 @@ def check_world(task: str, domain: str) -> None:
         raise ValueError(f"No scenes {task!r} in domain {domain!r}: tasks are {', '.join(TASKS)}, domains a and b.")
 
 
-def draw_scene(task: str, seed: int, index: int, size: int) -> Street | Meadow:
-    """Layout and materials of a scene, the same in both domains; arguments as in `render`."""
+def draw_scene(task: str, seed: int, index: int, size: int, place: float = 0.0) -> Street | Meadow:
+    """Layout and materials of a scene, the same in both domains; see `render`, and `Camera.place`."""
     layout, texture = (np.random.default_rng([seed, TASKS.index(task), index, k]) for k in range(2))
-    return draw_meadow(layout, texture, size) if task == "horse_zebra" else draw_street(layout, texture, size)
+    return draw_meadow(layout, texture, size) if task == "horse_zebra" else draw_street(layout, texture, size, place)
 
 
-def _develop(task: str, domain: str, scene: Street | Meadow, surfaces: Surfaces) -> NDArray[np.uint8]:
+def develop_scene(task: str, domain: str, scene: Street | Meadow, surfaces: Surfaces) -> NDArray[np.uint8]:
+    """Light a drawn scene as one of its domains: 8-bit pixels, ``(size, size, 3)``."""
     # Fog hides the sky: its clear counterpart has no clouds, which could not be predicted from the foggy image.
     cloudless = task == "clear_foggy"
     clouds = np.zeros_like(surfaces.depth) if cloudless else cloud_cover(scene.canvas, scene.clouds)
@@ -63,7 +64,7 @@ def render_pixels(task: str, domain: str, seed: int, index: int, size: int) -> N
     check_world(task, domain)
     scene = draw_scene(task, seed, index, size)
     surfaces = resolve(scene.canvas, striped=(task, domain) == ("horse_zebra", "b"))
-    return _develop(task, domain, scene, surfaces)
+    return develop_scene(task, domain, scene, surfaces)
 
 
 def render(task: str, domain: str, seed: int, index: int, size: int) -> Tensor:
