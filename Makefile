@@ -40,12 +40,12 @@ setup: .venv/.installed ## create .venv with what constraints.txt pins; quick wh
 .venv/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video]'
 	@touch $@
 
 lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
-	@uv pip compile setup.cfg --extra dev --extra export --universal --fork-strategy fewest --python-version 3.10 --no-annotate \
-	  --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
+	@uv pip compile setup.cfg --extra dev --extra export --extra video --universal --fork-strategy fewest --python-version 3.10 \
+	  --no-annotate --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
 
 doctor: ## check that training can run here: versions, devices, weights on disk
 	@$(run) -m commands.doctor
@@ -58,7 +58,7 @@ resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
 	@$(run) -m commands.resume $(call flags,RUN:--run TRUST:--trust) $(ARGS)
 
-translate: ## translate images: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH=auto PRECISION=auto EXT=png|jpg|webp DEPTH=8|16 GREY=rgb|keep STRICT=0 ADDRESS=]
+translate: ## translate images or a video: CKPT= IN= OUT= [BASE= PROMPT= DIRECTION=a2b STRENGTH=1.0 SEED=0 SIZE= RESOLUTION=auto PREPROCESS=none BATCH=auto PRECISION=auto EXT=png|jpg|webp DEPTH=8|16 GREY=rgb|keep STRICT=0 ADDRESS=]
 	$(call need,CKPT,make translate CKPT=runs/clear2foggy/pocket/version_0 IN=photos OUT=foggy)
 	$(call need,IN,make translate CKPT=$(CKPT) IN=photos OUT=foggy)
 	$(call need,OUT,make translate CKPT=$(CKPT) IN=$(IN) OUT=foggy)

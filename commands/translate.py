@@ -1,4 +1,4 @@
-"""``make translate``: translate image files through a trained generator, one or a whole folder."""
+"""``make translate``: translate image files, one or a whole folder, or a video through a trained generator."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
 from inference.backends import check_precision
 from inference.high_resolution import RESOLUTIONS
-from inference.jobs import Job, Record, Settings, plan
+from inference.jobs import VIDEO_SUFFIXES, Job, Record, Settings, plan
 from limits import LIMITS, check_range
 from storage import did_you_mean, lock_folder
 
@@ -31,16 +31,16 @@ def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
         prog="python -m commands.translate",
-        description="Translate an image, or every image of a folder into files of the same names and sub-folders. A "
-        "folder that was interrupted goes on where it stopped.",
+        description="Translate an image, a video, or every image of a folder into files of the same names and "
+        "sub-folders. A folder or video that was interrupted goes on where it stopped.",
         usage="python -m commands.translate --ckpt CKPT --in IN --out OUT [options]",
         allow_abbrev=False,
     )
     p.add_argument(
         "--ckpt", required=True, help="run folder, adapter folder, .ckpt, released .pkl, or folder of an exported model"
     )
-    p.add_argument("--in", required=True, dest="source", metavar="IN", help="image or folder")
-    p.add_argument("--out", required=True, dest="target", metavar="OUT", help="file (for one image) or folder")
+    p.add_argument("--in", required=True, dest="source", metavar="IN", help="image, folder or video")
+    p.add_argument("--out", required=True, dest="target", metavar="OUT", help="file (for one image or video) or folder")
     p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
     p.add_argument("--prompt", help="text that describes the result; else the one trained with")
     p.add_argument("--direction", default="a2b", help="a2b or b2a (default %(default)s)")
@@ -88,6 +88,8 @@ def main(args: list[str] | None = None) -> int:
     source, target = Path(options.source), Path(options.target)
     if options.address is not None:  # workers start in another folder
         source, target = source.absolute(), target.absolute()
+    if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
+        return translate_video(options, source, target)
     jobs = plan(source, target, options.ext and f".{options.ext}", options.depth)
     failed = translate(options, jobs, source if source.is_dir() else None, target)
     if not failed:
@@ -157,17 +159,7 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
     translator = Translator.load(options.ckpt, options.precision, device, options.base)
     backend = translator.backend
     (prompt,) = translator.prompts(options.prompt, options.direction)
-    settings = Settings(
-        prompt=prompt,
-        direction=options.direction,
-        strength=options.strength,
-        seed=options.seed,
-        size=options.size,
-        preprocess=options.preprocess,
-        resolution=options.resolution,
-        depth=options.depth,
-        keep_grey=options.grey == "keep",
-    )
+    settings = settings_of(options, prompt)
     with ExitStack() as stack:
         record = None
         if folder is not None:
@@ -196,6 +188,56 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
     if failed and folder is None:
         raise ValueError(next(iter(failed.values())))
     return failed
+
+
+def translate_video(options: argparse.Namespace, source: Path, target: Path) -> int:
+    """Translate a video; returns the exit code, 1 where the input is damaged.
+
+    Raises:
+        FileNotFoundError: there is no such video.
+        ValueError: it, the output, adapter, prompt, device or base cannot be used, or an option is for images only.
+    """
+    for name, usual in (("ext", None), ("depth", 8), ("grey", "rgb"), ("strict", 0), ("address", None)):
+        if getattr(options, name) != usual:
+            raise ValueError(f"{name.upper()} is for images, {source} is a video: leave it out.")
+    from inference import video as videos
+
+    video = videos.Video.check(source, target)
+    from commands.cli.progress import Progress
+    from inference.folder import auto_batch
+    from inference.translator import Translator
+
+    translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
+    (prompt,) = translator.prompts(options.prompt, options.direction)
+    settings = settings_of(options, prompt)
+    layout = translator.layout(source, video.shape, settings.size, settings.preprocess, settings.resolution)
+    translator.backend.embed([prompt])
+    translator.backend.release()  # the one prompt is cached
+    describe(options, translator, settings)
+    print(f"Video: {video.description}")
+    print(f"Resolution: {layout}", flush=True)
+    batch = options.batch or auto_batch(layout, translator.backend.device)
+    with Progress(video.frames, "frame") as progress:
+        damage = videos.translate_video(translator, video, settings, batch, progress.update)
+    for line in damage:
+        print(f"warning: {line}", file=sys.stderr)
+    print(f"Written to {target}{', what could be decoded' if damage else ''}")
+    return 1 if damage else 0
+
+
+def settings_of(options: argparse.Namespace, prompt: str) -> Settings:
+    """What decides over the pixels of results."""
+    return Settings(
+        prompt=prompt,
+        direction=options.direction,
+        strength=options.strength,
+        seed=options.seed,
+        size=options.size,
+        preprocess=options.preprocess,
+        resolution=options.resolution,
+        depth=options.depth,
+        keep_grey=options.grey == "keep",
+    )
 
 
 def on_cluster(

@@ -17,7 +17,10 @@ from images.writing import WRITTEN, check_format
 from storage import check_writable, digest, size_and_mtime
 
 RECORD = "translations.jsonl"
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"),
+    ".wmv",
+)
 """Lower-case endings of video files."""
 Job = tuple[Path, Path]  # image to read, image to write
 

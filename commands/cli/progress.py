@@ -13,11 +13,11 @@ class Progress:
     """Shows how much is done, the time per piece, and the time left; on standard error.
 
     Args:
-        total: pieces of work.
+        total: pieces of work, or None where it is not known.
         unit: what a piece is, such as "image".
     """
 
-    def __init__(self, total: int, unit: str = "image") -> None:
+    def __init__(self, total: int | None, unit: str = "image") -> None:
         self._total, self._unit, self._done = total, unit, 0
         self._started = self._printed = time.monotonic()
         self._bar = tqdm(total=total, unit=unit) if sys.stderr.isatty() else None
@@ -39,17 +39,17 @@ class Progress:
         """Leave the bar as it is; in a log, say how far an interrupted work came."""
         if self._bar is not None:
             self._bar.close()
-        elif error is not None and 0 < self._done < self._total:
+        elif error is not None and 0 < self._done != self._total:
             self._print()
 
     def _print(self) -> None:
         if self._bar is not None:
             return
         self._printed = time.monotonic()
-        line = f"{self._done}/{self._total} {self._unit}s"
+        line = f"{self._done}{'' if self._total is None else f'/{self._total}'} {self._unit}s"
         if self._done:
             each = (self._printed - self._started) / self._done
             line += f", {each:.2g} s per {self._unit}"
-            if left := self._total - self._done:
+            if self._total is not None and (left := self._total - self._done) > 0:
                 line += f", {tqdm.format_interval(each * left)} left"
         print(line, file=sys.stderr, flush=True)
