@@ -32,6 +32,7 @@ from storage import atomic_write, check_writable, digest, lock_folder, read_json
 if TYPE_CHECKING:  # an extra, imported where it is used
     import av
     from av.audio.codeccontext import AudioCodecContext
+    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
@@ -44,6 +45,7 @@ WRITTEN_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matrosk
 SEGMENT_SECONDS = 4  # of video that an interruption costs at most
 # Without B-frames, packets are in the order of their timestamps, so that segments can be joined as they are.
 ENCODER = {"crf": "16", "preset": "medium", "bf": "0"}
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by number of channels
 BT709, BT601 = 1, 6  # colour matrices as ITU-T H.273 table 4 numbers them
 MATRICES = {BT709, 4, 5, BT601, 7, 9}  # that swscale knows
 LIMITED, FULL = 1, 2  # ranges, as `av.video.reformatter.ColorRange` numbers them
@@ -488,7 +490,12 @@ class _Audio:
             if out.supported_codecs & {context.name, context.codec.canonical_name}:
                 self._copied[stream.index] = out.add_stream_from_template(stream)
             else:
-                encoder = out.add_stream("aac", rate=context.sample_rate, layout=context.layout.name)
+                known = av.Codec("aac", "w").audio_rates
+                rate = context.sample_rate if context.sample_rate in known else 48000
+                # by their number: raw formats do not say which channels these are
+                layout = AAC_LAYOUTS.get(context.layout.nb_channels, "stereo")
+                bits = 96_000 * context.layout.nb_channels
+                encoder = out.add_stream("aac", rate=rate, layout=layout, bit_rate=bits)
                 self._encoded[stream.index] = context, encoder
 
     def packets(self) -> Iterator["Packet"]:
@@ -508,9 +515,11 @@ class _Audio:
                     yield packet
                 continue
             decoder, encoder = self._encoded[index]
+            frames: list[AudioFrame] = []
             with contextlib.suppress(self._errors):
-                for frame in decoder.decode(packet):
-                    yield from encoder.encode(frame)
+                frames = decoder.decode(packet)
+            for frame in frames:
+                yield from encoder.encode(frame)
         for _, encoder in self._encoded.values():
             yield from encoder.encode(None)
 

@@ -1,6 +1,10 @@
 """Videos: timestamps, colours, rotation and audio are kept; interrupted work goes on; what bad files get."""
 
+import signal
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -12,6 +16,7 @@ from images.ranges import from_pixels
 from inference import Translator
 from inference.jobs import Settings
 from inference.video import Video, translate_video
+from storage import lock_folder
 
 
 class Identity:
@@ -53,7 +58,8 @@ def write(path, stamps, codec="libx264", matrix=1, full=False, audio=None, shape
             stream.set_display_rotation(*turn)
         if audio:
             sound = out.add_stream(audio, rate=48000, layout="mono")
-            tone = (np.sin(np.arange(int(48000 * stamps[-1] / base)) / 20) * 8000).astype(np.int16)[None]
+            ticks = np.arange(int(48000 * stamps[-1] / base))
+            tone = (np.sin(ticks / 20 + (ticks / 4000) ** 2) * 8000).astype(np.int16)[None]
             clip = av.AudioFrame.from_ndarray(tone, "s16", "mono")
             clip.rate, clip.pts = 48000, 0
             out.mux(sound.encode(clip))
@@ -171,3 +177,173 @@ def test_the_command_translates_every_frame(adapter, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "Video: 48 x 32" in printed.out and "Resolution: " in printed.out and "3/3 frames" in printed.err
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["fog.mp4"]
+
+
+def tone_of(path):
+    """Codec of the audio, and its samples."""
+    with av.open(str(path)) as container:
+        name = container.streams.audio[0].codec_context.name
+        return name, np.concatenate([frame.to_ndarray().astype(float)[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize(("audio", "ending", "kept"), [("aac", ".mp4", "aac"), ("libopus", ".mkv", "opus")])
+def test_audio_is_copied(tmp_path, audio, ending, kept):
+    source = write(tmp_path / f"drive{ending}", range(0, 6000, 200), audio=audio)
+    assert "with audio" in Video.check(source, tmp_path / f"out{ending}").description
+    run(source, tmp_path / f"out{ending}")
+    (name, before), (_, after) = tone_of(source), tone_of(tmp_path / f"out{ending}")
+    assert name == kept and np.array_equal(before, after)
+
+
+def test_audio_that_the_container_cannot_hold_becomes_aac(tmp_path):
+    source = write(tmp_path / "drive.mkv", range(0, 3000, 200), audio="pcm_u8")
+    run(source, tmp_path / "out.mp4")
+    (_, before), (name, after) = tone_of(source), tone_of(tmp_path / "out.mp4")
+    assert name == "aac" and abs(len(before) - len(after)) < 3000
+    lags = [np.corrcoef(before[4000:40000], after[4000 + lag : 40000 + lag])[0, 1] for lag in range(-60, 61)]
+    assert max(lags) > 0.95
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.inference.test_video import Identity, run
+
+class Killed(Identity):
+    def compute(self, prepared, *settings):
+        if self.computed == 70:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().compute(prepared, *settings)
+
+run(Path(sys.argv[1]), Path(sys.argv[2]), Killed())
+"""
+
+
+def test_a_killed_process_costs_at_most_a_segment(tmp_path):
+    source = write(tmp_path / "drive.mp4", range(0, 15000, 150), audio="aac")  # 27 frames in each segment of 4 s
+    whole, out = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    run(source, whole)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(source), str(out)], cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL and not out.exists()
+    translator, counted = Identity(), []
+    video = Video.check(source, out)
+    assert translate_video(translator, video, Settings(prompt="fog"), progress=counted.append) == []
+    assert counted[0] == 54 and sum(counted) == 100 and translator.computed == 46
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "model"])
+def test_other_work_is_not_continued(tmp_path, change):
+    class Failing(Identity):
+        def compute(self, prepared, *settings):
+            if self.computed == 40:
+                raise ValueError("no more")
+            return super().compute(prepared, *settings)
+
+    source, out = write(tmp_path / "drive.mp4", range(0, 8000, 150)), tmp_path / "out.mp4"
+    with pytest.raises(ValueError, match="no more"):
+        run(source, out, Failing())
+    left = sorted(path.name for path in (tmp_path / ".out.mp4.segments").iterdir())
+    assert len(left) == 2 and left[0].endswith("_27.nut") and left[1] == "segments.json" and not out.exists()
+    translator = Identity()
+    if change == "input":
+        write(source, range(0, 8000, 150))
+    if change == "model":
+        translator.backend = SimpleNamespace(identity="another")
+    run(source, out, translator, seed=int(change == "settings"))
+    assert translator.computed == 54
+
+
+def test_only_one_process_writes_a_video(tmp_path):
+    source = write(tmp_path / "drive.mp4", [0, 40])
+    with lock_folder(tmp_path / ".out.mp4.segments"), pytest.raises(ValueError, match="Another translation"):
+        run(source, tmp_path / "out.mp4")
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, full_at):
+    source = write(tmp_path / "drive.mp4", range(0, 5000, 200), audio="aac")
+    for size in (500, 4000):  # in a segment, and in the result
+        with full_at(size), pytest.raises(OSError, match="could not be written"):
+            run(source, tmp_path / "out.mp4")
+        assert not (tmp_path / "out.mp4").exists() and not list(tmp_path.rglob("*.part"))
+    run(source, tmp_path / "out.mp4")
+    assert len(read(tmp_path / "out.mp4")[0]) == 25
+
+
+def test_the_clock_of_a_broadcast_starts_at_zero(tmp_path):
+    source = write(tmp_path / "drive.ts", range(0, 900000, 90000), base=90000, audio="aac")
+    with av.open(str(source)) as container:
+        assert container.start_time > 1_000_000
+    run(source, tmp_path / "out.mp4")
+    _, times = read(tmp_path / "out.mp4")
+    assert times[0] < 0.1 and times[-1] - times[0] == 9
+
+
+def test_what_can_be_decoded_of_a_damaged_video_is_translated(tmp_path):
+    source = write(tmp_path / "drive.mkv", range(0, 8000, 100))
+    content = bytearray(source.read_bytes())
+    source.write_bytes(content[: len(content) // 2])
+    damage = run(source, tmp_path / "cut.mp4")
+    assert "its header says" in damage[0]
+    assert 10 < len(read(tmp_path / "cut.mp4")[0]) < 70
+    middle = len(content) // 2
+    content[middle : middle + 300] = np.random.default_rng(0).bytes(300)
+    source.write_bytes(content)
+    assert run(source, tmp_path / "damaged.mp4") != []
+    _, times = read(tmp_path / "damaged.mp4")
+    assert len(times) > 40 and times[-1] > 7, "it goes on behind the damage"
+
+
+def test_a_damaged_video_is_said_and_gives_exit_code_1(adapter, tmp_path, capsys):
+    source = write(tmp_path / "drive.mkv", range(0, 4000, 500))
+    source.write_bytes(source.read_bytes()[:-1500])
+    assert translate(adapter, source, tmp_path / "out.mp4", "--resolution", "direct") == 1
+    printed = capsys.readouterr()
+    assert "warning: " in printed.err and "what could be decoded" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "words"),
+    [
+        ("missing.mp4", "out.mp4", ["missing.mp4", "does not exist"]),
+        ("drive.mp4", "out.gif", [".mp4", "out.gif"]),
+        ("drive.mp4", "out", ["out.mp4"]),
+        ("drive.mp4", "folder", ["is a folder"]),
+        ("drive.mp4", "drive.mp4", ["overwrite"]),
+        ("drive.mp4", "link.mp4", ["overwrite"]),
+        ("sound.mp4", "out.mp4", ["no video stream", "audio"]),
+        ("text.mp4", "out.mp4", ["text.mp4", "cannot be read"]),
+        ("cut.mp4", "out.mp4", ["cut.mp4", "cannot be read"]),
+        ("drive.xyz", "out.mp4", ["no video"]),
+        ("folder", "out.mp4", ["is a folder"]),
+        ("drive.mp4", "text.mp4/out.mp4", ["text.mp4", "file"]),
+    ],
+)
+def test_what_cannot_be_translated_is_refused_in_a_line(adapter, tmp_path, capsys, name, output, words):
+    source = write(tmp_path / "drive.mp4", [0, 40, 80])
+    (tmp_path / "link.mp4").hardlink_to(source)
+    (tmp_path / "drive.xyz").write_bytes(source.read_bytes())
+    (tmp_path / "cut.mp4").write_bytes(source.read_bytes()[:600])  # its index stands at the end
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "folder").mkdir()
+    with av.open(str(tmp_path / "sound.mp4"), "w") as out:
+        sound = out.add_stream("aac", rate=48000, layout="mono")
+        clip = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
+        clip.rate = 48000
+        out.mux(sound.encode(clip))
+        out.mux(sound.encode(None))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    assert translate(adapter, tmp_path / name, tmp_path / output) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words) and error.count("\n") == 1, error
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_options_of_images_and_a_missing_library_are_named(adapter, tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "drive.mp4", [0, 40, 80])
+    assert translate(adapter, source, tmp_path / "out.mp4", "--depth", "16") == 2
+    assert "DEPTH is for images" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert translate(adapter, source, tmp_path / "out.mp4") == 2
+    assert "pip install -e '.[video]'" in capsys.readouterr().err
