@@ -45,7 +45,8 @@ WRITTEN_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matrosk
 SEGMENT_SECONDS = 4  # of video that an interruption costs at most
 # Without B-frames, packets are in the order of their timestamps, so that segments can be joined as they are.
 ENCODER = {"crf": "16", "preset": "medium", "bf": "0"}
-AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by number of channels
+# Of audio, by the number of channels: raw formats do not say which these are.
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 BT709, BT601 = 1, 6  # colour matrices as ITU-T H.273 table 4 numbers them
 MATRICES = {BT709, 4, 5, BT601, 7, 9}  # that swscale knows
 LIMITED, FULL = 1, 2  # ranges, as `av.video.reformatter.ColorRange` numbers them
@@ -487,15 +488,16 @@ class _Audio:
             context = stream.codec_context
             if context is None:  # of a codec that FFmpeg does not know
                 continue
+            channels = context.layout.nb_channels
             if out.supported_codecs & {context.name, context.codec.canonical_name}:
-                self._copied[stream.index] = out.add_stream_from_template(stream)
+                copy = self._copied[stream.index] = out.add_stream_from_template(stream)
+                if context.layout.name == f"{channels} channels" and channels in LAYOUTS:  # which .mp4 does not take
+                    copy.codec_context.layout = LAYOUTS[channels]
             else:
                 known = av.Codec("aac", "w").audio_rates
                 rate = context.sample_rate if context.sample_rate in known else 48000
-                # by their number: raw formats do not say which channels these are
-                layout = AAC_LAYOUTS.get(context.layout.nb_channels, "stereo")
-                bits = 96_000 * context.layout.nb_channels
-                encoder = out.add_stream("aac", rate=rate, layout=layout, bit_rate=bits)
+                layout = LAYOUTS.get(channels, "stereo")
+                encoder = out.add_stream("aac", rate=rate, layout=layout, bit_rate=96_000 * channels)
                 self._encoded[stream.index] = context, encoder
 
     def packets(self) -> Iterator["Packet"]:
