@@ -218,7 +218,7 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
     print(f"Resolution: {layout}", flush=True)
     batch = options.batch or auto_batch(layout, translator.backend.device)
     with Progress(video.frames, "frame") as progress:
-        damage = videos.translate_video(translator, video, settings, batch, progress.update)
+        damage = videos.translate_video(translator, video, settings, batch, progress.update, progress.skip)
     for line in damage:
         print(f"warning: {line}", file=sys.stderr)
     print(f"Written to {target}{', what could be decoded' if damage else ''}")

@@ -8,6 +8,7 @@ import contextlib
 import heapq
 import io
 import json
+import os
 import re
 import shutil
 from collections import deque
@@ -124,6 +125,7 @@ def translate_video(
     settings: Settings,
     batch_size: int = 1,
     progress: Callable[[int], object] = lambda frames: None,
+    finished: Callable[[int], object] = lambda frames: None,
 ) -> list[str]:
     """Translate a video; reading, computing and writing overlap.
 
@@ -133,6 +135,7 @@ def translate_video(
         settings: of the translation; for a strength below 1, every frame gets the same noise.
         batch_size: frames, or tiles of one frame, translated together.
         progress: is called with the number of frames that were written since the last call.
+        finished: is called at the beginning, with the number of frames that earlier work has written.
 
     Returns:
         What the result lacks because the input is damaged, one line each.
@@ -147,12 +150,19 @@ def translate_video(
     folder = video.target.with_name(f".{video.target.name}.segments")
     with lock_folder(folder, "translation"):
         segments = _Segments.of(folder, key)
-        progress(segments.frames)
-        with closing(_Reader(av, video.source)) as reader:
-            _translate(translator, reader, _Writer(av, segments, reader), settings, batch_size, progress)
-            damage = reader.damage
-        _join(av, video, segments)
-        shutil.rmtree(folder)
+        finished(segments.frames)
+        try:
+            with closing(_Reader(av, video.source)) as reader:
+                _translate(translator, reader, _Writer(av, segments, reader), settings, batch_size, progress)
+                damage = reader.damage
+            # In this folder, where the next call removes what a killed process leaves.
+            whole = folder / video.target.name
+            _join(av, video, segments, whole)
+            os.replace(whole, video.target)
+            segments.files.clear()
+        finally:
+            if not segments.files:
+                shutil.rmtree(folder, ignore_errors=True)
     return damage
 
 
@@ -434,11 +444,11 @@ class _Writer:
         self._start, self._end, self._frames = time.start, time.end, 0
 
 
-def _join(av: ModuleType, video: Video, segments: _Segments) -> None:
+def _join(av: ModuleType, video: Video, segments: _Segments, path: Path) -> None:
     """Join the segments and the input's audio, packet by packet, so that the first of them starts at zero."""
     form = WRITTEN_FORMATS[video.target.suffix.lower()]
     with (
-        atomic_write(video.target) as part,
+        atomic_write(path) as part,
         _opened(av, video.source) as source,
         av.open(str(segments.files[0].path)) as first,
         av.open(str(part), "w", format=form, options={} if form == "matroska" else {"movflags": "faststart"}) as out,

@@ -18,7 +18,7 @@ class Progress:
     """
 
     def __init__(self, total: int | None, unit: str = "image") -> None:
-        self._total, self._unit, self._done = total, unit, 0
+        self._total, self._unit, self._done, self._skipped = total, unit, 0, 0
         self._started = self._printed = time.monotonic()
         self._bar = tqdm(total=total, unit=unit) if sys.stderr.isatty() else None
         self._print()
@@ -29,6 +29,16 @@ class Progress:
         if self._bar is not None:
             self._bar.update(pieces)
         elif self._done == self._total or time.monotonic() - self._printed >= LOG_SECONDS:
+            self._print()
+
+    def skip(self, pieces: int) -> None:
+        """Count pieces that were done before, in no time."""
+        self._done += pieces
+        self._skipped += pieces
+        if self._bar is not None:
+            self._bar.initial += pieces
+            self._bar.update(pieces)
+        elif pieces:
             self._print()
 
     def __enter__(self) -> "Progress":
@@ -47,8 +57,8 @@ class Progress:
             return
         self._printed = time.monotonic()
         line = f"{self._done}{'' if self._total is None else f'/{self._total}'} {self._unit}s"
-        if self._done:
-            each = (self._printed - self._started) / self._done
+        if timed := self._done - self._skipped:
+            each = (self._printed - self._started) / timed
             line += f", {each:.2g} s per {self._unit}"
             if self._total is not None and (left := self._total - self._done) > 0:
                 line += f", {tqdm.format_interval(each * left)} left"
