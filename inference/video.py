@@ -453,9 +453,12 @@ def _join(av: ModuleType, video: Video, segments: _Segments, path: Path) -> None
         av.open(str(segments.files[0].path)) as first,
         av.open(str(part), "w", format=form, options={} if form == "matroska" else {"movflags": "faststart"}) as out,
     ):
-        base = _time_base(_video_stream(source, video.source))
+        given = _video_stream(source, video.source)
+        base = _time_base(given)
         stream = out.add_stream_from_template(first.streams.video[0])
         stream.time_base = base
+        if given.average_rate:
+            stream.codec_context.framerate = given.average_rate
         audio = _Audio(av, source, out)
         begin = Fraction(max(source.start_time or 0, 0), 1_000_000)
         for packet in heapq.merge(_joined(av, segments, stream, base), audio.packets(), key=_seconds):

@@ -85,7 +85,7 @@ def read(path):
     with av.open(str(path)) as container:
         frames, times = [], []
         for frame in container.decode(video=0):
-            assert frame.color_range == 1
+            assert frame.color_range == 1 and frame.format.name == "yuv420p", "which every player shows"
             rgb = frame.reformat(
                 format="rgb24",
                 src_color_range=1,
@@ -119,9 +119,18 @@ def test_frames_keep_their_times_and_colours(tmp_path, ending):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"drive{ending}", f"out{ending}"]
 
 
-@pytest.mark.parametrize(("matrix", "full"), [(1, False), (6, True), (9, False)])
-def test_matrix_and_range_are_those_of_the_input(tmp_path, matrix, full):
-    source = write(tmp_path / "drive.mp4", range(0, 400, 40), matrix=matrix, full=full)
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_the_last_frame_is_shown_as_long_as_it_was(tmp_path, ending):
+    source = write(tmp_path / f"drive{ending}", range(0, 6000, 40))
+    run(source, tmp_path / f"out{ending}")
+    with av.open(str(source)) as before, av.open(str(tmp_path / f"out{ending}")) as after:
+        assert after.duration == before.duration == 6_000_000
+        assert after.streams.video[0].average_rate == 25
+
+
+@pytest.mark.parametrize(("codec", "matrix", "full"), [("libx264", 1, False), ("ffv1", 6, True), ("ffv1", 9, False)])
+def test_colours_of_any_matrix_and_range_stay(tmp_path, codec, matrix, full):
+    source = write(tmp_path / "drive.mkv", range(0, 400, 40), codec, matrix, full)
     run(source, tmp_path / "out.mp4")
     frames, _ = read(tmp_path / "out.mp4")
     expected = np.stack([colours(number) for number in range(10)]).astype(int)
