@@ -308,7 +308,8 @@ class _Reader:
             if previous is None:
                 start = stamp or 0
             else:
-                start = previous[1] + usual if stamp is None else max(stamp, previous[1] + 1)
+                # Where files were put together, the clock may start again.
+                start = stamp if stamp is not None and stamp > previous[1] else previous[1] + usual
                 number += 1
                 if number > skip:
                     yield self._pixels(previous[0], shape), _Time(previous[1], start - previous[1])
@@ -461,7 +462,7 @@ def _join(av: ModuleType, video: Video, segments: _Segments, path: Path) -> None
             stream.codec_context.framerate = given.average_rate
         audio = _Audio(av, source, out)
         begin = Fraction(max(source.start_time or 0, 0), 1_000_000)
-        for packet in heapq.merge(_joined(av, segments, stream, base), audio.packets(), key=_seconds):
+        for packet in heapq.merge(_joined(av, segments, stream, base), _increasing(audio.packets()), key=_seconds):
             shift = round(begin / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts - shift
             packet.dts = None if packet.dts is None else packet.dts - shift
@@ -537,6 +538,23 @@ class _Audio:
                 yield from encoder.encode(frame)
         for _, encoder in self._encoded.values():
             yield from encoder.encode(None)
+
+
+def _increasing(packets: Iterable["Packet"]) -> Iterator["Packet"]:
+    """Packets with the time added by which the clock of their stream started again, which no container takes."""
+    reached: dict[int, int] = {}
+    moved: dict[int, int] = {}
+    for packet in packets:
+        index = packet.stream.index
+        if packet.dts is not None and packet.pts is not None:
+            lead = packet.pts - packet.dts
+            time = packet.dts + moved.get(index, 0)
+            if index in reached and time < reached[index]:
+                moved[index] = reached[index] - packet.dts
+                time = reached[index]
+            packet.dts, packet.pts = time, time + lead
+            reached[index] = time + 1
+        yield packet
 
 
 def _seconds(packet: "Packet") -> float:

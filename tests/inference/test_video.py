@@ -294,6 +294,17 @@ def test_the_clock_of_a_broadcast_starts_at_zero(tmp_path):
     assert times[0] < 0.1 and times[-1] - times[0] == 9
 
 
+def test_files_that_were_put_together_go_on_where_the_clock_starts_again(tmp_path):
+    one = write(tmp_path / "one.ts", range(0, 180000, 3600), base=90000, audio="aac")
+    two = write(tmp_path / "two.ts", range(0, 180000, 3600), base=90000, audio="aac", shape=(48, 32))
+    one.write_bytes(one.read_bytes() + two.read_bytes())
+    run(one, tmp_path / "out.mp4")
+    frames, times = read(tmp_path / "out.mp4")
+    assert frames.shape == (100, 32, 32, 3), "of the first frame's size"
+    assert 3.9 < times[-1] - times[0] < 4.1
+    assert 3.7 * 48000 < len(tone_of(tmp_path / "out.mp4")[1]) < 4.1 * 48000
+
+
 def test_what_can_be_decoded_of_a_damaged_video_is_translated(tmp_path):
     source = write(tmp_path / "drive.mkv", range(0, 8000, 100))
     content = bytearray(source.read_bytes())
