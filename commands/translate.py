@@ -217,8 +217,12 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
     print(f"Video: {video.description}")
     print(f"Resolution: {layout}", flush=True)
     batch = options.batch or auto_batch(layout, translator.backend.device)
-    with Progress(video.frames, "frame") as progress:
-        damage = videos.translate_video(translator, video, settings, batch, progress.update, progress.skip)
+    frames = 1 if layout.mode == "tiles" else batch
+    try:
+        with Progress(video.frames, "frame") as progress:
+            damage = videos.translate_video(translator, video, settings, frames, batch, progress.update, progress.skip)
+    except MemoryError as error:
+        raise ValueError(f"{error}: give a smaller BATCH than {batch}, or SIZE.") from error
     for line in damage:
         print(f"warning: {line}", file=sys.stderr)
     print(f"Written to {target}{', what could be decoded' if damage else ''}")

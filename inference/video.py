@@ -45,7 +45,8 @@ Frame = NDArray[np.uint8]
 WRITTEN_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SEGMENT_SECONDS = 4  # of video that an interruption costs at most
 # Without B-frames, packets are in the order of their timestamps, so that segments can be joined as they are.
-ENCODER = {"crf": "16", "preset": "medium", "bf": "0"}
+# With its macroblock tree, x264 gives one video other bits in every third call.
+ENCODER = {"crf": "14", "preset": "medium", "bf": "0", "mbtree": "0"}
 # Of audio, by the number of channels: raw formats do not say which these are.
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 BT709, BT601 = 1, 6  # colour matrices as ITU-T H.273 table 4 numbers them
@@ -124,6 +125,7 @@ def translate_video(
     video: Video,
     settings: Settings,
     batch_size: int = 1,
+    tiles: int = 1,
     progress: Callable[[int], object] = lambda frames: None,
     finished: Callable[[int], object] = lambda frames: None,
 ) -> list[str]:
@@ -133,7 +135,8 @@ def translate_video(
         translator: of an adapter or an exported model.
         video: what is read and written.
         settings: of the translation; for a strength below 1, every frame gets the same noise.
-        batch_size: frames, or tiles of one frame, translated together.
+        batch_size: frames translated together.
+        tiles: of one frame that are translated together.
         progress: is called with the number of frames that were written since the last call.
         finished: is called at the beginning, with the number of frames that earlier work has written.
 
@@ -142,10 +145,11 @@ def translate_video(
 
     Raises:
         ValueError: another process writes the same video, or `translator` refuses a frame.
+        MemoryError: the batch does not fit into the device's memory.
         OSError: the disk is full, read-only or gone.
     """
     av = _av()
-    facts = [str(video.source.resolve()), *size_and_mtime(video.source), translator.backend.identity, batch_size]
+    facts = [str(video.source.resolve()), *size_and_mtime(video.source), translator.backend.identity]
     key = digest(json.dumps([*facts, asdict(settings), SEGMENT_SECONDS, ENCODER, av.__version__]))
     folder = video.target.with_name(f".{video.target.name}.segments")
     with lock_folder(folder, "translation"):
@@ -153,7 +157,7 @@ def translate_video(
         finished(segments.frames)
         try:
             with closing(_Reader(av, video.source)) as reader:
-                _translate(translator, reader, _Writer(av, segments, reader), settings, batch_size, progress)
+                _translate(translator, reader, _Writer(av, segments, reader), settings, batch_size, tiles, progress)
                 damage = reader.damage
             # In this folder, where the next call removes what a killed process leaves.
             whole = folder / video.target.name
@@ -172,6 +176,7 @@ def _translate(
     writer: "_Writer",
     settings: Settings,
     batch_size: int,
+    tiles: int,
     progress: Callable[[int], object],
 ) -> None:
     """Translate the frames that no segment has yet."""
@@ -180,7 +185,7 @@ def _translate(
         for pixels, time in reader.frames(writer.segments.frames):
             yield translator.prepare(pixels, settings.size, settings.preprocess, settings.resolution), time
 
-    how = (settings.prompt, settings.direction, settings.strength, settings.seed, batch_size)
+    how = (settings.prompt, settings.direction, settings.strength, settings.seed, tiles)
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:

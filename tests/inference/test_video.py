@@ -15,6 +15,7 @@ import pytest
 from commands.translate import main
 from images.ranges import from_pixels
 from inference import Translator
+from inference.high_resolution import Layout
 from inference.jobs import Settings
 from inference.video import Video, translate_video
 from storage import lock_folder
@@ -182,7 +183,7 @@ def test_the_command_translates_every_frame(adapter, tmp_path, capsys):
     translator = Translator.load(adapter, device="cpu")
     for number in range(3):
         expected = luma(translator(given[number], resolution="direct"))
-        assert np.abs(luma(frames[number]) - expected).mean() < 4
+        assert np.abs(luma(frames[number]) - expected).mean() < 6
         assert np.abs(luma(given[number]) - expected).mean() > 15, "nothing was translated"
     printed = capsys.readouterr()
     assert "Video: 48 x 32" in printed.out and "Resolution: " in printed.out and "3/3 frames" in printed.err
@@ -241,7 +242,7 @@ def test_a_killed_process_costs_at_most_a_segment(tmp_path):
     assert killed.returncode == -signal.SIGKILL and not out.exists()
     translator, counted, before = Identity(), [], []
     video = Video.check(source, out)
-    assert translate_video(translator, video, Settings(prompt="fog"), 1, counted.append, before.append) == []
+    assert translate_video(translator, video, Settings(prompt="fog"), 1, 1, counted.append, before.append) == []
     assert before == [54] and sum(counted) == 46 and translator.computed == 46
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".*"))
@@ -400,3 +401,19 @@ def test_stages_overlap_and_the_first_frame_comes_at_once(tmp_path):
     took = time.perf_counter() - started
     assert seen[0] - started < 0.5 and took < 0.75 * 40 * 3 * 0.03, "one after the other takes 3.6 s"
     assert len(read(tmp_path / "out.mp4")[0]) == 40
+
+
+def test_tiles_of_a_frame_go_together_and_memory_that_is_too_small_is_a_line(adapter, tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "drive.mp4", [0, 40, 80], shape=(64, 64))
+    calls = []
+
+    def compute(self, images, *settings, **more):
+        calls.append(len(images))
+        raise MemoryError(f"{len(images)} x 32 x 32 pixels do not fit")
+
+    monkeypatch.setattr(Translator, "translate", compute)
+    monkeypatch.setattr(Translator, "layout", lambda *_: Layout("tiles", (64, 64), (32, 32)))
+    assert translate(adapter, source, tmp_path / "out.mp4", "--batch", "2") == 2
+    assert calls == [2], "tiles, not frames"
+    assert "do not fit: give a smaller BATCH than 2" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
