@@ -180,6 +180,12 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: {why}. Give another folder.")
 
 
+def free_space(path: Path) -> int:
+    """Bytes that are free on the disk where a file or folder is or would be."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(there).free
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove unfinished files that killed processes left, from a folder tree that no other process writes to."""
     for part in folder.rglob(".*.part"):

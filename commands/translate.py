@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.cli.errors import user_errors
+from commands.cli.errors import UnfinishedError, user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
 from inference.backends import check_precision
 from inference.high_resolution import RESOLUTIONS
 from inference.jobs import VIDEO_SUFFIXES, Job, Record, Settings, plan
 from limits import LIMITS, check_range
-from storage import did_you_mean, lock_folder
+from storage import did_you_mean, free_space, lock_folder, remove_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LINES = ("none", "canny", "sketch")  # names in images.line_drawings.LINE_DRAWINGS
 ENDINGS = ("png", "jpg", "webp")
+GB = 1e9
 LISTED = 20  # files whose errors are printed at the end
 
 
@@ -145,11 +146,13 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
 
     Raises:
         ValueError: adapter, prompt, device, base, the only image, or with ``strict`` any image cannot be used.
+        UnfinishedError: the disk filled up after some images.
+        OSError: nothing can be written.
     """
     # These take seconds to import: errors above come at once.
     from commands.cli.progress import Progress
     from images.headers import read_headers, refuse
-    from inference.folder import remaining, translate_folder
+    from inference.folder import bytes_needed, remaining, translate_folder
     from inference.translator import Translator
 
     shapes, failed = read_headers(image for image, _ in jobs)
@@ -165,6 +168,8 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
         if folder is not None:
             stack.enter_context(lock_folder(target, "translation"))
             record = stack.enter_context(Record(target, folder, backend.identity, settings))
+            if record.path.is_file():  # else nothing of ours was killed there
+                remove_unfinished(target)
         left = remaining(jobs, shapes, translator, settings, record)
         if left.unusable and (options.strict or (not left.tasks and not left.finished)):
             raise ValueError(next(iter(left.unusable.values())))
@@ -174,6 +179,10 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
             print(f"{left.finished} of {len(jobs)} are finished already ({record and record.path})")
         for how, count in Counter(str(task.layout) for task in left.tasks).most_common():
             print(f"Resolution: {how}, {count} image{'s' if count > 1 else ''}", flush=True)
+        needed, room = bytes_needed(left.tasks, settings.depth), free_space(target)
+        if needed > room:
+            sizes = f"about {needed / GB:.1f} GB will be written, {room / GB:.1f} GB are free"
+            print(f"warning: {sizes} on the disk of {target}", file=sys.stderr)
         with Progress(len(left.tasks)) as progress:
             if options.address is None:
                 backend.embed([prompt])
@@ -181,10 +190,20 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
                 outcomes = translate_folder(translator, left.tasks, settings, options.batch, record)
             else:
                 outcomes = on_cluster(options, backend.precision, left.tasks, settings, record)
-            for outcome in outcomes:
-                progress.update()
-                if outcome.error is not None:
-                    failed[outcome.task.source] = outcome.error
+            written = left.finished
+            try:
+                for outcome in outcomes:
+                    progress.update()
+                    if outcome.error is None:
+                        written += 1
+                    else:
+                        failed[outcome.task.source] = outcome.error
+            except OSError as error:
+                if not written:
+                    raise
+                raise UnfinishedError(
+                    f"{error} {written} of {len(jobs)} images are written; the same command does the others."
+                ) from error
     if failed and folder is None:
         raise ValueError(next(iter(failed.values())))
     return failed

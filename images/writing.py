@@ -14,7 +14,8 @@ from storage import atomic_write
 WRITTEN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Formats by the endings of the files that are written."""
 BYTES_PER_PIXEL = {"PNG": 2.0, "JPEG": 0.8, "WEBP": 0.5}
-"""About what a photograph takes at 8 bits per channel."""
+"""About what a photograph takes at 8 bits per channel, by format."""
+DEEPER = 2.5  # of 16 bits, whose lower ones are hardly compressed
 LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels of a side
 QUALITY = 95  # of JPEG, whose colours keep their full resolution, and of WebP
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode L

@@ -1,5 +1,6 @@
 """Translate image files: one thread computes while others read the next images and write the last ones."""
 
+import math
 import os
 import sys
 from collections import deque
@@ -13,7 +14,7 @@ from typing import Any
 
 from images.ranges import Array
 from images.reading import is_grey
-from images.writing import encode_image
+from images.writing import BYTES_PER_PIXEL, DEEPER, WRITTEN, encode_image
 from inference.high_resolution import Layout
 from inference.jobs import Entry, Job, Record, Settings
 from inference.translator import Prepared, Translator
@@ -110,6 +111,19 @@ def remaining(
             pixels = max(height * width, layout.shape[0] * layout.shape[1])
             left.append(Task(source, target, layout, pixels, entry))
     return Remaining(left, finished, unusable)
+
+
+def bytes_needed(some: Iterable[Task], depth: int) -> float:
+    """About the bytes that the outputs take.
+
+    Args:
+        some: what to do.
+        depth: bits per channel.
+    """
+    deeper = 1.0 if depth == 8 else DEEPER
+    return deeper * sum(
+        math.prod(task.layout.shape) * BYTES_PER_PIXEL[WRITTEN[task.target.suffix.lower()]] for task in some
+    )
 
 
 def auto_batch(layout: Layout, device: str) -> int:

@@ -24,6 +24,8 @@ ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(sig
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Decorate a command: ValueError, OSError and a killed worker become a line on standard error and exit code 2.
 
+    `UnfinishedError` has exit code 1.
+
     Ctrl-C, SIGTERM and SIGHUP become a line and exit code 130, 143 or 129; unfinished files are removed.  Training
     handles signals itself and saves its state.
 
@@ -41,7 +43,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
             if line is None or os.environ.get(TRACEBACK):
                 raise
             print(f"error: {line}", file=sys.stderr)
-            return 2
+            return 1 if isinstance(error, UnfinishedError) else 2
         except _EndedError as ended:
             return _interrupted(ended.number)
         except KeyboardInterrupt:
@@ -52,6 +54,10 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
             raise
 
     return guarded
+
+
+class UnfinishedError(OSError):
+    """Work ended when a part of it was done, which stays; exit code 1."""
 
 
 class _EndedError(BaseException):

@@ -234,6 +234,35 @@ def test_a_full_disk_ends_the_work_in_one_line(adapter, photos, tmp_path, capsys
     assert len(outputs(tmp_path / "out")) == 6
 
 
+def test_a_disk_that_fills_up_leaves_whole_files_and_a_second_call_does_the_rest(
+    adapter, tmp_path, small_disk, capsys, monkeypatch
+):
+    for k in range(8):
+        picture(tmp_path / "photos" / f"{k}.png", k, (96, 96))
+    (small_disk / "ballast").write_bytes(bytes(930_000))
+    words = ["--resolution", "direct", "--size", "96", "--batch", "1"]
+    monkeypatch.setattr(folders, "IN_MEMORY", 96 * 96)  # one after the other
+    assert run(adapter, tmp_path / "photos", small_disk / "out", *words) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error and "MiB are free" in error and "the same command does the others" in error
+    done = outputs(small_disk / "out")
+    assert 0 < len(done) < 8 and not [*(small_disk / "out").rglob("*.part")]
+    for path in done.values():
+        Image.open(path).load()
+    (small_disk / "ballast").unlink()
+    (small_disk / "out" / ".0123.part").write_bytes(b"left by a kill")
+    assert run(adapter, tmp_path / "photos", small_disk / "out", *words) == 0
+    printed = capsys.readouterr()
+    assert f"{len(done)} of 8 are finished already" in printed.out and "warning" not in printed.err
+    assert len(outputs(small_disk / "out")) == 8 and not [*(small_disk / "out").rglob("*.part")]
+
+
+def test_a_disk_that_is_too_small_is_told_before(adapter, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("commands.translate.free_space", lambda path: 1000)
+    assert run(adapter, photos, tmp_path / "out") == 0
+    assert "will be written, 0.0 GB are free" in capsys.readouterr().err
+
+
 def test_what_is_written_is_as_asked(adapter, photos, tmp_path):
     Image.fromarray(np.asarray(Image.open(photos / "0" / "1.png").convert("L"))).save(photos / "grey.png")
     assert run(adapter, photos, tmp_path / "jpg", "--ext", "jpg", "--grey", "keep") == 0
