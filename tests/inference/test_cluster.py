@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,9 @@ def test_a_lost_worker_costs_only_what_it_was_at(adapter, photos, tmp_path):
             if len(outcomes) == 4:
                 assert len(workers()) == min(2, len(os.sched_getaffinity(0)))
                 os.kill(workers()[0], signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while workers() and time.monotonic() < deadline:  # they end once they find that their node has
+        time.sleep(0.1)
     assert workers() == []
     assert sorted(outcome.task.source for outcome in outcomes) == sorted(shapes)
     assert {outcome.error for outcome in outcomes} == {None}
