@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -185,6 +187,11 @@ def desk(tmp_path_factory, two_level_base):
             write_image(folder / "my-photos" / split / f"{k}.png", picture * 2 - 1)
     write_image(folder / "photos" / "sub" / "a.png", picture * 2 - 1)
     Image.fromarray(to_pixels(picture * 2 - 1)).save(folder / "photo.jpg")
+    with av.open(str(folder / "drive.mp4"), "w") as video:
+        stream = video.add_stream("libx264", rate=25, width=32, height=24, pix_fmt="yuv420p")
+        for _ in range(3):
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((24, 32, 3), 128, np.uint8), format="rgb24")))
+        video.mux(stream.encode(None))
     with pytest.MonkeyPatch.context() as patch:
         execute("make train EXP=clear2foggy DATA=my-data", folder, two_level_base, patch)
     shutil.copy(folder / RUN_FOLDER / "metrics.json", folder / "trained.json")
