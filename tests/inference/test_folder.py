@@ -160,28 +160,26 @@ def test_a_killed_folder_goes_on_and_every_file_is_there_once(adapter, photos, t
 
 
 def test_reading_computing_and_writing_overlap(translator, photos, tmp_path, monkeypatch):
-    at_work, together = set(), set()
-    lock = threading.Lock()
+    """Each stage waits a while for the two others, so that they meet unless they take turns."""
+    at_work: list[str] = []
+    met = threading.Event()
 
-    def slowed(name, function):
+    def waiting(name, function):
         def call(*args, **kwargs):
-            with lock:
-                at_work.add(name)
-                together.add(frozenset(at_work))
-            time.sleep(0.05)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                with lock:
-                    at_work.discard(name)
+            at_work.append(name)
+            if {*at_work} == {"read", "compute", "write"}:
+                met.set()
+            met.wait(2)
+            at_work.remove(name)
+            return function(*args, **kwargs)
 
         return call
 
-    monkeypatch.setattr(Translator, "prepare", slowed("read", Translator.prepare))
-    monkeypatch.setattr(Translator, "compute", slowed("compute", Translator.compute))
-    monkeypatch.setattr(folders, "encode_image", slowed("write", folders.encode_image))
+    monkeypatch.setattr(Translator, "prepare", waiting("read", Translator.prepare))
+    monkeypatch.setattr(Translator, "compute", waiting("compute", Translator.compute))
+    monkeypatch.setattr(folders, "encode_image", waiting("write", folders.encode_image))
     assert len(work(translator, photos, tmp_path / "out")) == 6
-    assert frozenset(("read", "compute", "write")) in together
+    assert met.is_set()
 
 
 def test_few_images_are_in_memory_at_once(translator, photos, tmp_path, monkeypatch):
