@@ -17,6 +17,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # work runs at normal priorit
 
 import ray
 
+from storage import cores
+
 OBJECT_STORE = 128 * 2**20  # bytes: workers exchange numbers and names
 Node = Mapping[str, float]
 """Resources of a machine of the cluster: "CPU", "GPU"."""
@@ -84,8 +86,7 @@ def _check_address(address: str) -> None:
 
 def _available_cores() -> int | None:
     """Cores that this process may use, if fewer than the machine has; else None: Ray itself sees container limits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return cores if cores and cores < (os.cpu_count() or 0) else None
+    return cores() if cores() < (os.cpu_count() or 0) else None
 
 
 def _search_path() -> str:

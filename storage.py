@@ -1,4 +1,4 @@
-"""Atomic file writes, JSON files, digests, the lock of a run folder, the cache folder, "did you mean" hints.
+"""Atomic file writes, JSON files, digests, locks of folders, the cache folder, cores and free space, spelling hints.
 
 Every package may import this module; it imports none of this project.
 """
@@ -152,7 +152,7 @@ def _not_written(path: Path, failure: OSError) -> str:
         return f"{path} could not be written: its folder was removed."
     why, advice = failure.strerror or str(failure), "Name another folder."
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        why += f", {shutil.disk_usage(there).free / 2**20:,.1f} MiB are free in {there}"
+        why += f", {free_space(there) / 2**20:,.1f} MiB are free in {there}"
         advice = "Free some space there, then run the command again."
     elif failure.errno == errno.EFBIG:
         advice = "Raise the limit on file sizes (ulimit -f), then run the command again."
@@ -174,10 +174,15 @@ def check_writable(path: Path) -> None:
         why = f"{there} is a file, not a folder"
     elif not os.access(there, os.W_OK | os.X_OK):
         why = f"no permission to write in {there}, or its disk is read-only"
-    elif shutil.disk_usage(there).free == 0:
+    elif free_space(there) == 0:
         why = f"the disk of {there} is full"
     if why:
         raise ValueError(f"{path} cannot be written: {why}. Give another folder.")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_space(path: Path) -> int:

@@ -1,6 +1,6 @@
 """``make bench-folder``: seconds to read, to compute and to write a folder, each alone, and of all three overlapped.
 
-The slowest of the three bounds the time of the whole.  Weights are random, which changes no time.
+Weights are random, which changes no time.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from datamodules.scenes import render
 from images.headers import check_headers
 from images.writing import encode_image, write_image
 from inference.backends import Training
-from inference.folder import cores, remaining, translate_folder
+from inference.folder import remaining, translate_folder
 from inference.jobs import Settings, plan
 from inference.translator import Translator
 from metrics.scores import markdown_table
-from storage import write_json
+from storage import cores, write_json
 
 
 def measured(translator: Translator, folder: Path, out: Path) -> dict[str, float]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from storage import cores
+
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -88,8 +90,7 @@ def devices() -> list[Finding]:
     """List the CPU cores that this process may use, and every accelerator that torch sees."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings = [Finding("cpu", f"{cores} cores, torch uses {torch.get_num_threads()} threads")]
+    findings = [Finding("cpu", f"{cores()} cores, torch uses {torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         findings.append(Finding(f"gpu {index}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB"))

@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--resize", choices=RESIZE, help="of images for FID and KID; default: the run's own way")
     p.add_argument("--out", metavar="FOLDER", help="folder of metrics.json; default: beside the checkpoint")
     p.add_argument(
-        "--precision", metavar="NAME", help="float32 (default), bfloat16, or auto: the faster here; exports have theirs"
+        "--precision",
+        metavar="NAME",
+        help="float32 (default), bfloat16, or auto: by network and hardware; exports have theirs",
     )
     p.add_argument(
         "--size", type=int, metavar="PIXELS", help="short side of the images; default: the run's own eval_size"

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--preprocess", default="none", help="none, canny or sketch: lines drawn from photographs first")
     p.add_argument(
-        "--precision", default="auto", help="float32, bfloat16, or auto: the faster here (default %(default)s)"
+        "--precision", default="auto", help="float32, bfloat16, or auto: by network and hardware (default %(default)s)"
     )
     p.add_argument(
         "--batch", type=_batch, help="images or tiles translated together; auto (default): by size and device"

@@ -5,7 +5,6 @@ image's shape.  B, H and W are dynamic, H and W in multiples of the generator's 
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from inference.backends.exported import EMBEDDING, IMAGE, TRANSLATED, Inputs
 from inference.backends.openvino import import_openvino, load_runtime
 from networks import ImageTranslator, OneStepGenerator, ResnetGenerator
 from networks.resnet import FACTOR
+from storage import free_space
 
 if TYPE_CHECKING:
     import openvino
@@ -164,7 +164,7 @@ def write_openvino(model: "openvino.Model", path: Path, compress: bool) -> None:
     try:
         import_openvino().save_model(model, path, compress_to_fp16=compress)
     except RuntimeError as error:  # OpenVINO says neither why nor that it was the disk, and removes what it wrote
-        free = shutil.disk_usage(path.parent).free / 2**20
+        free = free_space(path.parent) / 2**20
         raise OSError(
             f"The OpenVINO model could not be written: {error}. {free:,.1f} MiB are free in {path.parent.parent}; free "
             "some space there or name another folder."

@@ -1,7 +1,6 @@
 """Translate image files: one thread computes while others read the next images and write the last ones."""
 
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from images.writing import BYTES_PER_PIXEL, DEEPER, WRITTEN, encode_image
 from inference.high_resolution import Layout
 from inference.jobs import Entry, Job, Record, Settings
 from inference.translator import Prepared, Translator
-from storage import atomic_write
+from storage import atomic_write, cores
 
 IN_MEMORY = 64 * 1024 * 1024
 """Pixels of all images between reading and writing; a pixel takes about 40 bytes.  A larger image goes alone."""
@@ -127,7 +126,9 @@ def bytes_needed(some: Iterable[Task], depth: int) -> float:
 
 
 def auto_batch(layout: Layout, device: str) -> int:
-    """Images, or tiles of one image, that the network gets together: one on a CPU, which gains nothing from more.
+    """Images, or tiles of one image, that the network gets together.
+
+    One on a CPU, so that the last bits of a result do not depend on its neighbours; more is faster for small images.
 
     Args:
         layout: of the images.
@@ -173,7 +174,7 @@ def translate_folder(
     batch: int | None = None,
     record: Record | None = None,
 ) -> Iterator[Outcome]:
-    """Translate image files; reading, computing and writing overlap, so that the slowest of the three bounds the time.
+    """Translate image files; reading, computing and writing overlap.
 
     An image that cannot be read, that alone does not fit into the device's memory, or whose output's format cannot hold
     it, is reported and the others are done.
@@ -234,11 +235,6 @@ def translate_folder(
 
 def _pixels(some: Iterable[Task]) -> int:
     return sum(task.pixels for task in some)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

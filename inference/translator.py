@@ -61,8 +61,8 @@ class Translator:
 
         Args:
             path: run folder, adapter folder, checkpoint, released .pkl, or the folder of an exported model.
-            precision: "float32", "bfloat16", or "auto": the faster one here of those two.  An exported model has the
-                precision that it was exported with.
+            precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware has it, but float32 for small
+                networks on a CPU.  An exported model has the precision that it was exported with.
             device: "cpu", another name of a device, or "auto": the accelerator if there is one.
             base: where the base is, if not where training found it; needed for a .pkl.
 

@@ -527,7 +527,7 @@ class _Audio:
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, self._errors):  # damage is told of by the video's reader
+            except (StopIteration, self._errors):  # the video's reader reports damage
                 break
             index = packet.stream.index
             if index in self._copied:

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from datamodules import scenes
 from images.ranges import from_pixels, to_pixels
-from storage import atomic_write
+from storage import atomic_write, cores
 
 WORLD_SEED = 12036  # of the scenes for pretraining; no experiment draws from this world
 UNSEEN = 10_000_000  # index of the first scene that is held out for measuring the result
@@ -112,8 +111,7 @@ def render_scenes(
             parts.append((world, path))
             if not path.is_file():
                 jobs.append(Job(path, world, seed, first + begin, min(PART, count - begin), size))
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(available if workers is None else workers, len(jobs))
+    workers = min(cores() if workers is None else workers, len(jobs))
     if jobs:
         with tqdm(total=sum(job.count for job in jobs), unit="image", desc="render") as progress:
             for done in _each(jobs, workers):

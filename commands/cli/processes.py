@@ -7,16 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from storage import shortened
+from storage import cores, shortened
 
 WORKERS_PER_CORE, ALWAYS_ALLOWED = 4, 16
 # Set where something else than Lightning starts the processes, or says where the other machines are.
 LAUNCHERS = ("LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR", "OMPI_COMM_WORLD_RANK", "LSB_JOBID")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def most_workers() -> int:

@@ -19,6 +19,8 @@ from typing import IO
 
 from tqdm import tqdm
 
+from storage import free_space
+
 CHUNK = 1 << 20  # bytes
 EXPANSION = 50  # of a whole archive at most: images hardly shrink, labels in JSON by 10 to 20
 DAMAGED = (
@@ -115,7 +117,7 @@ class _Budget:
 
 
 def _extract(archive: Path, layout: Mapping[str, str], staging: Path) -> int:
-    budget = _Budget(archive, max(SMALL, EXPANSION * archive.stat().st_size), shutil.disk_usage(staging).free)
+    budget = _Budget(archive, max(SMALL, EXPANSION * archive.stat().st_size), free_space(staging))
     with contextlib.ExitStack() as stack:
         for name, size, opener in tqdm(_members(archive, stack), unit="file", desc=archive.name):
             budget.count(size)

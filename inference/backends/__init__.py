@@ -43,7 +43,7 @@ class Training:
         steps = preprocessing if isinstance(preprocessing, Mapping) else {}
         lines, size = str(steps.get("preprocess", "none")), steps.get("eval_size")
         resolution = card.get("resolution")
-        if resolution not in ("lift", "tiles", "direct"):  # cards of version 0.1 lack it
+        if resolution not in ("lift", "tiles", "direct"):  # older cards lack it
             resolution = "lift" if lines == "none" else "tiles"
         return cls(
             data if isinstance(data, str) else None,

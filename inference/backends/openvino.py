@@ -60,8 +60,8 @@ def load_runtime(device: str) -> tuple[tuple["openvino.Core", str], str]:
 class _Compiled:
     """A model compiled for the shapes of its first call, or for any shape once a call has others.
 
-    At full size, fixed shapes save a tenth of the time, and a third of that of the first call.  Only one of the two is
-    in memory: each holds all weights.
+    Fixed shapes are faster (benchmarks/README.md, "Translation").  Only one of the two is in memory: each holds all
+    weights.
     """
 
     def __init__(self, core: "openvino.Core", device: str, path: Path, precision: str) -> None:
