@@ -1,7 +1,7 @@
 """``make bench-video``: how much translated videos flicker, on drives through the twin world whose motion is known.
 
-The quick starts of ``make bench-resolution`` translate each frame by itself: the whole image, by lift, and by lift with
-its affine models averaged over the frames so far.  The warping error (`metrics.warping`) stands beside the truth's.
+The quick starts of ``make bench-resolution`` translate each frame: the whole image, by lift, and by lift with models
+smoothed over time, as ``make translate`` does.  The warping error (`metrics.warping`) stands beside the truth's.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from commands.evaluate import build_data
 from datamodules.scenes.drive import Frame, drive
 from images.ranges import Array, from_pixels, to_pixels
 from images.resizing import resize
-from inference.high_resolution import AffineModels
-from inference.translator import Prepared, Translator
+from inference.high_resolution import SmoothedModels
+from inference.translator import Translator
 from metrics.psnr import psnr
 from metrics.scores import markdown_table
 from metrics.warping import warping_error
 from storage import write_json
 
 TASKS = ("clear2foggy", "day2night")
-METHODS = ("truth", "direct", "lift", "lift, averaged 0.5", "lift, averaged 0.8", "enlarged")
+METHODS = ("truth", "direct", "lift", "lift, smoothed", "enlarged")
 
 
 def translated(translator: Translator, frames: Sequence[Array], method: str, direction: str) -> Iterator[Array]:
@@ -37,29 +37,18 @@ def translated(translator: Translator, frames: Sequence[Array], method: str, dir
     Args:
         translator: of an adapter trained at a smaller size.
         frames: of one shape.
-        method: one of `METHODS` but "truth"; the number is the share of the models before in an average.
+        method: one of `METHODS` but "truth".
         direction: "a2b" or "b2a".
     """
-    kind, _, share = method.partition(", averaged ")
-    kept: AffineModels | None = None
+    smoothed = SmoothedModels() if method == "lift, smoothed" else None
     for frame in frames:
         size = min(frame.shape[1:])
-        prepared = translator.prepare(frame, size, resolution="lift" if kind == "enlarged" else kind)
+        prepared = translator.prepare(frame, size, resolution="direct" if method == "direct" else "lift")
         (output,) = translator.compute([prepared], None, direction)
-        if kind == "enlarged":
+        if method == "enlarged":
             yield resize(output, (frame.shape[1], frame.shape[2]))
-        elif share:
-            kept = _averaged(prepared, output, kept, float(share))
-            yield kept.apply(prepared.image)
         else:
-            yield translator.finish(prepared, output)
-
-
-def _averaged(prepared: Prepared, output: Array, before: AffineModels | None, share: float) -> AffineModels:
-    now = AffineModels.fit(prepared.network_input, output)
-    if before is None:
-        return now
-    return AffineModels(np.float32(share) * before.coefficients + np.float32(1 - share) * now.coefficients)
+            yield translator.finish(prepared, output, smoothed)
 
 
 def scores(results: Sequence[Tensor], frames: Sequence[Frame], truths: Sequence[Tensor]) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 ``direct`` gives the network the whole image.  ``lift`` gives it the image at the trained size, and carries the change
 to full resolution by local affine colour models of the full-resolution image: the fast guided filter (He & Sun 2015,
-arXiv 1505.00996, eq. 3 to 6) with a colour guide (He et al. 2013, "Guided Image Filtering", Sec. 3.4).  ``tiles`` gives
-it overlapping tiles of the whole image, larger than the trained size, and blends their results.
+arXiv 1505.00996, eq. 3 to 6) with a colour guide (He et al. 2013, "Guided Image Filtering", Sec. 3.4); in a video, the
+models are averaged over time.  ``tiles`` gives it overlapping tiles of the whole image, larger than the trained size,
+and blends their results.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from images.ranges import Array
 from images.resizing import check_resized, resized_shape
 from inference.backends import Training
-from storage import did_you_mean
+from storage import atomic_write, did_you_mean
 
 RESOLUTIONS = ("auto", "lift", "tiles", "direct")
 UNKNOWN_SIZE = 512
@@ -25,6 +27,9 @@ MEGAPIXEL = 1024 * 1024  # pixels; what one call of the network takes at most wh
 RADIUS = 4  # of lift's windows, pixels of the small image
 EPSILON = 1e-3  # ridge penalty of lift's models, for colours in [-1, 1]
 STRIP = 1 << 18  # pixels that are lifted at once
+BEFORE = 0.5  # weight of the models before, where nothing changed
+# Changes of the input, in [-1, 1], by which that weight falls to 1 / e: in a window, and on average over the image.
+LOCAL_CHANGE, WHOLE_CHANGE = 0.2, 0.1
 OVERLAP = 4  # neighbouring tiles share at least 1 / OVERLAP of their side
 TILE, MOST_TILE = 2, 768  # side of a tile: so many times the trained size, and pixels at most
 BESIDE = 8  # pixels from a seam up to which gradients are compared with it
@@ -177,6 +182,56 @@ class AffineModels:
         rows = self.coefficients[above] * (1 - share) + self.coefficients[below] * share
         # Same number of rows, so this interpolates along them only.
         return np.asarray(cv2.resize(rows, (width, count), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+@dataclass
+class SmoothedModels:
+    """Averages lift's models over the frames of a video, so that the result flickers less.
+
+    The weight of the models before is ``BEFORE * exp(-(d / LOCAL_CHANGE)^2 - (D / WHOLE_CHANGE)^2)``: d is the absolute
+    difference of the input to the frame before, averaged over a window, D over the image.  So it falls where something
+    moves, and to nothing at a cut, also where both scenes have the same colour.
+
+    Attributes:
+        image: input of the last frame at the trained size, ``(3, h, w)`` in [-1, 1]; None before the first.
+        models: its averaged models; None before the first.
+    """
+
+    image: Array | None = None
+    models: AffineModels | None = None
+
+    def add(self, image: Array, models: AffineModels) -> AffineModels:
+        """Average a frame's models with those of the frames before.
+
+        Args:
+            image: ``(3, h, w)`` in [-1, 1], of one shape for all frames.
+            models: fitted on it.
+        """
+        if self.image is not None and self.models is not None:
+            change = np.abs(image - self.image).mean(axis=0)[..., None]
+            local, whole = _window_mean(change, RADIUS) / LOCAL_CHANGE, change.mean() / WHOLE_CHANGE
+            weight = BEFORE * np.exp(-np.square(local) - np.square(whole))
+            models = AffineModels(weight * self.models.coefficients + (1 - weight) * models.coefficients)
+        self.image, self.models = image, models
+        return models
+
+    def write(self, path: Path) -> None:
+        """Write the state after the last frame, which `read` goes on from; nothing before the first.
+
+        Raises:
+            OSError: the disk is full, read-only or gone.
+        """
+        if self.image is not None and self.models is not None:
+            with atomic_write(path) as part, part.open("wb") as file:
+                np.savez(file, image=self.image, coefficients=self.models.coefficients)
+
+    @classmethod
+    def read(cls, path: Path) -> "SmoothedModels":
+        """The state that was written; without a file, the one before the first frame."""
+        if not path.is_file():
+            return cls()
+        with np.load(path) as arrays:
+            return cls(arrays["image"], AffineModels(arrays["coefficients"]))
 
 
 def _window_mean(values: Array, radius: int) -> Array:

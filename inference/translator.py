@@ -13,7 +13,7 @@ from images.ranges import Array, check_range, to_pixels
 from images.resizing import resize
 from inference.backends import Backend
 from inference.backends.exported import MANIFEST, ExportedBackend
-from inference.high_resolution import AffineModels, Layout, choose_layout, translate_tiles
+from inference.high_resolution import AffineModels, Layout, SmoothedModels, choose_layout, translate_tiles
 from inference.processing import Preprocessing, pad
 
 AnyArray = np.ndarray[Any, Any]
@@ -247,19 +247,23 @@ class Translator:
         ]
 
     @staticmethod
-    def finish(prepared: Prepared, output: Array) -> Array:
+    def finish(prepared: Prepared, output: Array, smoothed: SmoothedModels | None = None) -> Array:
         """Carry the network's output to the result's resolution.
 
         Args:
             prepared: what `prepare` returned.
             output: what `compute` returned for it.
+            smoothed: of a video, whose frames are finished in order: averages lift's models over time.
 
         Returns:
             ``(3, H, W)`` in [-1, 1].
         """
         if prepared.layout.mode != "lift":
             return output
-        return AffineModels.fit(prepared.network_input, output).apply(prepared.image)
+        models = AffineModels.fit(prepared.network_input, output)
+        if smoothed is not None:
+            models = smoothed.add(prepared.network_input, models)
+        return models.apply(prepared.image)
 
     def translate(
         self,

@@ -2,6 +2,7 @@
 
 Frames are encoded as H.264 in segments of some seconds, each a whole file in a hidden folder beside the result.
 Interrupted work continues after the last of them; at the end they are joined with the audio, without encoding again.
+With the last one lies the state of `SmoothedModels` behind it, so that interrupted work ends as if it had not been.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images.ranges import to_pixels
+from inference.high_resolution import BEFORE, LOCAL_CHANGE, WHOLE_CHANGE, SmoothedModels
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
 from storage import atomic_write, check_writable, digest, lock_folder, read_json, size_and_mtime, write_json
@@ -150,7 +152,8 @@ def translate_video(
     """
     av = _av()
     facts = [str(video.source.resolve()), *size_and_mtime(video.source), translator.backend.identity]
-    key = digest(json.dumps([*facts, asdict(settings), SEGMENT_SECONDS, ENCODER, av.__version__]))
+    smoothing = BEFORE, LOCAL_CHANGE, WHOLE_CHANGE
+    key = digest(json.dumps([*facts, asdict(settings), SEGMENT_SECONDS, ENCODER, av.__version__, smoothing]))
     folder = video.target.with_name(f".{video.target.name}.segments")
     with lock_folder(folder, "translation"):
         segments = _Segments.of(folder, key)
@@ -226,12 +229,24 @@ class _Segment:
     end: int
     frames: int
 
+    @property
+    def state(self) -> Path:
+        """File of the models behind it, where lift smooths them; that of the last segment is kept."""
+        return self.path.with_suffix(".npz")
+
 
 class _Segments:
-    """The segments that are whole, in a folder of their own."""
+    """The segments that are whole, in a folder of their own.
+
+    Attributes:
+        folder: where they lie.
+        files: in the order of time.
+        smoothed: lift's models behind the last one.
+    """
 
     def __init__(self, folder: Path, files: list[_Segment]) -> None:
         self.folder, self.files = folder, files
+        self.smoothed = SmoothedModels.read(files[-1].state) if files else SmoothedModels()
 
     @classmethod
     def of(cls, folder: Path, key: str) -> "_Segments":
@@ -244,7 +259,7 @@ class _Segments:
                 if found is None or int(found[1]) != len(files):
                     break
                 files.append(_Segment(path, int(found[2]), int(found[3]), int(found[4])))
-        kept = {note, *(segment.path for segment in files)} if files else set()
+        kept = {note, *(segment.path for segment in files), files[-1].state} if files else set()
         for path in folder.iterdir():
             if path not in kept:
                 path.unlink()
@@ -257,10 +272,13 @@ class _Segments:
         return sum(segment.frames for segment in self.files)
 
     def add(self, content: bytes, start: int, end: int, frames: int) -> None:
-        path = self.folder / f"{len(self.files):06d}_{start}_{end}_{frames}.nut"
-        with atomic_write(path) as part:
+        segment = _Segment(self.folder / f"{len(self.files):06d}_{start}_{end}_{frames}.nut", start, end, frames)
+        self.smoothed.write(segment.state)  # before it: a segment that is there can be continued
+        with atomic_write(segment.path) as part:
             part.write_bytes(content)
-        self.files.append(_Segment(path, start, end, frames))
+        if self.files:
+            self.files[-1].state.unlink(missing_ok=True)
+        self.files.append(segment)
 
 
 class _Reader:
@@ -401,17 +419,17 @@ class _Writer:
 
     def add(
         self,
-        finish: Callable[[Prepared, NDArray[np.float32]], NDArray[np.float32]],
+        finish: Callable[[Prepared, NDArray[np.float32], SmoothedModels], NDArray[np.float32]],
         prepared: Prepared,
         output: NDArray[np.float32],
         time: _Time,
     ) -> None:
-        """Finish and encode one frame."""
-        pixels = to_pixels(finish(prepared, output))
+        """Finish and encode one frame; call it in the order of time."""
+        if self._container is not None and (time.start - self._start) * self._reader.time_base >= SEGMENT_SECONDS:
+            self.close()  # before the frame changes the smoothed models
+        pixels = to_pixels(finish(prepared, output, self.segments.smoothed))
         height, width = pixels.shape[:2]
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # chroma has half the pixels
-        if self._container is not None and (time.start - self._start) * self._reader.time_base >= SEGMENT_SECONDS:
-            self.close()
         if self._container is None or self._stream is None:
             self._open(pixels.shape, time)
         assert self._container is not None and self._stream is not None

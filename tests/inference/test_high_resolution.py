@@ -13,7 +13,7 @@ from datamodules.scenes import render
 from images.resizing import resize
 from inference import Translator
 from inference.backends import Training
-from inference.high_resolution import AffineModels, choose_layout, seam_gradients, translate_tiles
+from inference.high_resolution import AffineModels, SmoothedModels, choose_layout, seam_gradients, translate_tiles
 from networks.checkpoints.card import Resolution
 
 
@@ -22,8 +22,8 @@ def seam_score(image, tile):
     return at_seams / beside
 
 
-def scene(domain, size=256, task="clear_foggy"):
-    return render(task, domain, 0, 5, size).numpy()
+def scene(domain, size=256, task="clear_foggy", index=5):
+    return render(task, domain, 0, index, size).numpy()
 
 
 @pytest.fixture
@@ -68,6 +68,54 @@ def test_strips_change_nothing(smooth, monkeypatch):
     whole = models.apply(smooth)
     monkeypatch.setattr("inference.high_resolution.STRIP", 300)
     np.testing.assert_allclose(models.apply(smooth), whole, atol=1e-6)
+
+
+def lifted(frames):
+    """Translations ``(B, 3, 256, 256)`` of pairs of an input and its small translation, smoothed over time."""
+    smoothed, results = SmoothedModels(), []
+    for image, translated in frames:
+        small = resize(image, (64, 64))
+        results.append(smoothed.add(small, AffineModels.fit(small, translated)).apply(image))
+    return np.stack(results)
+
+
+def flicker(results):
+    return np.abs(np.diff(results, axis=0)).mean()
+
+
+def test_a_still_camera_flickers_less():
+    random, image = np.random.default_rng(0), scene("a")
+    translated = resize(scene("b"), (64, 64))
+    frames = [
+        (
+            image + random.normal(0, 0.02, image.shape).astype(np.float32),
+            translated + np.float32(random.normal(0, 0.1)),  # as networks brighten the one frame and darken the next
+        )
+        for _ in range(6)
+    ]
+    alone = np.concatenate([lifted([frame]) for frame in frames])
+    assert flicker(lifted(frames)) < 0.75 * flicker(alone)
+
+
+def test_nothing_of_the_scene_before_is_left_after_a_cut():
+    before, after = (
+        (scene("a", index=index), resize(scene(domain, index=index), (64, 64)))
+        for index, domain in ((5, "b"), (6, "a"))
+    )
+    difference = np.abs(lifted([before, after])[1] - lifted([after])[0])
+    assert difference.max() < 2 / 255
+    local = np.abs(resize(before[0] - after[0], (64, 64))).mean(axis=0)
+    assert np.quantile(local, 0.1) < 0.05, "no place has the same colour in both scenes"
+
+
+def test_what_moves_is_not_averaged_with_what_was_there():
+    image = np.full((3, 256, 256), -0.5, np.float32)
+    moved = image.copy()
+    moved[:, :64, :64] = 0.7
+    small = (64, 64)
+    frames = [(image, resize(image, small) - 0.3), (moved, resize(moved, small) + 0.3)]
+    change = lifted(frames)[1] - lifted(frames[1:])[0]
+    assert np.abs(change[:, :40, :40]).max() < 2 / 255 and np.abs(change[:, 128:, 128:]).min() > 0.1
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (65, 64), (200, 71), (64, 500)])

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,11 @@ import pytest
 
 from commands.translate import main
 from images.ranges import from_pixels
+from images.resizing import resize
 from inference import Translator
 from inference.high_resolution import Layout
 from inference.jobs import Settings
+from inference.translator import Prepared
 from inference.video import Video, translate_video
 from storage import lock_folder
 
@@ -37,8 +40,24 @@ class Identity:
         return prepared
 
     @staticmethod
-    def finish(prepared, output):
+    def finish(prepared, output, smoothed):
         return output
+
+
+class Lifted(Identity):
+    """Lifts a translation from 16 x 16 pixels, that brightens one frame and darkens the next."""
+
+    finish = staticmethod(Translator.finish)
+
+    def prepare(self, image, *settings):
+        full = from_pixels(image)
+        return Prepared(full, None, Layout("lift", full.shape[1:], (16, 16)), resize(full, (16, 16)))
+
+    def compute(self, prepared, *settings):
+        super().compute(prepared)
+        inputs = [one.network_input for one in prepared]
+        shift = [np.random.default_rng(zlib.crc32(one.tobytes())).normal(0, 0.1) for one in inputs]
+        return [one * np.float32(0.6) + np.float32(k) for one, k in zip(inputs, shift, strict=True)]
 
 
 def colours(number, height=32, width=32):
@@ -222,30 +241,48 @@ def test_audio_that_the_container_cannot_hold_becomes_aac(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.inference.test_video import Identity, run
+from tests.inference import test_video
 
-class Killed(Identity):
+class Killed(getattr(test_video, sys.argv[3])):
     def compute(self, prepared, *settings):
         if self.computed == 70:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().compute(prepared, *settings)
 
-run(Path(sys.argv[1]), Path(sys.argv[2]), Killed())
+test_video.run(Path(sys.argv[1]), Path(sys.argv[2]), Killed())
 """
 
 
-def test_a_killed_process_costs_at_most_a_segment(tmp_path):
+@pytest.mark.parametrize("kind", [Identity, Lifted])
+def test_a_killed_process_costs_at_most_a_segment(tmp_path, kind):
     source = write(tmp_path / "drive.mp4", range(0, 15000, 150), audio="aac")  # 27 frames in each segment of 4 s
     whole, out = tmp_path / "whole.mp4", tmp_path / "out.mp4"
-    run(source, whole)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(source), str(out)], cwd=Path(__file__).parents[2])
+    run(source, whole, kind())
+    command = [sys.executable, "-c", KILLED, str(source), str(out), kind.__name__]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL and not out.exists()
-    translator, counted, before = Identity(), [], []
+    states = [path.stem[:6] for path in (tmp_path / ".out.mp4.segments").glob("*.npz")]
+    assert states == (["000001"] if kind is Lifted else []), "the last one alone is needed"
+    translator, counted, before = kind(), [], []
     video = Video.check(source, out)
     assert translate_video(translator, video, Settings(prompt="fog"), 1, 1, counted.append, before.append) == []
     assert before == [54] and sum(counted) == 46 and translator.computed == 46
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_lifted_video_flickers_less_than_its_frames_alone(tmp_path):
+    class Alone(Lifted):
+        @staticmethod
+        def finish(prepared, output, smoothed):
+            return Translator.finish(prepared, output)
+
+    source = write(tmp_path / "drive.mp4", range(0, 2000, 40))
+    flicker = []
+    for kind in (Lifted, Alone):
+        run(source, tmp_path / "out.mp4", kind())
+        flicker.append(np.abs(np.diff(luma(read(tmp_path / "out.mp4")[0]).mean(axis=(1, 2)))).mean())
+    assert flicker[0] < 0.7 * flicker[1]
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "model"])
@@ -391,7 +428,7 @@ def test_stages_overlap_and_the_first_frame_comes_at_once(tmp_path):
             return super().compute(prepared, *settings)
 
         @staticmethod
-        def finish(prepared, output):
+        def finish(prepared, output, smoothed):
             time.sleep(0.03)
             return output
 
