@@ -1,4 +1,4 @@
-"""Atomic file writes, JSON files, digests, locks of folders, the cache folder, cores and free space, spelling hints.
+"""Atomic file writes, JSON files, digests, locks of folders, the cache folder, cores, priority, free space, spelling.
 
 Every package may import this module; it imports none of this project.
 """
@@ -13,6 +13,8 @@ import os
 import re
 import reprlib
 import shutil
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -183,6 +185,16 @@ def check_writable(path: Path) -> None:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def yield_to_computation() -> None:
+    """Give the calling thread the lowest priority, so that it takes only what computing threads leave idle.
+
+    PyTorch splits each operation into equal parts, one per core, and waits for the last.  A thread that takes one of
+    these cores would hold up all of them.  Only Linux has priorities of threads; elsewhere this does nothing.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def free_space(path: Path) -> int:

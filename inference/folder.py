@@ -17,7 +17,7 @@ from images.writing import BYTES_PER_PIXEL, DEEPER, WRITTEN, encode_image
 from inference.high_resolution import Layout
 from inference.jobs import Entry, Job, Record, Settings
 from inference.translator import Prepared, Translator
-from storage import atomic_write, cores
+from storage import atomic_write, cores, yield_to_computation
 
 IN_MEMORY = 64 * 1024 * 1024
 """Pixels of all images between reading and writing; a pixel takes about 40 bytes.  A larger image goes alone."""
@@ -202,7 +202,10 @@ def translate_folder(
     files = _Files(translator, settings, record)
     held = 0  # pixels between reading and writing
     threads = min(THREADS, cores())
-    with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(threads, "write") as writers:
+    with (
+        ThreadPoolExecutor(threads, "read", yield_to_computation) as readers,
+        ThreadPoolExecutor(threads, "write", yield_to_computation) as writers,
+    ):
         try:
             while waiting or reading or writing:
                 while waiting and (not held or held + _pixels(waiting[0]) <= IN_MEMORY):

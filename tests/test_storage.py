@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import stat
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -206,3 +209,14 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_folder(tmp_path, full_at):
             fill(part, a=20_000 * "x")
     assert str(out) in str(error.value) and "\n" not in str(error.value)
     assert (out / "a").read_text() == "old" and [path.name for path in out.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_one_thread_yields_to_computation_and_no_other_does():
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    with ThreadPoolExecutor(1, initializer=storage.yield_to_computation) as pool:
+        assert pool.submit(priority).result() == 19
+    assert priority() == before
