@@ -475,10 +475,13 @@ def _join(av: ModuleType, video: Video, segments: _Segments, path: Path) -> None
         atomic_write(path) as part,
         _opened(av, video.source) as source,
         av.open(str(segments.files[0].path)) as first,
-        av.open(str(part), "w", format=form, options={} if form == "matroska" else {"movflags": "faststart"}) as out,
+        contextlib.ExitStack() as opened,
     ):
         given = _video_stream(source, video.source)
         base = _time_base(given)
+        # The movie's own unit, milliseconds by default, is that of the time at which a stream starts.
+        options = {"movflags": "faststart", "movie_timescale": str(base.denominator)}
+        out = opened.enter_context(av.open(str(part), "w", format=form, options={} if form == "matroska" else options))
         stream = out.add_stream_from_template(first.streams.video[0])
         stream.time_base = base
         if given.average_rate:

@@ -139,6 +139,14 @@ def test_frames_keep_their_times_and_colours(tmp_path, ending):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"drive{ending}", f"out{ending}"]
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_frames_that_start_after_the_audio_start_at_their_time(tmp_path, ending):
+    stamps = range(12345, 192345, 3600)
+    source = write(tmp_path / "drive.nut", stamps, audio="pcm_s16le", base=90000)
+    run(source, tmp_path / f"out{ending}")
+    assert read(tmp_path / f"out{ending}")[1] == [Fraction(stamp, 90000) for stamp in stamps]
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
 def test_the_last_frame_is_shown_as_long_as_it_was(tmp_path, ending):
     source = write(tmp_path / f"drive{ending}", range(0, 6000, 40))
