@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -131,6 +131,9 @@ pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage tea
 
 bench: ## time the fused and the sequential update
 	@$(run) -m benchmarks.update_rule $(ARGS)
+
+bench-step: ## time a training step by update rule, memory layout and precision; takes an hour [ARGS="--bases pocket"]
+	@$(run) -m benchmarks.step $(ARGS)
 
 bench-base: ## train every task on pocket, from random weights, and with a ResNet generator; takes hours [SEEDS=1]
 	@$(run) -m benchmarks.base_models $(call flags,SEEDS:--seeds) $(ARGS)

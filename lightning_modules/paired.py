@@ -17,7 +17,7 @@ from losses.reconstruction import PerceptualDistance, clip_similarity_loss, l1, 
 from losses.terms import TermInputs, check_weights
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
-from networks.features import ClipFeatures, load_features
+from networks.features import ClipFeatures, described_once, load_features
 from networks.one_step.prompts import CACHE
 
 AT_ONCE = 32  # captions that the text encoder reads together
@@ -145,15 +145,16 @@ class Pix2PixTurbo(TranslationModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Terms:
         """Train on one batch: generator, then discriminator."""
-        with self.frozen_discriminators():
-            fake_b = self._translate(batch)
-            terms = self._generator_terms(batch, fake_b)
-            self.optimise("generator", terms, batch.names)
-        if "disc" in self.weights:
-            real, fake = (self.logits("a2b", image, batch.seed) for image in (batch.real_b, fake_b.detach()))
-            disc = {"disc": discriminator_loss(real, fake, self.real_label)}
-            self.optimise("discriminators", disc, batch.names)
-            terms |= disc
+        with described_once():
+            with self.frozen_discriminators():
+                fake_b = self._translate(batch)
+                terms = self._generator_terms(batch, fake_b)
+                self.optimise("generator", terms, batch.names)
+            if "disc" in self.weights:
+                real, fake = (self.logits("a2b", image, batch.seed) for image in (batch.real_b, fake_b.detach()))
+                disc = {"disc": discriminator_loss(real, fake, self.real_label)}
+                self.optimise("discriminators", disc, batch.names)
+                terms |= disc
         return self.finish_batch(terms, batch.real_a.shape[0])
 
     def _translate(self, batch: PairedBatch) -> Tensor:

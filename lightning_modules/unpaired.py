@@ -18,7 +18,8 @@ from losses.terms import LossTerm, Reading, TermInputs, check_weights, term_name
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
 from networks.contract import Direction
-from networks.features import load_features
+from networks.features import described_once, load_features
+from networks.one_step.lora import weights_formed_once
 
 DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
 BACK: dict[Direction, Direction] = {"a2b": "b2a", "b2a": "a2b"}
@@ -153,20 +154,21 @@ class CycleGANTurbo(TranslationModule):
         sources, examples = _domains(batch)
         n = batch.real_a.shape[0]
         seen = {d: torch.cat([sources[d], examples[d]]) for d in DIRECTIONS} if self.with_identity else sources
-        with self.frozen_discriminators():
-            first = self._translate(seen, batch.seed)
-            fakes = {d: first[d][:n] for d in DIRECTIONS}
-            identities = {d: first[d][n:] for d in DIRECTIONS} if self.with_identity else {}
-            terms = self._adversarial_terms(fakes, batch)
-            reconstructions = self._round_trip(fakes, batch) if self.with_cycle else {}
-            terms |= self._pixel_terms("cycle", reconstructions, sources)
-            if not self.reads_reconstruction:
-                reconstructions = {}  # not needed any more: this frees their memory
-            terms |= self._pixel_terms("idt", identities, examples)
-            terms |= self._own_terms(self.extra_terms, batch, fakes, reconstructions, identities)
-            if terms:
-                self.optimise("generator", terms, batch.names)
-        return terms | self._step_discriminators(batch, fakes, together=True)
+        with described_once():
+            with self.frozen_discriminators(), weights_formed_once():
+                first = self._translate(seen, batch.seed)
+                fakes = {d: first[d][:n] for d in DIRECTIONS}
+                identities = {d: first[d][n:] for d in DIRECTIONS} if self.with_identity else {}
+                terms = self._adversarial_terms(fakes, batch)
+                reconstructions = self._round_trip(fakes, batch) if self.with_cycle else {}
+                terms |= self._pixel_terms("cycle", reconstructions, sources)
+                if not self.reads_reconstruction:
+                    reconstructions = {}  # not needed any more: this frees their memory
+                terms |= self._pixel_terms("idt", identities, examples)
+                terms |= self._own_terms(self.extra_terms, batch, fakes, reconstructions, identities)
+                if terms:
+                    self.optimise("generator", terms, batch.names)
+            return terms | self._step_discriminators(batch, fakes, together=True)
 
     def _split(self, batch: UnpairedBatch) -> Terms:
         terms: Terms = {}
@@ -174,9 +176,10 @@ class CycleGANTurbo(TranslationModule):
         sources, examples = _domains(batch)
         with self.frozen_discriminators():
             for d in DIRECTIONS:
-                fake = self._translate({d: sources[d]}, batch.seed)
+                with weights_formed_once():
+                    fake = self._translate({d: sources[d]}, batch.seed)
+                    back = self._round_trip(fake, batch) if self.with_cycle else {}
                 there = self._adversarial_terms(fake, batch)
-                back = self._round_trip(fake, batch) if self.with_cycle else {}
                 there |= self._pixel_terms("cycle", back, sources)
                 there |= self._own_terms([*self.reads_reconstruction, *self.reads_fake], batch, fake, back, {})
                 terms |= self._backward(there, batch)
@@ -206,8 +209,9 @@ class CycleGANTurbo(TranslationModule):
 
         with self.frozen_discriminators():
             if self.with_cycle:
-                fakes = self._translate(sources, batch.seed)
-                back = self._round_trip(fakes, batch)
+                with weights_formed_once():
+                    fakes = self._translate(sources, batch.seed)
+                    back = self._round_trip(fakes, batch)
                 cycle = self._pixel_terms("cycle", back, sources)
                 step(cycle | self._own_terms(self.reads_reconstruction, batch, fakes, back, {}))
             fakes = self._translate(sources, batch.seed)
@@ -243,7 +247,7 @@ class CycleGANTurbo(TranslationModule):
             terms |= {term_name(family, d): l1(out, wanted[d]) for d, out in outputs.items()}
         lpips = f"{family}_lpips"
         if outputs and lpips in self.families and self.perceptual is not None:
-            distance = self.perceptual(torch.cat([*outputs.values()]), torch.cat([wanted[d] for d in outputs]))
+            distance = self.perceptual(torch.cat([*outputs.values()]), *(wanted[d] for d in outputs))
             parts = distance.split([len(out) for out in outputs.values()])
             terms |= {term_name(lpips, d): part.mean() for d, part in zip(outputs, parts, strict=True)}
         return terms

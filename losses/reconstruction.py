@@ -13,7 +13,7 @@ def l1(image: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    return weighted_mean(_same_shape(image, target).abs().flatten(1).mean(dim=1), weights)
+    return weighted_mean(_difference(image, target).abs().flatten(1).mean(dim=1), weights)
 
 
 def l2(image: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def l2(image: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    return weighted_mean(_same_shape(image, target).square().flatten(1).mean(dim=1), weights)
+    return weighted_mean(_difference(image, target).square().flatten(1).mean(dim=1), weights)
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -49,19 +49,22 @@ class PerceptualDistance(nn.Module):
         """Name of the distance with its network, such as "lpips(vgg)"."""
         return f"lpips({self.features.name})"
 
-    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *targets: Tensor) -> Tensor:
         """Distance of each pair, `(B,)`, 0 for equal images; differentiable in both.
 
         Args:
             image: `(B, 3, H, W)` in [-1, 1].
-            target: same shape.
+            *targets: tensors of images that together are as many; each is described by itself, so that one may be known
+                already (`networks.features.described_once`).
 
         Raises:
             ValueError: if the shapes differ.
         """
-        _same_shape(image, target)
+        shape = (sum(len(target) for target in targets), *targets[0].shape[1:])
+        _check_same(image.shape, torch.Size(shape))
         with torch.autocast(image.device.type, enabled=False):
-            return self.features.distance(self.features.stages(image), self.features.stages(target))
+            stages = zip(*(self.features.stages(target) for target in targets), strict=True)
+            return self.features.distance(self.features.stages(image), [torch.cat(parts) for parts in stages])
 
 
 def clip_similarity_loss(clip: ClipFeatures, image: Tensor, captions: list[str]) -> Tensor:
@@ -85,7 +88,11 @@ def clip_similarity_loss(clip: ClipFeatures, image: Tensor, captions: list[str])
     return 1 - F.cosine_similarity(clip.embedding(image), text, dim=1).clamp(min=0)
 
 
-def _same_shape(image: Tensor, target: Tensor) -> Tensor:
-    if image.shape != target.shape:
-        raise ValueError(f"Images of different shapes cannot be compared: {tuple(image.shape)}, {tuple(target.shape)}.")
+def _difference(image: Tensor, target: Tensor) -> Tensor:
+    _check_same(image.shape, target.shape)
     return image.float() - target.float()
+
+
+def _check_same(shape: torch.Size, other: torch.Size) -> None:
+    if shape != other:
+        raise ValueError(f"Images of different shapes cannot be compared: {tuple(shape)}, {tuple(other)}.")

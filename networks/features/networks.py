@@ -1,12 +1,15 @@
 """Frozen feature networks: the base class and its kinds; `features.load_features` builds them with their weights."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from networks.features.resizing import RESIZERS
 from storage import digest
@@ -35,6 +38,23 @@ class Features(NamedTuple):
     stages: list[Tensor]
     embedding: Tensor | None = None
     keys: Tensor | None = None
+
+
+_described: ContextVar[dict[tuple[object, ...], tuple[Tensor, Features]] | None] = ContextVar("described", default=None)
+
+
+@contextmanager
+def described_once() -> Iterator[None]:
+    """Context of a training step in which networks of the same weights describe each image once.
+
+    An image is recognised by its place in memory, so a batch and its images are different ones.  The features of an
+    image with a graph serve its `detach()` too, without graph.
+    """
+    token = _described.set({})
+    try:
+        yield
+    finally:
+        _described.reset(token)
 
 
 class FeatureNetwork(nn.Module, Generic[Trunk]):
@@ -114,6 +134,18 @@ class FeatureNetwork(nn.Module, Generic[Trunk]):
         """
         if image.dim() != 4 or image.shape[1] != 3:
             raise ValueError(f"Feature network '{self.name}' takes images (B, 3, H, W), got {tuple(image.shape)}.")
+        known = _described.get()
+        if known is None:
+            return self._features(image)
+        place = image.untyped_storage()._cdata, image.storage_offset(), image.shape, image.stride(), image._version
+        key = self.name, self.hash, *place, image.requires_grad and torch.is_grad_enabled()
+        if key not in known:
+            with_graph = known.get((*key[:-1], True))
+            found = self._features(image) if with_graph is None else _detached(with_graph[1])
+            known[key] = image, found  # the image is kept, so that no other one takes its place in memory
+        return known[key][1]
+
+    def _features(self, image: Tensor) -> Features:
         with torch.autocast(image.device.type, enabled=False):
             image = image.float() if self.resize is None else RESIZERS[self.resize](image.float(), self.side)
             unit = (image + 1) / 2  # [-1, 1] => [0, 1]
@@ -169,6 +201,11 @@ class FeatureNetwork(nn.Module, Generic[Trunk]):
         return value
 
 
+def _detached(found: Features) -> Features:
+    stages = [stage.detach() for stage in found.stages]
+    return Features(stages, *(None if one is None else one.detach() for one in found[1:]))
+
+
 class LiteFeatures(FeatureNetwork["EfficientNet"]):
     """EfficientNet-Lite (Tan and Le 2019): five stages at strides 2, 4, 8, 16, 32 and the pooled head."""
 
@@ -179,6 +216,7 @@ class LiteFeatures(FeatureNetwork["EfficientNet"]):
 
         channels = tuple(info["num_chs"] for info in trunk.feature_info)
         super().__init__(name, trunk, channels, trunk.num_features, discriminator_stages=(2, 3))
+        _fold_batch_norms(trunk)  # after the hash, which is of the weights as they were read
         self.side = resolve_model_data_config(trunk)["input_size"][-1]
 
     def describe(self, normalised: Tensor) -> Features:
@@ -191,6 +229,16 @@ class LiteFeatures(FeatureNetwork["EfficientNet"]):
                 stages.append(hidden)
         pooled = self.trunk.bn2(self.trunk.conv_head(hidden)).mean(dim=(2, 3))
         return Features(stages, pooled, stages[3].flatten(2).mT)
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Fold each frozen batch norm into the convolution before it; in place; timm's norms keep their activation."""
+    for parent in list(network.modules()):
+        layers = [(name, layer) for name, layer in parent.named_children() if not isinstance(layer, nn.Identity)]
+        for (name, conv), (norm_name, norm) in itertools.pairwise(layers):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))
 
 
 class ConvFeatures(FeatureNetwork[nn.Sequential]):

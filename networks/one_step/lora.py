@@ -40,6 +40,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Output = TypeVar("Output")
 
 _strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
+_formed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("formed", default=None)
 
 
 @contextmanager
@@ -56,12 +57,27 @@ def strength_scope(strength: Tensor | None) -> Iterator[None]:
         _strength.reset(token)
 
 
+@contextmanager
+def weights_formed_once(wanted: bool = True) -> Iterator[None]:
+    """Context of passes that share one backward: each sum ``W + BA`` is formed by its first use alone.
+
+    Args:
+        wanted: False forms it at every use, as outside.
+    """
+    token = _formed.set({} if wanted else None)
+    try:
+        yield
+    finally:
+        _formed.reset(token)
+
+
 def checkpoint(module: Callable[..., Output], *args: object) -> Output:
     """Non-reentrant gradient checkpointing that recomputes under the strength of the first run."""
     strength = _strength.get()
 
     def run(*inputs: object) -> Output:
-        with strength_scope(strength):
+        # Both runs must compute the same, so neither may find a sum that another one has formed.
+        with strength_scope(strength), weights_formed_once(False):
             return module(*inputs)
 
     return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
@@ -98,9 +114,8 @@ def inject_lora(
     except ValueError as error:  # whose message lists every target
         raise ValueError(f"No layer can take a LoRA whose name ends in one of {shortened(targets)}.") from error
     for layer in lora_layers(module):
-        layer.lora_B[ADAPTER].register_forward_hook(_scale_by_strength)
-        if _base_layer(layer).weight.numel() <= SMALL_LAYER:
-            _replace_forward(layer, _forward_merged)
+        small = _base_layer(layer).weight.numel() <= SMALL_LAYER
+        _replace_forward(layer, _forward_small if small else _forward_large)
     return module
 
 
@@ -118,25 +133,48 @@ def _base_layer(layer: LoraLayer) -> nn.Conv2d | nn.Linear:
     return base
 
 
-def _forward_merged(layer: LoraLayer, x: Tensor) -> Tensor:
-    """``W x + s B A x`` as ``(W + s B A) x``.
+def _forward_large(layer: LoraLayer, x: Tensor) -> Tensor:
+    """``W x + r B (s A x)`` with strength r: it scales the few channels of ``A x``, not the many of the output."""
+    low: Tensor = layer.lora_A[ADAPTER](x)
+    if layer.scaling[ADAPTER] != 1:
+        low = low * layer.scaling[ADAPTER]
+    strength = _strength.get()
+    if strength is not None:
+        low = low * per_sample(strength, low)
+    result: Tensor = layer.get_base_layer()(x) + layer.lora_B[ADAPTER](low)
+    return result
+
+
+def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
+    """``(W + s B A) x``.
 
     Not under autocast: in bfloat16 the small values of an untrained LoRA would be rounded away when added to a weight.
     """
     if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
-        return _class_forward(layer, x)
+        return _forward_large(layer, x)
+    formed = _formed.get()
+    weight = _sum(layer) if formed is None else formed.get(layer)
+    if weight is None:
+        assert formed is not None
+        weight = formed[layer] = _sum(layer)
     base = _base_layer(layer)
-    down, up = (half[ADAPTER].get_parameter("weight") for half in (layer.lora_A, layer.lora_B))
-    delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
-    weight = torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
     if isinstance(base, nn.Conv2d):
         return base._conv_forward(x, weight, base.bias)
     return F.linear(x, weight, base.bias)
 
 
-def _scale_by_strength(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    strength = _strength.get()
-    return output if strength is None else output * per_sample(strength, output)
+def _sum(layer: LoraLayer) -> Tensor:
+    """``W + s B A``."""
+    base = _base_layer(layer)
+    down, up = (half[ADAPTER].get_parameter("weight") for half in (layer.lora_A, layer.lora_B))
+    if (
+        down.dim() == 4
+    ):  # rows in the order in which they lie in memory, channels last: neither this nor backward copies
+        rows = down.permute(0, 2, 3, 1)
+        delta = (up.flatten(1) @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 3, 1, 2)
+    else:
+        delta = up @ down
+    return torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
 
 
 def lora_layers(module: nn.Module) -> list[LoraLayer]:

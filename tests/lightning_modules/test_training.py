@@ -9,7 +9,8 @@ from lightning_modules.unpaired import UnpairedWeights
 from networks import VisionAidedDiscriminator
 from networks.checkpoints.adapter import trained_state
 from networks.features import architectures_only
-from networks.one_step.lora import trainable_names
+from networks.one_step import lora
+from networks.one_step.lora import lora_layers, trainable_names
 from networks.one_step.prompts import CACHE
 
 from .conftest import adamw, fit, paired_batch, unpaired_batch
@@ -101,6 +102,17 @@ def test_fused_gradient_is_the_sum_of_the_others_parts(unpaired, no_steps, other
     assert found[0].keys() == found[1].keys()
     for name, grad in found[0].items():
         assert_same_gradient(grad, found[1][name], name)
+
+
+def test_a_fused_step_forms_each_weight_and_describes_each_real_image_once(unpaired, monkeypatch):
+    module, formed, described = unpaired(), [], []
+    form, features = lora._sum, module.perceptual.features
+    monkeypatch.setattr(lora, "_sum", lambda layer: formed.append(layer) or form(layer))
+    describe = features._features
+    monkeypatch.setattr(features, "_features", lambda image: described.append(image) or describe(image))
+    fit(module, [unpaired_batch()])
+    assert sorted(map(id, formed)) == sorted(map(id, lora_layers(module.generator)))
+    assert [image.requires_grad for image in described].count(False) == 2  # of cycle and identity alike
 
 
 def test_gradient_of_two_images_is_the_mean_of_theirs(unpaired, no_steps):

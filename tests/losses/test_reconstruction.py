@@ -91,3 +91,10 @@ def test_clip_loss_is_one_minus_the_score():
     torch.testing.assert_close(loss, torch.tensor([0.0, 0.5, 1.0]))
     with pytest.raises(ValueError, match="3 images but 1 captions"):
         clip_similarity_loss(clip, torch.zeros(3, 3, 4, 4), ["same"])
+
+
+def test_targets_can_be_given_apart(lite):
+    image, target = (torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in range(2))
+    torch.testing.assert_close(lite(image, target[:1], target[1:]), lite(image, target))
+    with pytest.raises(ValueError, match="different shapes"):
+        lite(image, target[:1])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks.features import load_features
+from networks.features import described_once, load_features, networks
 from networks.features.networks import ClipFeatures, ConvFeatures, DinoFeatures, FeatureNetwork, InceptionFeatures
 from networks.features.resizing import clean, legacy
 
@@ -47,8 +47,14 @@ def tiny_dino() -> DinoFeatures:
     return DinoFeatures(ViTModel(ViTConfig(**shape, image_size=32, patch_size=8), add_pooling_layer=False))
 
 
+@pytest.fixture
+def batch_norms(monkeypatch):
+    """EfficientNet-Lite with its batch norms beside its convolutions, as its file has them."""
+    monkeypatch.setattr(networks, "_fold_batch_norms", lambda network: None)
+
+
 @pytest.mark.parametrize(("name", "known"), [("lite0", "5ddd2127c0bc"), ("lite1", "519ff166c4e5")])
-def test_lite_weights_are_the_trained_ones(name, known):
+def test_lite_weights_are_the_trained_ones(name, known, batch_norms):
     # the hash is over timm's order; with it the classifiers name street photographs rightly (traffic light, streetcar)
     network = load_features(name)
     assert network.hash == known
@@ -64,6 +70,46 @@ def test_lite_weights_are_the_trained_ones(name, known):
         assert 0.5 < scaled.std().item() < 2
 
 
+def test_folding_the_batch_norms_changes_nothing(lite, monkeypatch):
+    monkeypatch.setattr(networks, "_fold_batch_norms", lambda network: None)
+    plain = load_features("lite1")
+    assert any(isinstance(m, nn.BatchNorm2d) for m in plain.trunk.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in lite.trunk.modules())
+    assert lite.hash == plain.hash  # which references of the metrics are kept under
+    for folded, wanted in zip(lite.stages(IMAGE), plain.stages(IMAGE), strict=True):
+        torch.testing.assert_close(folded, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lite.embedding(IMAGE), plain.embedding(IMAGE), atol=1e-4, rtol=1e-4)
+
+
+def test_an_image_is_described_once_in_a_step_and_its_detached_self_without_graph(random, monkeypatch):
+    described = []
+    monkeypatch.setattr(
+        random, "_features", lambda image: described.append(image) or type(random)._features(random, image)
+    )
+    image = IMAGE.clone().requires_grad_()
+    with described_once():
+        found = random(image)
+        assert random(image) is found and found.embedding.requires_grad
+        detached = random(image.detach())
+        assert torch.equal(detached.embedding, found.embedding) and not detached.embedding.requires_grad
+        assert len(described) == 1
+        random(image.detach()[:1])  # another image
+        random(IMAGE.clone())
+        load_features("random", resize="clean")(image)
+        assert len(described) == 3
+    random(image)
+    assert len(described) == 4
+
+
+def test_a_changed_image_and_one_that_needs_a_gradient_now_are_described_anew(random):
+    image = IMAGE.clone()
+    with described_once():
+        before = random.embedding(image)
+        image.mul_(0.5)
+        assert not torch.equal(random.embedding(image), before)
+        assert random.embedding(image.detach().requires_grad_()).requires_grad
+
+
 def test_stages_have_the_promised_channels_and_halve(lite, random):
     for network in (lite, random):
         stages = network.stages(IMAGE)
@@ -72,7 +118,7 @@ def test_stages_have_the_promised_channels_and_halve(lite, random):
         assert network.embedding(IMAGE).shape == (2, network.width)
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path, batch_norms):
     state = load_features("lite0").trunk.state_dict()
     torch.save(dict(reversed(state.items())), tmp_path / "reordered.pth")
     with pytest.raises(ValueError, match=r"reordered\.pth does not fit"):
@@ -82,7 +128,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_features("lite0", str(tmp_path / "short.pth"))
 
 
-def test_the_environment_names_another_usual_source(tmp_path, monkeypatch):
+def test_the_environment_names_another_usual_source(tmp_path, monkeypatch, batch_norms):
     state = load_features("lite0").trunk.state_dict()
     torch.save({k: v + 1 for k, v in state.items()}, tmp_path / "own.pth")
     monkeypatch.setenv("ONE_STEP_WEIGHTS_LITE0", str(tmp_path / "own.pth"))

@@ -103,8 +103,8 @@ def test_small_layers_form_their_weight_and_give_the_same_output_and_gradients(t
     for limit in (adapters.SMALL_LAYER, 0):
         monkeypatch.setattr(adapters, "SMALL_LAYER", limit)
         generator = wake(build(tiny_base))
-        formed = [layer for layer in lora_layers(generator) if "forward" in vars(layer)]
-        assert len(formed) == (len(lora_layers(generator)) if limit else 0)
+        small = [vars(layer)["forward"].__func__ is adapters._forward_small for layer in lora_layers(generator)]
+        assert all(small) if limit else not any(small)
         output = generator(image, embed(generator))
         output.square().mean().backward()
         outputs.append(output)
@@ -113,6 +113,28 @@ def test_small_layers_form_their_weight_and_give_the_same_output_and_gradients(t
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         assert (grad - grads[1][name]).norm() <= 1e-3 * grad.norm(), name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_passes_that_share_a_backward_can_share_the_formed_weights(tiny_base, image, monkeypatch, checkpointing):
+    formed = []
+    form = adapters._sum
+    monkeypatch.setattr(adapters, "_sum", lambda layer: formed.append(layer) or form(layer))
+    counts, grads = [], []
+    for once in (False, True):
+        formed.clear()
+        generator = wake(build(tiny_base, checkpointing=checkpointing))
+        with adapters.weights_formed_once(once):
+            there = generator(image, embed(generator))
+            back = generator(there, embed(generator), "b2a")
+            counts.append(len(formed))
+            (back.square().mean() + generator(back, embed(generator)).mean()).backward()
+        grads.append({n: p.grad for n, p in generator.named_parameters() if p.grad is not None})
+    if not checkpointing:  # which computes in backward what it computed before, so nothing may be known to it
+        assert counts[1] == len(set(formed)) < counts[0]
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        assert (grad - grads[1][name]).norm() <= 1e-4 * grad.norm(), name
 
 
 def test_autocast_and_strength_run_lora_beside_the_weight(tiny_base, image):
