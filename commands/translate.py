@@ -220,7 +220,7 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
 
     video = videos.Video.check(source, target)
     from commands.cli.progress import Progress
-    from inference.folder import auto_batch
+    from inference.computing import auto_batch
     from inference.translator import Translator
 
     translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
@@ -238,7 +238,7 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
         with Progress(video.frames, "frame") as progress:
             damage = videos.translate_video(translator, video, settings, frames, batch, progress.update, progress.skip)
     except MemoryError as error:
-        raise ValueError(f"{error}: give a smaller BATCH than {batch}, or SIZE.") from error
+        raise ValueError(f"{error}: give a smaller SIZE.") from error
     for line in damage:
         print(f"warning: {line}", file=sys.stderr)
     print(f"Written to {target}{', what could be decoded' if damage else ''}")

@@ -1,7 +1,6 @@
 """Translate image files: one thread computes while others read the next images and write the last ones."""
 
 import math
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,6 +13,7 @@ from typing import Any
 from images.ranges import Array
 from images.reading import is_grey
 from images.writing import BYTES_PER_PIXEL, DEEPER, WRITTEN, encode_image
+from inference.computing import Compute, auto_batch
 from inference.high_resolution import Layout
 from inference.jobs import Entry, Job, Record, Settings
 from inference.translator import Prepared, Translator
@@ -21,9 +21,6 @@ from storage import atomic_write, cores, yield_to_computation
 
 IN_MEMORY = 64 * 1024 * 1024
 """Pixels of all images between reading and writing; a pixel takes about 40 bytes.  A larger image goes alone."""
-AT_ONCE = 1024 * 1024
-"""Pixels that the network of an accelerator gets in one batch, where no number of images was given."""
-MOST_AT_ONCE = 64  # images in such a batch
 THREADS = 8  # that read, and as many that write, at most
 
 
@@ -125,21 +122,6 @@ def bytes_needed(some: Iterable[Task], depth: int) -> float:
     )
 
 
-def auto_batch(layout: Layout, device: str) -> int:
-    """Images, or tiles of one image, that the network gets together.
-
-    One on a CPU, so that the last bits of a result do not depend on its neighbours; more is faster for small images.
-
-    Args:
-        layout: of the images.
-        device: name of the backend's device.
-    """
-    if device.lower().startswith("cpu"):
-        return 1
-    height, width = layout.network_shape
-    return min(MOST_AT_ONCE, max(1, AT_ONCE // (height * width)))
-
-
 def batches(some: Iterable[Task], size: int | None, device: str) -> Iterator[list[Task]]:
     """Tasks in groups of one mode and network shape.
 
@@ -198,7 +180,7 @@ def translate_folder(
     waiting = deque(batches(some, batch, translator.backend.device))
     reading: deque[tuple[list[Task], list[Future[_Image | str]]]] = deque()
     writing: dict[Future[Outcome], Task] = {}
-    compute = _Compute(translator, settings, batch)
+    compute = Compute(translator, settings, batch)
     files = _Files(translator, settings, record)
     held = 0  # pixels between reading and writing
     threads = min(THREADS, cores())
@@ -216,7 +198,7 @@ def translate_folder(
                 if reading and not pending:
                     now, futures = reading.popleft()
                     images = [future.result() for future in futures]
-                    outputs = compute(images)
+                    outputs = compute([image if isinstance(image, str) else image.prepared for image in images])
                     for task, image, output in zip(now, images, outputs, strict=True):
                         if isinstance(image, str) or isinstance(output, str):
                             held -= task.pixels
@@ -246,55 +228,6 @@ class _Image:
 
     prepared: Prepared
     is_grey: bool
-
-
-class _Compute:
-    """The network, in batches that fit into the device's memory.
-
-    Args:
-        translator: see `translate_folder`.
-        settings: likewise.
-        batch: likewise.
-    """
-
-    def __init__(self, translator: Translator, settings: Settings, batch: int | None) -> None:
-        self._translator, self._settings, self._batch = translator, settings, batch
-        self._most = sys.maxsize  # pixels that fit into the device's memory, as far as is known
-
-    def __call__(self, images: list[_Image | str]) -> list[Array | str]:
-        """Translate images of one network shape.
-
-        Args:
-            images: those that were read, and why others were not, which is returned as it is.
-
-        Returns:
-            The network's outputs, and why there is none.
-        """
-        found: list[Array | str] = [image if isinstance(image, str) else "" for image in images]
-        places = deque((k, image.prepared) for k, image in enumerate(images) if not isinstance(image, str))
-        while places:
-            layout = places[0][1].layout
-            tiled, one = layout.mode == "tiles", layout.network_shape[0] * layout.network_shape[1]
-            most = self._batch or auto_batch(layout, self._translator.backend.device)
-            most = max(1, min(most, self._most // one))
-            some = [places.popleft() for _ in range(1 if tiled else min(most, len(places)))]
-            together = most if tiled else len(some)
-            try:
-                outputs = self._run([prepared for _, prepared in some], together)
-            except MemoryError as error:
-                if together > 1:
-                    self._most = together // 2 * one
-                    places.extendleft(reversed(some))
-                else:
-                    found[some[0][0]] = str(error)
-                continue
-            for (k, _), output in zip(some, outputs, strict=True):
-                found[k] = output
-        return found
-
-    def _run(self, prepared: list[Prepared], tiles: int) -> list[Array]:
-        how = self._settings
-        return self._translator.compute(prepared, how.prompt, how.direction, how.strength, how.seed, tiles)
 
 
 class _Files:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images.ranges import to_pixels
+from inference.computing import Compute
 from inference.high_resolution import BEFORE, LOCAL_CHANGE, WHOLE_CHANGE, SmoothedModels
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
@@ -137,8 +138,8 @@ def translate_video(
         translator: of an adapter or an exported model.
         video: what is read and written.
         settings: of the translation; for a strength below 1, every frame gets the same noise.
-        batch_size: frames translated together.
-        tiles: of one frame that are translated together.
+        batch_size: frames translated together, at most; halved where the device's memory does not suffice.
+        tiles: of one frame that are translated together; likewise.
         progress: is called with the number of frames that were written since the last call.
         finished: is called at the beginning, with the number of frames that earlier work has written.
 
@@ -147,7 +148,7 @@ def translate_video(
 
     Raises:
         ValueError: another process writes the same video, or `translator` refuses a frame.
-        MemoryError: the batch does not fit into the device's memory.
+        MemoryError: not even one frame or tile fits into the device's memory.
         OSError: the disk is full, read-only or gone.
     """
     av = _av()
@@ -188,13 +189,15 @@ def _translate(
         for pixels, time in reader.frames(writer.segments.frames):
             yield translator.prepare(pixels, settings.size, settings.preprocess, settings.resolution), time
 
-    how = (settings.prompt, settings.direction, settings.strength, settings.seed, tiles)
+    compute = Compute(translator, settings, max(batch_size, tiles))
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:
             for batch in _batches(_ahead(reading, prepare(), batch_size + 1), batch_size):
-                outputs = translator.compute([prepared for prepared, _ in batch], *how)
+                outputs = compute([prepared for prepared, _ in batch])
                 for (prepared, time), output in zip(batch, outputs, strict=True):
+                    if isinstance(output, str):
+                        raise MemoryError(output)
                     waiting.append(writing.submit(writer.add, translator.finish, prepared, output, time))
                 while len(waiting) > batch_size + 1:
                     waiting.popleft().result()

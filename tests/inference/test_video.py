@@ -33,11 +33,12 @@ class Identity:
         self.computed = 0
 
     def prepare(self, image, size, preprocess, resolution):
-        return from_pixels(image)
+        full = from_pixels(image)
+        return Prepared(full, None, Layout("direct", full.shape[1:], full.shape[1:]), full)
 
     def compute(self, prepared, *settings):
         self.computed += len(prepared)
-        return prepared
+        return [one.image for one in prepared]
 
     @staticmethod
     def finish(prepared, output, smoothed):
@@ -459,6 +460,23 @@ def test_tiles_of_a_frame_go_together_and_memory_that_is_too_small_is_a_line(ada
     monkeypatch.setattr(Translator, "translate", compute)
     monkeypatch.setattr(Translator, "layout", lambda *_: Layout("tiles", (64, 64), (32, 32)))
     assert translate(adapter, source, tmp_path / "out.mp4", "--batch", "2") == 2
-    assert calls == [2], "tiles, not frames"
-    assert "do not fit: give a smaller BATCH than 2" in capsys.readouterr().err
+    assert calls == [2, 1], "tiles, not frames"
+    assert "1 x 32 x 32 pixels do not fit: give a smaller SIZE" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(tmp_path):
+    calls = []
+
+    class Small(Identity):
+        def compute(self, prepared, *settings):
+            calls.append(len(prepared))
+            if len(prepared) > 2:
+                raise MemoryError("does not fit")
+            return super().compute(prepared, *settings)
+
+    video = Video.check(write(tmp_path / "drive.mp4", range(0, 400, 40)), tmp_path / "out.mp4")
+    translate_video(Small(), video, Settings(prompt="fog"), batch_size=8)
+    assert calls == [8, 4, 2, 2, 2, 2, 2], "every batch but the first ones fits"
+    run(video.source, tmp_path / "alone.mp4")
+    assert np.array_equal(read(tmp_path / "out.mp4")[0], read(tmp_path / "alone.mp4")[0])
