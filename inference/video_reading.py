@@ -1,0 +1,232 @@
+"""Decode the frames of a video, with their times, colours and rotation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # an extra, imported where it is used
+    import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+Frame = NDArray[np.uint8]
+BT709, BT601 = 1, 6  # colour matrices as ITU-T H.273 table 4 numbers them
+MATRICES = {BT709, 4, 5, BT601, 7, 9}  # that swscale knows
+LIMITED, FULL = 1, 2  # ranges, as `av.video.reformatter.ColorRange` numbers them
+# Flags of swscale; PyAV names them all from 18 on.
+BICUBIC, POINT, AREA = 4, 16, 32
+EXACT = 0x40000 | 0x80000 | 0x2000  # accurate rounding, the same on every processor, chroma at every pixel
+
+
+@dataclass(frozen=True)
+class Time:
+    """When a frame is shown, in units of the stream's time base."""
+
+    start: int
+    duration: int
+
+    @property
+    def end(self) -> int:
+        """When the next one is shown."""
+        return self.start + self.duration
+
+
+class Reader:
+    """Decodes a video's frames, in the order in which they are shown.
+
+    Attributes:
+        time_base: unit of its timestamps, seconds.
+        matrix: how its colours were made from RGB, by ITU-T H.273; known after the first frame.
+        damage: what could not be decoded, one line each; complete after the last frame.
+    """
+
+    def __init__(self, av: ModuleType, path: Path) -> None:
+        self._av, self._path = av, path
+        self.container = open_video(av, path)
+        self.stream = video_stream(self.container, path)
+        self.stream.thread_type = "AUTO"
+        self.time_base = time_base_of(self.stream)
+        self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        self.matrix = BT709
+        self.primaries = self.transfer = 2  # not specified
+        self.aspect: Fraction | None = None
+        self.damage: list[str] = []
+        self._bad, self._first_bad = 0, 0.0
+
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
+
+    @property
+    def seconds(self) -> float | None:
+        """Length by the file's header."""
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        return self.container.duration / 1e6 if self.container.duration else None
+
+    def frames(self, skip: int) -> Iterator[tuple[Frame, Time]]:
+        """The frames as they are meant to be seen, turned upright, ``(H, W, 3)``.
+
+        Args:
+            skip: number of frames at the beginning that are decoded only, which is exact for every file.
+        """
+        usual = max(round(1 / self.rate / self.time_base), 1)
+        shape: tuple[int, int] | None = None
+        previous: tuple[av.VideoFrame, int] | None = None
+        number = 0
+        for frame in self._decoded():
+            if shape is None:
+                shape = frame.width, frame.height
+                self._describe(frame)
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            if previous is None:
+                start = stamp or 0
+            else:
+                # Where files were put together, the clock may start again.
+                start = stamp if stamp is not None and stamp > previous[1] else previous[1] + usual
+                number += 1
+                if number > skip:
+                    yield self._pixels(previous[0], shape), Time(previous[1], start - previous[1])
+            previous = frame, start
+        if previous is not None and shape is not None and number >= skip:
+            yield self._pixels(previous[0], shape), Time(previous[1], previous[0].duration or usual)
+        self._report(None if previous is None else previous[1] + (previous[0].duration or usual))
+
+    def _decoded(self) -> Iterator["av.VideoFrame"]:
+        errors = self._av.error
+        packets = self.container.demux(self.stream)
+        time = 0.0
+        while True:
+            try:
+                packet = next(packets, None)
+            except errors.FFmpegError as error:
+                self.damage.append(f"{self._path} cannot be read beyond {time:.1f} s: {error.strerror}.")
+                packet = None
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except errors.EOFError:  # the decoder is drained
+                return
+            except errors.FFmpegError:
+                frames = []
+                self._note_bad(time)
+            for frame in frames:
+                if frame.is_corrupt:
+                    self._note_bad(time)
+                time = frame.time if frame.time is not None else time
+                yield frame
+            if packet is None:
+                return
+
+    def _note_bad(self, time: float) -> None:
+        if not self._bad:
+            self._first_bad = time
+        self._bad += 1
+
+    def _report(self, end: int | None) -> None:
+        if self._bad:
+            self.damage.append(f"{self._bad} frames of {self._path} are damaged, from {self._first_bad:.1f} s on.")
+        length = self.seconds
+        if end is not None and length is not None:
+            reached = float((end - (self.stream.start_time or 0)) * self.time_base)
+            if reached < length - max(1.0, 2 / float(self.rate)):
+                self.damage.append(f"{self._path} ends at {reached:.1f} s, its header says {length:.1f} s.")
+
+    def _describe(self, frame: "av.VideoFrame") -> None:
+        # Untagged video is BT.709 if it is high definition, as players take it.
+        usual = BT709 if frame.height > 576 else BT601
+        self.matrix = int(frame.colorspace) if int(frame.colorspace) in MATRICES else usual
+        self.primaries, self.transfer = int(frame.color_primaries), int(frame.color_trc)
+        aspect = self.stream.sample_aspect_ratio
+        if aspect:
+            self.aspect = 1 / Fraction(aspect) if _turns(frame)[0] else Fraction(aspect)
+
+    def _pixels(self, frame: "av.VideoFrame", shape: tuple[int, int]) -> Frame:
+        # Chroma is repeated here and averaged by `Writer`: together they change nothing.
+        kernel = POINT if (frame.width, frame.height) == shape else BICUBIC
+        full = frame.format.is_rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj")
+        frame.colorspace = self.matrix
+        rgb = frame.reformat(
+            *shape,
+            format="rgb24",
+            src_color_range=FULL if full else LIMITED,
+            dst_color_range=FULL,
+            interpolation=kernel | EXACT,
+        )
+        transposed, mirrored_x, mirrored_y = _turns(frame)
+        pixels = rgb.to_ndarray()
+        pixels = pixels.transpose(1, 0, 2) if transposed else pixels
+        return np.ascontiguousarray(pixels[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1])
+
+
+def time_base_of(stream: "VideoStream") -> Fraction:
+    """Unit of its timestamps, seconds; where none is named, that of broadcasts."""
+    return stream.time_base or Fraction(1, 90000)
+
+
+def import_av() -> ModuleType:
+    """PyAV.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import av
+        import av.error
+        import av.video.reformatter
+    except ImportError as error:
+        raise ValueError("PyAV, which reads videos, is not installed: pip install -e '.[video]' adds it.") from error
+    return av
+
+
+def open_video(av: ModuleType, path: Path) -> "InputContainer":
+    """Open a video for reading.
+
+    Raises:
+        ValueError: FFmpeg cannot read it.
+    """
+    try:
+        return av.open(str(path))  # type: ignore[no-any-return]
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path} cannot be read as a video: {error.strerror}. Is it whole?") from error
+
+
+def video_stream(container: "InputContainer", path: Path) -> "VideoStream":
+    """The stream to translate; a cover picture is none.
+
+    Raises:
+        ValueError: there is none.
+    """
+    streams = [s for s in container.streams.video if not int(s.disposition) & 0x400 and s.codec_context is not None]
+    if not streams:
+        kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise ValueError(f"{path} has no video stream that can be decoded, only {kinds}.")
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0])
+
+
+def other_streams(container: "InputContainer") -> tuple[int, list[str]]:
+    """How many audio streams there are, and what else there is beside one video stream."""
+    audio = sum(stream.codec_context is not None for stream in container.streams.audio)
+    other: list[str] = [stream.type for stream in container.streams if stream.type not in ("audio", "video")]
+    other += ["video"] * (len(container.streams.video) - 1) + ["audio"] * (len(container.streams.audio) - audio)
+    return audio, [f"{other.count(kind)} {kind}" for kind in sorted(set(other))]
+
+
+def _turns(frame: "av.VideoFrame") -> tuple[bool, bool, bool]:
+    """How its display matrix turns a frame upright: transpose, then mirror left to right, then top to bottom.
+
+    The matrix maps ``(column, row)`` to ``(a * column + c * row, b * column + d * row)``.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(cast(bytes, data), np.int32)[:5]  # a buffer, which PyAV's types do not say
+    if abs(a) >= abs(b):
+        return False, bool(a < 0), bool(d < 0)
+    return True, bool(c < 0), bool(b < 0)
