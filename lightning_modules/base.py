@@ -28,6 +28,7 @@ from networks.checkpoints.card import AdapterCard, RunFacts
 from networks.contract import Direction, Discriminator
 from networks.features import FeatureNetwork
 from networks.one_step.diffusion import noise_map
+from networks.precision import is_large
 
 Images = dict[Direction, Tensor]
 Terms = dict[str, Tensor]
@@ -93,8 +94,9 @@ class TranslationModule(LightningModule):
         )
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are in no checkpoint; on_load_checkpoint checks the rest exactly
-        for network in (generator, discriminators):  # activations follow; convolutions are faster so, most in bfloat16
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        if is_large(generator):  # activations follow the weights
+            for network in (generator, discriminators):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.generator = generator
         self.discriminators = discriminators
         generator.prompts = dict(prompts)

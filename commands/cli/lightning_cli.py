@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.connectors.accelerator_connector import _PRECISION_INPUT
 
 from commands.cli.keys import CALLBACKS
 from commands.cli.processes import check_processes, devices_of
@@ -27,6 +29,7 @@ from lightning_modules.callbacks import (
 from lightning_modules.checkpoint_io import WholeCheckpoints
 from lightning_modules.event_file import EventLogger
 from lightning_modules.quiet import silence_libraries
+from networks.precision import has_bfloat16, is_large
 from storage import atomic_write
 
 # Interpolation then holds in one file, across files and under command-line overrides.
@@ -50,7 +53,7 @@ FRAME = (
 
 
 class ExactTrainer(Trainer):
-    """Lightning's Trainer with limits that distinguish 1 (one batch) from 1.0 (all of them).
+    """Lightning's Trainer with limits that distinguish 1 (one batch) from 1.0 (all of them), and ``precision: auto``.
 
     Lightning annotates them ``Union[int, float]``.  Python hands out one object for that and for ``Union[float, int]``,
     whichever was written first anywhere, and a parser that tries float first reads 1 as 1.0.
@@ -60,6 +63,7 @@ class ExactTrainer(Trainer):
         limit_val_batches: see `lightning.Trainer`.
         limit_test_batches: see `lightning.Trainer`.
         overfit_batches: see `lightning.Trainer`.
+        precision: see `lightning.Trainer`; "auto" is replaced by `TrainCLI`, which knows the network.
         **others: see `lightning.Trainer`.
     """
 
@@ -69,6 +73,7 @@ class ExactTrainer(Trainer):
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
         overfit_batches: int | float = 0.0,
+        precision: _PRECISION_INPUT | Literal["auto"] | None = None,
         **others: Any,
     ) -> None:
         super().__init__(
@@ -76,6 +81,7 @@ class ExactTrainer(Trainer):
             limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches,
             overfit_batches=overfit_batches,
+            precision=precision if precision != "auto" else None,
             **others,
         )
 
@@ -178,6 +184,11 @@ class TrainCLI(LightningCLI):
         """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
         settings = dict(self.config_init["trainer"])
+        if settings["precision"] == "auto":
+            # In config.yaml too: a run that is resumed elsewhere stays as it is.
+            settings["precision"] = self.config["trainer"]["precision"] = self._fastest_precision(
+                settings["accelerator"]
+            )
         # `Progress` counts as a progress bar, so Lightning adds none.
         settings["enable_progress_bar"] = settings["enable_progress_bar"] is not False
         settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
@@ -189,6 +200,12 @@ class TrainCLI(LightningCLI):
         settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # a table for those who ask for it
         return ExactTrainer(**settings | kwargs)
+
+    def _fastest_precision(self, accelerator: object) -> str:
+        """bf16-mixed for large networks where the hardware computes in it, else 32-true."""
+        on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+        fast = is_large(self.model.generator) and has_bfloat16(torch.device("cuda" if on_gpu else "cpu"))
+        return "bf16-mixed" if fast else "32-true"
 
     def write_config(self) -> None:
         """Write config.yaml, which the run is resumed from, before anything else is in the run folder."""

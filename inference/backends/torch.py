@@ -13,10 +13,8 @@ from networks import ImageTranslator, load_generator
 from networks.checkpoints.adapter import read_adapter
 from networks.checkpoints.card import Adapter
 from networks.one_step.diffusion import noise_map
+from networks.precision import has_bfloat16, is_large
 from storage import digest
-
-SMALL = 50_000_000
-"""Weights up to which a network computes in float32 on a CPU: there bfloat16 saves hundredths of a second."""
 
 
 class TorchBackend(Backend):
@@ -120,12 +118,8 @@ def _digest(adapter: Adapter) -> str:
 
 def pick_precision(generator: nn.Module, device: torch.device) -> str:
     """bfloat16 where the device computes in it, but for small networks on a CPU; else float32."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if device.type != "cpu" or sum(weight.numel() for weight in generator.parameters()) <= SMALL:
-        return "float32"
-    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public way in 2.6
-    return "bfloat16" if has_bfloat16 else "float32"
+    small = device.type == "cpu" and not is_large(generator)
+    return "bfloat16" if has_bfloat16(device) and not small else "float32"
 
 
 def pick_device(name: str) -> torch.device:

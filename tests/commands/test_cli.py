@@ -5,13 +5,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from commands import train
+from commands.cli import lightning_cli
 from commands.cli.errors import user_errors
 from commands.cli.lightning_cli import ParsedOnly
 from commands.cli.processes import LAUNCHERS, check_processes
 from commands.cli.recipes import base_source
 from commands.train import configuration
+from networks import precision
 
 ROOT = str(train.__file__).rsplit("/", 2)[0]
 KEYS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
@@ -31,6 +34,29 @@ def test_cards_chosen_by_number_are_several_too(devices, several, tmp_path):
     """Two optimisers need DDP to look for unused parameters, which its plain form does not."""
     _, _, words = configuration(["--exp=clear2foggy", f"--trainer.devices={devices}"])
     assert (ParsedOnly(tmp_path, words).config["trainer"]["strategy"] != "auto") is several
+
+
+@pytest.mark.parametrize(
+    ("fast", "large", "given", "used"),
+    [
+        (True, True, [], "bf16-mixed"),
+        (True, False, [], "32-true"),
+        (False, True, [], "32-true"),
+        (True, True, ["--trainer.precision=32-true"], "32-true"),
+        (False, False, ["--trainer.precision=bf16-mixed"], "bf16-mixed"),
+    ],
+)
+def test_precision_follows_network_and_hardware_where_none_is_given(fast, large, given, used, tmp_path, monkeypatch):
+    monkeypatch.setattr(lightning_cli, "has_bfloat16", lambda device: fast)
+    monkeypatch.setattr(precision, "LARGE", 0 if large else 10**9)
+    _, _, words = configuration(["--exp=edge2image", "--trainer.accelerator=cpu", *given])
+    cli = lightning_cli.TrainCLI(tmp_path / "exp" / "base" / "version_0", words)
+    assert cli.trainer.precision == used
+    cli.run_folder.mkdir(parents=True)
+    cli.write_config()
+    assert f"precision: {used}\n" in (cli.run_folder / "config.yaml").read_text()
+    weight = cli.model.generator.get_parameter("unet.conv_in.trained.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) is large
 
 
 @pytest.mark.parametrize(
