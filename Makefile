@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder pocket
+.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -152,6 +152,9 @@ bench-resolution: ## score lift, tiles and the whole image on scenes of 512 px a
 
 bench-folder: ## seconds to read, compute and write a folder of images, each alone and overlapped
 	@$(run) -m benchmarks.translate_folder $(ARGS)
+
+bench-files: ## measure time and memory of a training's start with many image files [ARGS="--files 1000000"]
+	@$(run) -m benchmarks.many_files $(ARGS)
 
 bench-video: ## flicker of translated videos, on drives whose motion is known; uses the runs of bench-resolution
 	@$(run) -m benchmarks.video $(ARGS)

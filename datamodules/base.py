@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from datamodules.bad_images import BadDraws, OnBadImage, RedrawingLoader, Redrawn, collate_redrawn
 from datamodules.batches import Direction, DomainLetter
-from datamodules.files.layouts import STAGES, Stage, existing_root
+from datamodules.files.layouts import STAGES, Stage, existing_root, pick
 from datamodules.samples import EvaluationImages, TrainingSet, collate_evaluation
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import RENDERER_VERSION, SceneImages
@@ -162,13 +162,15 @@ class TranslationData(LightningDataModule, ABC):
             raise ValueError(f"data: train_limit is {self.train_limit}, but there are {count} training images.")
         return count if self.train_limit is None else self.train_limit
 
-    def in_use(self, stage: Stage, items: Sequence[T]) -> list[T]:
+    def in_use(self, stage: Stage, items: Sequence[T]) -> Sequence[T]:
         """The items of a stage that are used, in order: all, or as many training items as the limit says.
 
         Lists of equal length keep the same places, so pairs stay pairs.
         """
         count = self.limited(len(items)) if stage == "train" else len(items)
-        return [items[k] for k in sorted(torch.randperm(len(items), generator=self._generator())[:count].tolist())]
+        if count == len(items):
+            return items
+        return pick(items, sorted(torch.randperm(len(items), generator=self._generator())[:count].tolist()))
 
     def suspicions(self) -> list[str]:
         """Sentences on training images that cannot be meant, from a sample of them; none where all is well."""

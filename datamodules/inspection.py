@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Inspection:
         problems: what training would fail on.
     """
 
-    files: dict[str, dict[str, list[Path]]]
+    files: Mapping[str, Mapping[str, Sequence[Path]]]
     sizes: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     shapes: dict[Path, tuple[int, int]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def rows(self) -> Iterator[tuple[str, str, list[Path]]]:
+    def rows(self) -> Iterator[tuple[str, str, Sequence[Path]]]:
         """Stage, domain and files, stage by stage."""
         for stage in dict.fromkeys(stage for stages in self.files.values() for stage in stages):
             for domain, stages in self.files.items():
@@ -105,7 +105,9 @@ def inspect_folder(kind: type[TranslationData], root: Path, sides: set[int]) -> 
                 domains = _named(pairs)
             else:
                 domains = dict(zip(kind.domain_names, kind.list_files(root, seed=0), strict=True))
-            files = {name: {str(stage): paths for stage, paths in d.files.items()} for name, d in domains.items()}
+            files: Mapping[str, Mapping[str, Sequence[Path]]] = {
+                name: {str(stage): paths for stage, paths in d.files.items()} for name, d in domains.items()
+            }
         except ValueError as error:
             # Which file belongs where is not known; the images can be looked at all the same.
             problems.append(str(error))

@@ -1,6 +1,7 @@
 """Finds training images that cannot be meant: of one colour, or the same files in both domains."""
 
 import filecmp
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,12 @@ def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]
                 f"such as {images.name(0)}"
             )
     if isinstance(a, FileImages) and isinstance(b, FileImages):
-        by_size: dict[int, list[Path]] = {}
-        for path in b.files:
-            by_size.setdefault(path.stat().st_size, []).append(path)
         sample = [a.files[index] for index in _sample(a)]
-        twins = [same_content(path, by_size.get(path.stat().st_size, [])) for path in sample]
+        by_size: dict[int, list[Path]] = {path.stat().st_size: [] for path in sample}
+        for path in b.files.texts():
+            if (alike := by_size.get(os.stat(path).st_size)) is not None:
+                alike.append(Path(path))
+        twins = [same_content(path, by_size[path.stat().st_size]) for path in sample]
         if twins[0] is not None and None not in twins:
             found.append(
                 f"{names[0]} and {names[1]} hold the same images, such as {sample[0]} and {twins[0]}: there is nothing "

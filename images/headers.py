@@ -4,20 +4,57 @@ PNG and JPEG are checked by header and end marker, without decoding; formats wit
 Results are cached by path, size and time of change, so that the next start only asks the file system.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 
-from images.opening import UNREADABLE, open_image, orientation_of
-from storage import digest, read_cache, size_and_mtime, write_cache
+from images.listing import texts
+from images.opening import MAX_PIXELS, UNREADABLE, open_image, orientation_of
+from storage import atomic_write, cache_folder, digest
 
+Array = np.ndarray[Any, Any]
+
+HEAD = 16384  # bytes in which the segments before a JPEG's pixels mostly lie
 TAIL = 65536  # bytes in which an end marker is searched first; cameras append previews and the like behind it
 
 
-def check_headers(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+class ImageSizes(Mapping[Path, tuple[int, int]]):
+    """Height and width of image files, pixels.
+
+    Args:
+        files: their paths as texts.
+        shapes: ``(n, 2)``, height and width of each.
+    """
+
+    def __init__(self, files: Sequence[str], shapes: Array) -> None:
+        self._rows, self._shapes = {path: row for row, path in enumerate(files)}, shapes
+
+    def __getitem__(self, path: Path) -> tuple[int, int]:
+        height, width = self._shapes[self._rows[str(path)]].tolist()
+        return height, width
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of(self, files: Iterable[Path]) -> Array:
+        """Those of some files, ``(n, 2)``, in their order.
+
+        Raises:
+            KeyError: one was not checked.
+        """
+        return self._shapes[[self._rows[path] for path in texts(files)]].reshape(-1, 2)
+
+
+def check_headers(files: Iterable[Path]) -> ImageSizes:
     """Check image files and read their sizes.
 
     Args:
@@ -52,7 +89,7 @@ def refuse(unusable: Mapping[Path, str], count: int) -> None:
         )
 
 
-def read_headers(files: Iterable[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+def read_headers(files: Iterable[Path]) -> tuple[ImageSizes, dict[Path, str]]:
     """Check image files and read their sizes; see `check_headers`.
 
     Args:
@@ -61,27 +98,79 @@ def read_headers(files: Iterable[Path]) -> tuple[dict[Path, tuple[int, int]], di
     Returns:
         Height and width of each file that can be used, pixels; and why each of the others cannot be.
     """
-    ordered = sorted({Path(os.path.abspath(path)): path for path in files}.items())
-    if not ordered:
-        return {}, {}
-    cache_name = f"checked-images-{digest(str(ordered[0][0].parent))}.json"
-    cache = read_cache(cache_name)
-    sizes: dict[Path, tuple[int, int]] = {}
-    unusable: dict[Path, str] = {}
-    found: dict[str, list[int]] = {}
-    for absolute, path in ordered:
+    given = _by_absolute_path(texts(files))
+    if not given:
+        return ImageSizes([], np.empty((0, 2), np.int64)), {}
+    # in the order of paths: part by part
+    absolute = sorted(given, key=lambda path: path.replace(os.sep, "\0"))
+    cache = cache_folder() / f"checked-images-{digest(os.path.dirname(absolute[0]))}.npz"
+    known = _read_cache(cache, absolute)
+    rows: Array = np.full((len(absolute), 4), -1, np.int64)
+    unusable: dict[int, str] = {}
+    for row, path in enumerate(absolute):
         try:
-            now = size_and_mtime(path)
-            entry = cache.get(str(absolute), [])
-            height, width = entry[2:] if entry[:2] == now else read_header(path)
-        except UNREADABLE as error:
-            unusable[path] = reason(error)
-            continue
-        sizes[path] = height, width
-        found[str(absolute)] = [*now, height, width]
-    if found != cache:
-        write_cache(cache_name, found)
-    return sizes, unusable
+            stat = os.stat(given[path])
+        except OSError as error:
+            unusable[row] = reason(error)
+        else:
+            rows[row, :2] = stat.st_size, stat.st_mtime_ns
+    changed = (rows[:, :2] != known[:, :2]).any(axis=1)
+    rows[:, 2:] = known[:, 2:]
+    for row in np.flatnonzero(changed).tolist():
+        if row not in unusable:
+            try:
+                rows[row, 2:] = read_header(Path(given[absolute[row]]))
+            except UNREADABLE as error:
+                unusable[row] = reason(error)
+    bad = {Path(given[absolute[row]]): unusable[row] for row in sorted(unusable)}
+    if unusable:
+        rows = np.delete(rows, list(unusable), axis=0)
+        absolute = [path for row, path in enumerate(absolute) if row not in unusable]
+    if changed.any() or len(known) != len(rows):
+        _write_cache(cache, absolute, rows)
+    return ImageSizes([given[path] for path in absolute], rows[:, 2:].copy()), bad
+
+
+def _by_absolute_path(files: Iterable[str]) -> dict[str, str]:
+    """The files as given, each once, by their absolute path."""
+    folders: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for path in files:
+        folder, _, name = path.rpartition(os.sep)
+        if folder not in folders:
+            folders[folder] = os.path.abspath(path).removesuffix(name)
+        found[folders[folder] + name] = path
+    return found
+
+
+def _read_cache(cache: Path, files: Sequence[str]) -> Array:
+    """Size, time of change, height and width of files when they were last checked, ``(n, 4)``; -1 where they were not.
+
+    A cache that is missing or damaged knows none.
+    """
+    none = np.full((len(files), 4), -1, np.int64)
+    try:
+        with np.load(cache, allow_pickle=False) as found:
+            paths, rows = found["paths"].tobytes(), found["rows"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return none
+    if rows.dtype != np.int64 or rows.shape[1:] != (4,):
+        return none
+    if paths == _joined(files) and len(rows) == len(files):
+        return rows
+    places = {path: row for row, path in enumerate(paths.split(b"\0")[: len(rows)])}
+    before = np.array([places.get(os.fsencode(path), -1) for path in files])
+    return np.where(before[:, None] >= 0, rows[before], none) if len(rows) else none
+
+
+def _write_cache(cache: Path, files: Sequence[str], rows: Array) -> None:
+    """Write it atomically; where the disk cannot be written to, nothing is cached."""
+    with contextlib.suppress(OSError), atomic_write(cache) as part, part.open("wb") as file:
+        np.savez(file, paths=np.frombuffer(_joined(files), np.uint8), rows=rows)
+
+
+def _joined(files: Sequence[str]) -> bytes:
+    return os.fsencode("\0".join(files))
 
 
 def reason(error: Exception) -> str:
@@ -96,6 +185,8 @@ def read_header(path: Path) -> tuple[int, int]:
         ValueError: it is truncated, or `open_image` refuses it.
         OSError: it cannot be decoded.
     """
+    if (plain := _plain_jpeg(path)) is not None:
+        return plain
     with open_image(path) as header:
         if header.format == "PNG":
             orientation = _png_orientation(path)
@@ -107,6 +198,41 @@ def read_header(path: Path) -> tuple[int, int]:
             orientation = orientation_of(header.getexif())
         width, height = header.size
     return (width, height) if orientation >= 5 else (height, width)
+
+
+def _plain_jpeg(path: Path) -> tuple[int, int] | None:
+    """Height and width of a whole JPEG without EXIF data; None for every other file, and where PIL has to decide.
+
+    Ten times as fast as PIL, which opens each of a million files otherwise.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb", buffering=0) as file:
+        head = file.read(HEAD) or b""
+        shape, at = None, 2
+        if not head.startswith(b"\xff\xd8"):
+            return None
+        while len(head) >= at + 4 and head[at] == 0xFF and head[at + 1] != 0xDA:
+            kind, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+            segment = head[at + 4 : at + 2 + length]
+            if len(segment) != length - 2:
+                return None
+            if kind in (0xC0, 0xC1, 0xC2) and len(segment) in (9, 15) and segment[0] == 8 and shape is None:
+                shape = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
+                if segment[5] * 3 + 6 != len(segment):
+                    return None
+            elif kind == 0xDB:  # tables of 8 bits
+                if len(segment) % 65 or max(segment[::65]) >= 16:
+                    return None
+            elif (kind, segment[:5]) not in ((0xE0, b"JFIF\0"), (0xE2, b"ICC_P")) and kind not in (0xC4, 0xDD, 0xFE):
+                return None
+            elif kind == 0xE0 and len(segment) < 14:
+                return None
+            at += 2 + length
+        if shape is None or head[at : at + 2] != b"\xff\xda" or not 0 < shape[0] * shape[1] <= MAX_PIXELS:
+            return None
+        end = file.seek(-2, os.SEEK_END)
+        return shape if end >= at + 2 and file.read(2) == b"\xff\xd9" else None
 
 
 def _png_orientation(path: Path) -> int:

@@ -3,8 +3,12 @@
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Lower-case endings of the files that count as images."""
@@ -14,6 +18,64 @@ OTHER_IMAGE_SUFFIXES = (
     *(".jp2", ".jpe", ".jxl", ".nef", ".orf", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"),
 )
 """Lower-case endings of image files that are not read."""
+
+
+class PathList(Sequence[Path]):
+    """Paths in one buffer of bytes, a few more than their characters each; they become `Path` on access.
+
+    A million `Path` objects would take a gigabyte, and be copied by every process that touches them.
+
+    Args:
+        paths: paths or texts.
+    """
+
+    def __init__(self, paths: Iterable[Path | str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._buffer = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PathList": ...
+    def __getitem__(self, index: int | slice) -> "Path | PathList":
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        return Path(self._text(range(len(self))[index]))
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self.texts())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def texts(self) -> Iterator[str]:
+        """The paths as texts."""
+        start = 0
+        for end in self._ends.tolist():
+            yield os.fsdecode(self._buffer[start:end])
+            start = end
+
+    def take(self, places: Iterable[int]) -> "PathList":
+        """The paths at some places, in their order."""
+        return PathList(self._text(place) for place in places)
+
+    def _text(self, place: int) -> str:
+        start = self._ends[place - 1] if place else 0
+        return os.fsdecode(self._buffer[start : self._ends[place]])
+
+
+def texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Paths as texts, without a `Path` for each where they are a `PathList`."""
+    return paths.texts() if isinstance(paths, PathList) else map(str, paths)
 
 
 @dataclass
@@ -27,7 +89,7 @@ class Listing:
         closed: sub-folders that this user may not list.
     """
 
-    images: list[Path] = field(default_factory=list)
+    images: PathList = field(default_factory=lambda: PathList(()))
     not_read: list[Path] = field(default_factory=list)
     not_files: list[Path] = field(default_factory=list)
     closed: list[Path] = field(default_factory=list)
@@ -53,29 +115,67 @@ def look_through(folder: str | Path) -> Listing:
     Hidden files, and files in hidden folders, are not counted.
     """
     folder = Path(folder)
-    found = Listing()
+    found, images = Listing(), list[str]()
 
     def closed(error: OSError) -> None:
         found.closed.append(Path(error.filename))
 
-    for parent, below, files in os.walk(folder, followlinks=True, onerror=closed):
-        # A link back to a folder above would be an endless loop.
-        above = {os.path.realpath(path) for path in (parent, *map(str, Path(parent).parents))}
-        below[:] = [
-            n for n in below if not n.startswith(".") and os.path.realpath(os.path.join(parent, n)) not in above
-        ]
-        for path in (Path(parent, name) for name in files if not name.startswith(".")):
-            suffix = path.suffix.lower()
+    for parent, files in _walk("" if folder == Path() else str(folder), closed):
+        for name, is_file in files:
+            if name.startswith("."):
+                continue
+            suffix = os.path.splitext(name)[1].lower()
             if suffix in IMAGE_SUFFIXES:
-                (found.images if path.is_file() else found.not_files).append(path)
+                path = os.path.join(parent, name)
+                if is_file or Path(path).is_file():
+                    images.append(path)
+                else:
+                    found.not_files.append(Path(path))
             elif suffix in OTHER_IMAGE_SUFFIXES:
-                found.not_read.append(path)
-    for paths in (found.images, found.not_read, found.not_files):
-        paths.sort(key=lambda path: path.relative_to(folder).as_posix())
+                found.not_read.append(Path(parent, name))
+    images.sort()  # all start with the folder
+    found.images = PathList(images)
+    for paths in (found.not_read, found.not_files):
+        paths.sort(key=str)
     return found
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def _walk(top: str, closed: Callable[[OSError], None]) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
+    """Folders, and of each its files by name, with whether they are ordinary ones; links are followed, but in no loop.
+
+    Args:
+        top: the folder; empty for the current one.
+        closed: told of folders that cannot be listed.
+    """
+    left = [top]
+    while left:
+        parent = left.pop()
+        below, files = list[str](), list[tuple[str, bool]]()
+        try:
+            with os.scandir(parent or ".") as entries:
+                for entry in entries:
+                    if _is_folder(entry):
+                        below.append(entry.name)
+                    else:
+                        files.append((entry.name, entry.is_file(follow_symlinks=False)))
+        except OSError as error:
+            closed(error)
+            continue
+        yield parent, files
+        # A link back to a folder above would be an endless loop.
+        above = {os.path.realpath(path) for path in (parent, *map(str, Path(parent).parents))}
+        inside = [os.path.join(parent, name) for name in below if not name.startswith(".")]
+        left += [path for path in reversed(inside) if os.path.realpath(path) not in above]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that cannot be followed
+        return False
+
+
+def list_images(folder: str | Path) -> PathList:
     """The images in a folder, its sub-folders and linked folders, in the same order on every machine.
 
     Warns of files that look like images and are left out.

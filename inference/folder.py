@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
@@ -73,7 +73,7 @@ class Remaining:
 
 def remaining(
     jobs: Iterable[Job],
-    shapes: dict[Path, tuple[int, int]],
+    shapes: Mapping[Path, tuple[int, int]],
     translator: Translator,
     settings: Settings,
     record: Record | None = None,

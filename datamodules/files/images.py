@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from images.headers import ImageSizes
+from images.listing import PathList
 from images.reading import read_image
 from images.resizing import check_resized
 from storage import digest, size_and_mtime
@@ -60,13 +63,16 @@ class FileImages:
         sizes: Mapping[Path, tuple[int, int]],
         short_side: int | None = None,
     ) -> None:
-        self.files = list(files)
+        self.files = files if isinstance(files, PathList) else PathList(files)
         self.folder = folder
-        self.sizes = [sizes[path] for path in files]
+        known = sizes.of(self.files) if isinstance(sizes, ImageSizes) else [sizes[path] for path in files]
+        self._sizes = np.asarray(known, np.int32).reshape(-1, 2)
         self.short_side = short_side
         if short_side is not None:
-            for path, (height, width) in zip(self.files, self.sizes, strict=True):
-                check_resized(path, height, width, short_side)
+            shapes, first = np.unique(self._sizes, axis=0, return_index=True)
+            for k in np.argsort(first).tolist():
+                height, width = shapes[k].tolist()
+                check_resized(self.files[int(first[k])], height, width, short_side)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -77,7 +83,8 @@ class FileImages:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the file, pixels."""
-        return self.sizes[index]
+        height, width = self._sizes[index].tolist()
+        return height, width
 
     def read(self, index: int) -> Tensor:
         """The image, ``(3, H, W)`` in [-1, 1]."""

@@ -2,15 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
 from datamodules.files.captions import caption_of, read_captions
-from images.listing import list_images
+from images.listing import PathList, list_images
 
 Stage = Literal["train", "validate", "test"]
 """What images are used for."""
@@ -31,7 +31,7 @@ class Domain:
     """
 
     folders: dict[Stage, Path]
-    files: dict[Stage, list[Path]]
+    files: Mapping[Stage, Sequence[Path]]
     test_is_validation: bool = False
 
 
@@ -65,7 +65,7 @@ def existing_root(root: str | Path) -> Path:
     return path
 
 
-def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]]:
+def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[Sequence[T], Sequence[T]]:
     """Split off a part of the training items: 10 %, at least 4, at most 200.
 
     Args:
@@ -86,11 +86,18 @@ def hold_out(items: Sequence[T], seed: int, what: str) -> tuple[list[T], list[T]
             "Add images, or give validation a folder of its own beside it (val_A, val_B; for photographs val)."
         )
     chosen = set(np.random.default_rng([seed, len(items)]).permutation(len(items))[:count].tolist())
-    kept = [item for i, item in enumerate(items) if i not in chosen]
-    return kept, [item for i, item in enumerate(items) if i in chosen]
+    kept = pick(items, (i for i in range(len(items)) if i not in chosen))
+    return kept, pick(items, sorted(chosen))
 
 
-def complete(found: Mapping[Stage, list[T]], seed: int, what: str) -> tuple[dict[Stage, list[T]], bool]:
+def pick(items: Sequence[T], places: Iterable[int]) -> Sequence[T]:
+    """The items at some places, in their order; of a `PathList` another one."""
+    if isinstance(items, PathList):
+        return cast(Sequence[T], items.take(places))
+    return [items[place] for place in places]
+
+
+def complete(found: Mapping[Stage, Sequence[T]], seed: int, what: str) -> tuple[dict[Stage, Sequence[T]], bool]:
     """Fill in the stages that a data set does not name.
 
     Args:
@@ -101,10 +108,10 @@ def complete(found: Mapping[Stage, list[T]], seed: int, what: str) -> tuple[dict
     Returns:
         All three stages, and whether test had to be the validation items.
     """
-    train, validate = list(found["train"]), list(found.get("validate", []))
+    train, validate = found["train"], found.get("validate", [])
     if not validate:
         train, validate = hold_out(train, seed, what)
-    test = list(found.get("test", []))
+    test = found.get("test", [])
     if not test:
         warnings.warn(
             f"{what} has no test images beside it: the final report uses the validation images.", stacklevel=2
@@ -130,7 +137,7 @@ def stage_folders(root: Path, letter: str) -> dict[Stage, Path]:
     return {"train": train, "validate": validate, "test": split_folder(root, "test", letter) or validate}
 
 
-def find_domain(root: Path, letter: str) -> dict[Stage, list[Path]]:
+def find_domain(root: Path, letter: str) -> dict[Stage, Sequence[Path]]:
     """Files of one domain by stage; only "train" has to be there.
 
     Raises:
@@ -140,7 +147,7 @@ def find_domain(root: Path, letter: str) -> dict[Stage, list[Path]]:
         raise FileNotFoundError(
             f"{root} has no folder train_{letter} (or train{letter}): put the training images of domain {letter} there."
         )
-    found: dict[Stage, list[Path]] = {}
+    found: dict[Stage, Sequence[Path]] = {}
     for stage in STAGES:
         folder = split_folder(root, stage, letter)
         if folder is None:
@@ -196,7 +203,7 @@ def find_pairs(root: Path, seed: int) -> Pairs:
     )
 
 
-def _matched(root: Path, stage: Stage, inputs: list[Path], targets: list[Path]) -> list[tuple[Path, Path]]:
+def _matched(root: Path, stage: Stage, inputs: Sequence[Path], targets: Sequence[Path]) -> list[tuple[Path, Path]]:
     names = [f"{FOLDER_NAMES[stage]}_{letter}" for letter in "AB"]
     by_stem: list[dict[str, Path]] = []
     for letter, files in zip("AB", (inputs, targets), strict=True):
@@ -230,7 +237,9 @@ def find_photographs(root: Path, seed: int) -> Pairs:
         ValueError: captions are given, and none belongs to an image.
     """
     folder = root / "train"
-    found = {stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()}
+    found: dict[Stage, Sequence[Path]] = {
+        stage: list_images(root / name) for stage, name in FOLDER_NAMES.items() if (root / name).is_dir()
+    }
     if not folder.is_dir():
         folder = root
         # By real path: links may lead into val/ and test/.
@@ -251,7 +260,7 @@ def find_photographs(root: Path, seed: int) -> Pairs:
     )
 
 
-def _captions_of_photographs(root: Path, files: Mapping[Stage, list[Path]]) -> dict[Stage, list[str | None]]:
+def _captions_of_photographs(root: Path, files: Mapping[Stage, Sequence[Path]]) -> dict[Stage, list[str | None]]:
     """Captions by stage.  A name without folder is an image in its split's folder: splits often reuse numbers.
 
     Images in none of these folders belong to training; where there is no such folder, every caption file may name them.

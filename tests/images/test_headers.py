@@ -1,12 +1,13 @@
-import json
+import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from images import headers
-from images.headers import check_headers
+from images.headers import check_headers, read_header, read_headers
 from tests.datamodules.miniature import save
 
 
@@ -77,7 +78,8 @@ def test_what_was_sound_is_not_read_again_until_it_changes(tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"2\.png"):
         check_headers(paths)
     (cache,) = own_cache.iterdir()
-    assert str(paths[2]) not in json.loads(cache.read_text())
+    assert str(paths[1]).encode() in cache.read_bytes()
+    assert str(paths[2]).encode() not in cache.read_bytes()
 
 
 def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, own_cache, monkeypatch):
@@ -90,3 +92,73 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, own_cache, monkeyp
     file.touch()
     monkeypatch.setenv("ONE_STEP_CACHE", os.fspath(file / "below"))
     assert check_headers([path]) == {path: (16, 24)}
+
+
+def test_a_cache_of_other_files_is_used_for_those_that_are_still_there(tmp_path, monkeypatch):
+    paths = [save(tmp_path / f"{k}.png", size=(8 + k, 8)) for k in range(4)]
+    before = check_headers(paths[:3])
+    read = []
+    original = headers.read_header
+    monkeypatch.setattr(headers, "read_header", lambda path: read.append(path) or original(path))
+    paths[0].unlink()
+    assert check_headers(paths[1:]) == {paths[1]: before[paths[1]], paths[2]: before[paths[2]], paths[3]: (8, 11)}
+    assert read == [paths[3]]
+
+
+def test_bad_files_come_in_the_order_of_folders(tmp_path, monkeypatch):
+    """By the parts of their paths, and not by their characters: "a/..." before "a b/..."."""
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("a b", "x.png"), Path("a", "y.png"), Path("a", "x.png")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("hello")
+    sizes, bad = read_headers([*paths, Path("gone.png")])
+    assert not sizes
+    assert list(bad) == [Path("a", "x.png"), Path("a", "y.png"), Path("a b", "x.png"), Path("gone.png")]
+    assert "No such file" in bad[Path("gone.png")]
+
+
+def jpeg(**options):
+    pixels = np.random.default_rng(0).integers(0, 256, (19, 31, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(options.pop("mode", "RGB")).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        jpeg(),
+        jpeg(progressive=True),
+        jpeg(mode="L"),
+        jpeg(mode="CMYK"),
+        jpeg(comment="x" * 300),
+        jpeg(icc_profile=b"profile" * 1000),
+        jpeg(icc_profile=b"profile" * 10_000),
+        jpeg() + b"behind the end",
+    ],
+)
+def test_jpegs_have_the_size_that_pillow_finds(content, tmp_path):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    assert read_header(path) == (19, 31)
+
+
+def test_a_jpeg_that_pillow_refuses_is_refused(tmp_path):
+    """Whatever byte of its segments is wrong, the answer is Pillow's."""
+    path, whole = tmp_path / "x.jpg", jpeg()
+    start = whole.index(b"\xff\xda")
+    for place in range(2, start):
+        for value in (0, 0xFF, whole[place] ^ 1):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            try:
+                with Image.open(path) as image:
+                    wanted = image.size[::-1]
+            except Exception:  # of any kind
+                wanted = None
+            try:
+                found = read_header(path)
+            except headers.UNREADABLE:
+                found = None
+            if found is not None:
+                assert found == wanted, f"byte {place} is {value}"
