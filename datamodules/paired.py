@@ -12,7 +12,7 @@ from datamodules.plausibility import suspicions
 from datamodules.samples import EvaluationImages, PairedTraining
 from images.headers import check_headers
 from images.line_drawings import LINE_DRAWINGS
-from images.listing import PathList, texts
+from images.listing import texts
 from images.resizing import resized_shape
 
 
@@ -95,9 +95,7 @@ class PairedImages(TranslationData):
 
     def _read(self, pairs: Pairs) -> None:
         domains = [pairs.targets, *([pairs.inputs] if pairs.inputs else [])]
-        sizes = check_headers(
-            PathList(path for domain in domains for files in domain.files.values() for path in texts(files))
-        )
+        sizes = check_headers(path for domain in domains for files in domain.files.values() for path in texts(files))
         if pairs.inputs and (differ := different_shapes(pairs, sizes, (self.transform.resize, self.eval_size))):
             raise ValueError(differ)
 

@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,11 @@ def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]
             )
     if isinstance(a, FileImages) and isinstance(b, FileImages):
         sample = [a.files[index] for index in _sample(a)]
-        by_size: dict[int, list[Path]] = {path.stat().st_size: [] for path in sample}
+        by_size: dict[int, list[str]] = {path.stat().st_size: [] for path in sample}
         for path in b.files.texts():
             if (alike := by_size.get(os.stat(path).st_size)) is not None:
-                alike.append(Path(path))
-        twins = [same_content(path, by_size[path.stat().st_size]) for path in sample]
+                alike.append(path)
+        twins = [same_content(path, map(Path, by_size[path.stat().st_size])) for path in sample]
         if twins[0] is not None and None not in twins:
             found.append(
                 f"{names[0]} and {names[1]} hold the same images, such as {sample[0]} and {twins[0]}: there is nothing "
@@ -50,7 +51,7 @@ def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]
     return found
 
 
-def same_content(path: Path, others: list[Path]) -> Path | None:
+def same_content(path: Path, others: Iterable[Path]) -> Path | None:
     """The first of some files with the content of another; None if there is none."""
     return next((other for other in others if filecmp.cmp(path, other, shallow=False)), None)
 

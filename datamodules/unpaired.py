@@ -10,7 +10,7 @@ from datamodules.files.layouts import STAGES, Domain, Stage, find_unpaired, read
 from datamodules.plausibility import suspicions
 from datamodules.samples import EvaluationImages, UnpairedTraining
 from images.headers import check_headers
-from images.listing import PathList, texts
+from images.listing import texts
 
 
 class UnpairedImages(TranslationData):
@@ -66,9 +66,7 @@ class UnpairedImages(TranslationData):
         return find_unpaired(root, seed)
 
     def _read(self, a: Domain, b: Domain) -> None:
-        sizes = check_headers(
-            PathList(path for domain in (a, b) for files in domain.files.values() for path in texts(files))
-        )
+        sizes = check_headers(path for domain in (a, b) for files in domain.files.values() for path in texts(files))
 
         def images(domain: Domain, stage: Stage) -> Images:
             return FileImages(

@@ -54,7 +54,7 @@ class ImageSizes(Mapping[Path, tuple[int, int]]):
         return self._shapes[[self._rows[path] for path in texts(files)]].reshape(-1, 2)
 
 
-def check_headers(files: Iterable[Path]) -> ImageSizes:
+def check_headers(files: Iterable[Path | str]) -> ImageSizes:
     """Check image files and read their sizes.
 
     Args:
@@ -89,7 +89,7 @@ def refuse(unusable: Mapping[Path, str], count: int) -> None:
         )
 
 
-def read_headers(files: Iterable[Path]) -> tuple[ImageSizes, dict[Path, str]]:
+def read_headers(files: Iterable[Path | str]) -> tuple[ImageSizes, dict[Path, str]]:
     """Check image files and read their sizes; see `check_headers`.
 
     Args:
