@@ -62,8 +62,8 @@ def main(args: list[str] | None = None) -> int:
     print(
         f"Validation: {data.eval_batch_size} of {data.eval_size} x {data.eval_size} pixels at a time, in float32; "
         "wider images take more.\n"
-        "Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top; on several GPUs also DDP's "
-        "buckets, as large as the gradients."
+        "Tensors only: the CUDA context, cuDNN's workspaces and fragmentation come on top. Several GPUs average their "
+        "gradients in a copy of them, when the activations are free."
     )
     return 0
 

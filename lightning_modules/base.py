@@ -183,6 +183,7 @@ class TranslationModule(LightningModule):
         optimizer = self.runtime.optimizers()[PLAYERS.index(player)]
         for group, rate in zip(optimizer.param_groups, self.full_rates[player], strict=True):
             group["lr"] = rate * self.lr_factor
+        self.runtime.average_gradients(optimizer)
         if not self.runtime.is_finite(clip_gradients(optimizer, self.clip_norm)):
             raise NonFiniteLossError(
                 f"A gradient of the {player} is not finite after {self.images_seen} images, though the loss is. "
@@ -335,7 +336,10 @@ class TranslationModule(LightningModule):
         checkpoint["progress"] = {"images_seen": self.images_seen, "batches_seen": self.batches_seen}
         # Before the first batch after a resume, those that it will start from.
         checkpoint["rng"] = random_states() if self._rng is None else self._rng
-        # Accumulated since the last optimiser step.
+        if self.batches_seen % self.accumulate:
+            # One process's gradients are saved: the mean, to which every process adds what follows.
+            for optimizer in self.runtime.optimizers():
+                self.runtime.average_gradients(optimizer)
         found = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         checkpoint["gradients"] = found | self._gradients
 

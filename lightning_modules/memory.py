@@ -76,6 +76,9 @@ class NoTrainer(Runtime):
         """Plain backward."""
         loss.backward()
 
+    def average_gradients(self, optimizer: AnyOptimizer) -> None:
+        """There is one rank."""
+
     def is_finite(self, value: Tensor, on_every_rank: bool = False) -> bool:
         """Taken for granted."""
         return True

@@ -8,6 +8,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_modules.mean_gradients import MeanGradients
+
 AnyOptimizer = Optimizer | LightningOptimizer
 
 
@@ -48,6 +50,12 @@ class Runtime:
         """Add the gradient of a scalar loss to the gradients of the parameters."""
         self.module.manual_backward(loss)
 
+    def average_gradients(self, optimizer: AnyOptimizer) -> None:
+        """Replace an optimiser's gradients by their means over the ranks; another strategy has its own way to do so."""
+        strategy = self.module.trainer.strategy
+        if isinstance(strategy, MeanGradients):
+            strategy.average_gradients(parameters_of(optimizer))
+
     def is_finite(self, value: Tensor, on_every_rank: bool = False) -> bool:
         """Whether a scalar is neither NaN nor infinite, on this rank or on all of them."""
         bad = (~torch.isfinite(value.detach())).float()
@@ -76,4 +84,9 @@ class Runtime:
 
 def clip_gradients(optimizer: AnyOptimizer, max_norm: float) -> Tensor:
     """Scale an optimiser's gradients down to a norm of at most `max_norm`; returns their norm before that."""
-    return nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    return nn.utils.clip_grad_norm_(parameters_of(optimizer), max_norm)
+
+
+def parameters_of(optimizer: AnyOptimizer) -> list[nn.Parameter]:
+    """All parameters of an optimiser, group after group."""
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -18,6 +18,7 @@ from commands.cli.keys import CALLBACKS
 from commands.cli.processes import check_processes, devices_of
 from commands.cli.trust import refusal
 from datamodules import TranslationData
+from lightning_modules import mean_gradients
 from lightning_modules.base import TranslationModule
 from lightning_modules.callbacks import (
     Evaluation,
@@ -35,7 +36,6 @@ from storage import atomic_write
 # Interpolation then holds in one file, across files and under command-line overrides.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
-DDP = "ddp_find_unused_parameters_true"  # two optimisers take turns: each backward leaves the other's weights unused
 # Lines of jsonargparse's messages that frame the mistake.
 FRAME = (
     "Does not validate",
@@ -156,7 +156,7 @@ class TrainCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Record the experiment; choose the strategy where the user did not: plain DDP cannot alternate two optimisers.
+        """Record the experiment; choose the strategy where the user did not.
 
         Raises:
             ValueError: ``fast_dev_run``, with which Lightning writes no run folder; or too many processes.
@@ -170,7 +170,7 @@ class TrainCLI(LightningCLI):
             )
         self.check_machine()
         if trainer["strategy"] == "auto" and (trainer["num_nodes"] > 1 or devices_of(trainer) > 1):
-            trainer["strategy"] = DDP
+            trainer["strategy"] = mean_gradients.NAME
 
     def check_machine(self) -> None:
         """Refuse more processes than this machine has room for.

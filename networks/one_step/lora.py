@@ -173,7 +173,7 @@ def _sum(layer: LoraLayer) -> Tensor:
         rows = down.permute(0, 2, 3, 1)
         delta = (up.flatten(1) @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 3, 1, 2)
     else:
-        delta = up @ down
+        delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
     return torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
 
 

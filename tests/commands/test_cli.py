@@ -31,7 +31,6 @@ def test_a_limit_of_one_is_one_batch_and_not_all_of_them(text, value, tmp_path):
     ("devices", "several"), [("1", False), ("2", True), ("0,1", True), ("3,", False), ("[0,2]", True), ("[1]", False)]
 )
 def test_cards_chosen_by_number_are_several_too(devices, several, tmp_path):
-    """Two optimisers need DDP to look for unused parameters, which its plain form does not."""
     _, _, words = configuration(["--exp=clear2foggy", f"--trainer.devices={devices}"])
     assert (ParsedOnly(tmp_path, words).config["trainer"]["strategy"] != "auto") is several
 

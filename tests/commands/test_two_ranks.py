@@ -1,6 +1,7 @@
 """Two gloo ranks: the gradients of one rank with both images, and the whole command."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from commands.cli.lightning_cli import TrainCLI
 from pathlib import Path
 
 def keep(self, player):
+    self.runtime.average_gradients(self.runtime.optimizers()[player == "discriminators"])
     if player == "generator":
         found = {n: p.grad.clone() for n, p in self.generator.named_parameters() if p.grad is not None}
     else:
@@ -66,6 +68,55 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(
             assert torch.equal(ranks[0][name], ranks[1][name]), name
             # A bias before instance norm has no gradient but rounding.
             assert (ranks[0][name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7 * total, name
+
+
+COLLECTIVES = """
+import json, sys
+from pathlib import Path
+from torch.profiler import ProfilerActivity, profile
+from commands.cli.lightning_cli import TrainCLI
+from lightning_modules import CycleGANTurbo
+
+def training_step(self, batch, batch_idx):
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
+        result = step(self, batch, batch_idx)
+    found = [(e.name, e.input_shapes) for e in recorded.events() if e.name.startswith("gloo:")]
+    trained = [p.numel() for p in self.parameters() if p.requires_grad]
+    Path(sys.argv[1] + str(self.global_rank)).write_text(json.dumps([found, sum(trained)]))
+    return result
+
+step, CycleGANTurbo.training_step = CycleGANTurbo.training_step, training_step
+cli = TrainCLI(Path("run").absolute() / "a" / "b" / "c", sys.argv[2:])
+cli.trainer.fit(cli.model, cli.datamodule)
+"""
+
+
+@pytest.mark.parametrize("update", ["fused", "split"])
+def test_each_gradient_is_averaged_once_per_step(update, two_level_base, folder_of_two_domains, tmp_path):
+    flags = [
+        *compose("clear2foggy", str(two_level_base)).arguments,
+        f"--data.init_args.root={folder_of_two_domains}",
+        *QUICK,
+        "--data.init_args.batch_size=1",
+        "--model.init_args.max_images=4",
+        "--trainer.log_every_n_steps=10",  # the first of two batches is logged
+        "--trainer.limit_val_batches=0",
+        "--trainer.callbacks=[]",
+        "--trainer.devices=2",
+        f"--model.init_args.update={update}",
+    ]
+    (tmp_path / "collectives.py").write_text(COLLECTIVES)
+    environment = os.environ | {"PYTHONPATH": str(train.__file__).rsplit("/", 2)[0]}
+    command = [sys.executable, "collectives.py", "rank", *flags]
+    subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True)
+    for rank in ("rank0", "rank1"):
+        found, trained = json.loads((tmp_path / rank).read_text())
+        sizes = {"gloo:all_reduce": [], "gloo:all_gather": []}
+        for name, shapes in found:
+            sizes[name] += [math.prod(shape) for shape in shapes]
+        assert sum(sizes["gloo:all_reduce"]) == trained
+        backwards = {"fused": 1, "split": 4}[update] + 1  # and the discriminators'
+        assert sizes["gloo:all_gather"] == [1] * backwards, "only whether every loss is finite"
 
 
 def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
