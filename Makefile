@@ -129,8 +129,8 @@ format: ## format the code (ruff)
 pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
 	@$(run) -m commands.pocket $(ARGS)
 
-bench: ## time the fused and the sequential update
-	@$(run) -m benchmarks.update_rule $(ARGS)
+bench: ## time a training step of pocket; bench-step has the larger table
+	@$(run) -m benchmarks.step --bases pocket --exp clear2foggy --sizes 128 $(ARGS)
 
 bench-step: ## time a training step by update rule, memory layout and precision; takes an hour [ARGS="--bases pocket"]
 	@$(run) -m benchmarks.step $(ARGS)
