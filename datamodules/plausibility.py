@@ -1,7 +1,6 @@
 """Finds training images that cannot be meant: of one colour, or the same files in both domains."""
 
 import filecmp
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,12 +36,12 @@ def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]
                 f"such as {images.name(0)}"
             )
     if isinstance(a, FileImages) and isinstance(b, FileImages):
-        sample = [a.files[index] for index in _sample(a)]
-        by_size: dict[int, list[str]] = {path.stat().st_size: [] for path in sample}
-        for path in b.files.texts():
-            if (alike := by_size.get(os.stat(path).st_size)) is not None:
-                alike.append(path)
-        twins = [same_content(path, map(Path, by_size[path.stat().st_size])) for path in sample]
+        places = _sample(a)
+        sample = [a.files[place] for place in places]
+        twins = [
+            same_content(path, (b.files[place] for place in np.flatnonzero(b.lengths == length).tolist()))
+            for path, length in zip(sample, a.lengths[places].tolist(), strict=True)
+        ]
         if twins[0] is not None and None not in twins:
             found.append(
                 f"{names[0]} and {names[1]} hold the same images, such as {sample[0]} and {twins[0]}: there is nothing "

@@ -30,10 +30,11 @@ class ImageSizes(Mapping[Path, tuple[int, int]]):
     Args:
         files: their paths as texts.
         shapes: ``(n, 2)``, height and width of each.
+        lengths: ``(n,)``, bytes of each.
     """
 
-    def __init__(self, files: Sequence[str], shapes: Array) -> None:
-        self._rows, self._shapes = {path: row for row, path in enumerate(files)}, shapes
+    def __init__(self, files: Sequence[str], shapes: Array, lengths: Array) -> None:
+        self._rows, self._shapes, self._lengths = {path: row for row, path in enumerate(files)}, shapes, lengths
 
     def __getitem__(self, path: Path) -> tuple[int, int]:
         height, width = self._shapes[self._rows[str(path)]].tolist()
@@ -45,13 +46,14 @@ class ImageSizes(Mapping[Path, tuple[int, int]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def of(self, files: Iterable[Path]) -> Array:
-        """Those of some files, ``(n, 2)``, in their order.
+    def of(self, files: Iterable[Path]) -> tuple[Array, Array]:
+        """Height and width ``(n, 2)`` and bytes ``(n,)`` of some files, in their order.
 
         Raises:
             KeyError: one was not checked.
         """
-        return self._shapes[[self._rows[path] for path in texts(files)]].reshape(-1, 2)
+        rows = np.array([self._rows[path] for path in texts(files)], np.int64)
+        return self._shapes[rows], self._lengths[rows]
 
 
 def check_headers(files: Iterable[Path | str]) -> ImageSizes:
@@ -100,7 +102,7 @@ def read_headers(files: Iterable[Path | str]) -> tuple[ImageSizes, dict[Path, st
     """
     given = _by_absolute_path(texts(files))
     if not given:
-        return ImageSizes([], np.empty((0, 2), np.int64)), {}
+        return ImageSizes([], np.empty((0, 2), np.int64), np.empty(0, np.int64)), {}
     # in the order of paths: part by part
     absolute = sorted(given, key=lambda path: path.replace(os.sep, "\0"))
     cache = cache_folder() / f"checked-images-{digest(os.path.dirname(absolute[0]))}.npz"
@@ -128,7 +130,7 @@ def read_headers(files: Iterable[Path | str]) -> tuple[ImageSizes, dict[Path, st
         absolute = [path for row, path in enumerate(absolute) if row not in unusable]
     if changed.any() or len(known) != len(rows):
         _write_cache(cache, absolute, rows)
-    return ImageSizes([given[path] for path in absolute], rows[:, 2:].copy()), bad
+    return ImageSizes([given[path] for path in absolute], rows[:, 2:].copy(), rows[:, 0].copy()), bad
 
 
 def _by_absolute_path(files: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Lists of images that are read on access: the protocol, and image files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -48,9 +48,12 @@ class FileImages:
     Args:
         files: in a fixed order.
         folder: the folder that names are relative to.
-        sizes: height and width of each file, as `images.headers.check_headers` returns them.
+        sizes: of each file, as `images.headers.check_headers` returns them.
         short_side: to which `read` resizes, pixels, so that large JPEGs need not be decoded in full; None reads images
             at their own size.
+
+    Attributes:
+        lengths: ``(n,)``, bytes of each file when it was checked.
 
     Raises:
         ValueError: an image would have more than 16 megapixels once resized.
@@ -60,13 +63,13 @@ class FileImages:
         self,
         files: Sequence[Path],
         folder: Path,
-        sizes: Mapping[Path, tuple[int, int]],
+        sizes: ImageSizes,
         short_side: int | None = None,
     ) -> None:
         self.files = files if isinstance(files, PathList) else PathList(files)
         self.folder = folder
-        known = sizes.of(self.files) if isinstance(sizes, ImageSizes) else [sizes[path] for path in files]
-        self._sizes = np.asarray(known, np.int32).reshape(-1, 2)
+        shapes, self.lengths = sizes.of(self.files)
+        self._sizes = shapes.astype(np.int32)
         self.short_side = short_side
         if short_side is not None:
             shapes, first = np.unique(self._sizes, axis=0, return_index=True)

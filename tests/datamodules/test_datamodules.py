@@ -13,6 +13,7 @@ from datamodules.files.images import FileImages
 from datamodules.samples import EvaluationImages
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import TASKS, render
+from images.headers import check_headers
 from images.line_drawings import canny_edges, sketch_lines
 from images.reading import read_image
 from tests.datamodules.miniature import domains, save
@@ -161,7 +162,7 @@ def test_names_that_are_no_utf8_have_a_place_in_the_protocol(tmp_path):
     os.rename(tmp_path / "train_A" / "000.png", os.fsencode(tmp_path) + b"/train_A/\xe4.png")
     data = UnpairedImages(root=str(tmp_path), **SMALL)
     path = tmp_path / "train_A" / os.fsdecode(b"\xe4.png")
-    files = FileImages([path], path.parent, {path: (16, 16)})
+    files = FileImages([path], path.parent, check_headers([path]))
     assert len(data.images["train"]["a"]) + len(data.images["validate"]["a"]) == 6
     assert len(EvaluationImages(files, 16).fingerprint()) == 12
 
