@@ -2,8 +2,8 @@
 
 Shares are of the published order of steps (five for CycleGAN-Turbo, two for pix2pix-Turbo), in float32 and contiguous
 tensors.  All variants take turns, so that a drift in the machine's speed affects each; a share is the median
-over the rounds.  ``tiny-unet`` is SD-Turbo with its own VAE and a UNet of a thousandth of its size: on two CPU cores
-the whole UNet would take minutes.  Weights are random, which changes no time.
+over the rounds.  ``tiny-unet`` is SD-Turbo with its own VAE and a UNet of two small levels: on two CPU cores the
+whole UNet would take minutes.  Weights are random, which changes no time.
 """
 
 import argparse

@@ -153,10 +153,12 @@ def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
     if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
         return _forward_large(layer, x)
     formed = _formed.get()
-    weight = _sum(layer) if formed is None else formed.get(layer)
-    if weight is None:
-        assert formed is not None
-        weight = formed[layer] = _sum(layer)
+    if formed is None:
+        weight = _sum(layer)
+    else:
+        if layer not in formed:
+            formed[layer] = _sum(layer)
+        weight = formed[layer]
     base = _base_layer(layer)
     if isinstance(base, nn.Conv2d):
         return base._conv_forward(x, weight, base.bias)
@@ -167,9 +169,8 @@ def _sum(layer: LoraLayer) -> Tensor:
     """``W + s B A``."""
     base = _base_layer(layer)
     down, up = (half[ADAPTER].get_parameter("weight") for half in (layer.lora_A, layer.lora_B))
-    if (
-        down.dim() == 4
-    ):  # rows in the order in which they lie in memory, channels last: neither this nor backward copies
+    if not down.is_contiguous():
+        # Channels last: in the order in which they lie in memory, so that neither this nor its gradient copies them.
         rows = down.permute(0, 2, 3, 1)
         delta = (up.flatten(1) @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 3, 1, 2)
     else:

@@ -211,6 +211,7 @@ def test_the_command_translates_every_frame(adapter, tmp_path, capsys):
     translator = Translator.load(adapter, device="cpu")
     for number in range(3):
         expected = luma(translator(given[number], resolution="direct"))
+        # Predicted frames of noise differ by 5: without its macroblock tree, x264 spends less on them.
         assert np.abs(luma(frames[number]) - expected).mean() < 6
         assert np.abs(luma(given[number]) - expected).mean() > 15, "nothing was translated"
     printed = capsys.readouterr()
