@@ -40,11 +40,11 @@ setup: .venv/.installed ## create .venv with what constraints.txt pins; quick wh
 .venv/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video,serve,demo]'
 	@touch $@
 
 lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
-	@uv pip compile setup.cfg --extra dev --extra export --extra video --universal --fork-strategy fewest --python-version 3.10 \
+	@uv pip compile setup.cfg --extra dev --extra export --extra video --extra serve --extra demo --universal --fork-strategy fewest --python-version 3.10 \
 	  --no-annotate --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
 
 doctor: ## check that training can run here: versions, devices, weights on disk
