@@ -1,4 +1,4 @@
-"""Read image files of any bit depth and colour mode, upright by their EXIF tag, as sRGB by their ICC profile."""
+"""Read images of any bit depth and colour mode, upright by their EXIF tag, as sRGB by their ICC profile."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from images.colour import GREY_MODES, deep_to_srgb, to_srgb
-from images.opening import FLOATING_POINT, UNREADABLE, open_image, orientation_of
+from images.opening import FLOATING_POINT, UNREADABLE, Source, open_image, open_source, orientation_of
 from images.ranges import Array, Pixels, from_pixels, strips
 from images.resizing import check_resized, resize, resized_shape
 
@@ -21,16 +21,18 @@ REDUCED_ABOVE = 32_000_000  # pixels; a larger JPEG whose size is known is not d
 Shape = tuple[int, int]  # height, width
 
 
-def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
+def _read_16_bit(source: Source, header: Image.Image) -> NDArray[np.uint16] | None:
     # PIL reduces 16-bit colour to 8 bits, cv2 does not; but cv2 supports fewer palettes and colour models.
-    if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK") or _is_8_bit(path, header):
+    if header.format not in ("PNG", "TIFF", "PPM") or header.mode in ("1", "P", "CMYK") or _is_8_bit(source, header):
         return None
     orientation = orientation_of(header.getexif())
     if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         # Planes are stored one after the other, which cv2 does not read correctly.
-        planes = tifffile.imread(path)
+        with open_source(source) as file:
+            planes = tifffile.imread(file)
         return _oriented(planes.transpose(1, 2, 0), orientation) if planes.dtype == np.uint16 else None
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    content = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         return None
     if pixels.ndim == 2:
@@ -40,14 +42,14 @@ def _read_16_bit(path: Path, header: Image.Image) -> NDArray[np.uint16] | None:
     return _oriented(pixels.astype(np.uint16), 1 if header.format == "TIFF" else orientation)
 
 
-def _is_8_bit(path: Path, header: Image.Image) -> bool:
+def _is_8_bit(source: Source, header: Image.Image) -> bool:
     """Whether the header says 8 bits or fewer, so that there is nothing to decode twice."""
     if isinstance(header, TiffImageFile):
         bits = header.tag_v2.get(BITS_PER_SAMPLE, (1,))
         return isinstance(bits, tuple) and all(b <= 8 for b in bits)
     if header.format != "PNG":
         return False
-    with path.open("rb") as file:
+    with open_source(source) as file:
         return file.read(25)[24:] != b"\x10"  # the bit depth, in IHDR
 
 
@@ -59,18 +61,18 @@ def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16
     return np.flip(pixels, flips.get(orientation, ()))
 
 
-def _decode(path: Path, size: int | None) -> tuple[Pixels, Shape]:
+def _decode(source: Source, size: int | None) -> tuple[Pixels, Shape]:
     """The pixels, ``(H, W, 3)`` or, with transparency, ``(H, W, 4)``, and height and width of the whole image.
 
     A large JPEG that is made small is decoded at a half, a quarter or an eighth, but at least at twice its new size.
     """
-    with open_image(path) as header:
+    with open_image(source) as header:
         width, height = header.size
         whole = (width, height) if orientation_of(header.getexif()) >= 5 else (height, width)
         if size is not None and header.format == "JPEG" and width * height > REDUCED_ABOVE:
             new_height, new_width = resized_shape(height, width, size)
             header.draft(None, (2 * new_width, 2 * new_height))
-        deep = _read_16_bit(path, header)
+        deep = _read_16_bit(source, header)
         if deep is not None:
             return deep_to_srgb(deep, header.info.get("icc_profile")), _shape(deep)
         pixels = pixels_of(header)
@@ -104,12 +106,13 @@ def _shape(pixels: Pixels) -> Shape:
     return height, width
 
 
-def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Array, Array | None]:
+def read_image_with_alpha(source: str | Source, size: int | None = None) -> tuple[Array, Array | None]:
     """Read an image, composited over white as networks take it, and its transparency.
 
     Args:
-        path: any of `IMAGE_SUFFIXES`: grey, palette, alpha, CMYK, 16 bits per channel; turned upright by its EXIF tag.
-            Colours of another ICC profile than sRGB are converted, those of 16 bits per channel at 8.
+        source: any of `IMAGE_SUFFIXES`, or the content of such a file: grey, palette, alpha, CMYK, 16 bits per channel;
+            turned upright by its EXIF tag.  Colours of another ICC profile than sRGB are converted, those of 16 bits
+            per channel at 8.
         size: short side after resizing, pixels; None keeps the file's own size.  JPEGs above 32 megapixels are then
             decoded at a reduced size; other formats are always decoded in full.
 
@@ -122,14 +125,15 @@ def read_image_with_alpha(path: str | Path, size: int | None = None) -> tuple[Ar
         ValueError: if it cannot be decoded, has more than 100 megapixels or no known range of values, or would be too
             large once resized.
     """
-    path = Path(path)
+    source = Path(source) if isinstance(source, str) else source
+    name = "the content" if isinstance(source, bytes) else source
     try:
-        pixels, whole = _decode(path, size)
+        pixels, whole = _decode(source, size)
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
-        raise ValueError(f"Cannot read {path} as an image: {error}") from error
-    return composite(pixels, None if size is None else check_resized(path, *whole, size))
+        raise ValueError(f"Cannot read {name} as an image: {error}") from error
+    return composite(pixels, None if size is None else check_resized(name, *whole, size))
 
 
 def composite(pixels: Pixels, shape: Shape | None = None) -> tuple[Array, Array | None]:

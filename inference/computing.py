@@ -34,20 +34,20 @@ class Compute:
 
     Args:
         translator: of an adapter or an exported model.
-        settings: of the translation.
         batch: images, or tiles of one image, translated together, at most; None is `auto_batch`.  Where the device's
             memory does not suffice, it is halved.
     """
 
-    def __init__(self, translator: Translator, settings: Settings, batch: int | None) -> None:
-        self._translator, self._settings, self._batch = translator, settings, batch
+    def __init__(self, translator: Translator, batch: int | None) -> None:
+        self._translator, self._batch = translator, batch
         self._most = sys.maxsize  # pixels that fit into the device's memory, as far as is known
 
-    def __call__(self, images: Sequence[Prepared | str]) -> list[Array | str]:
+    def __call__(self, images: Sequence[Prepared | str], settings: Settings) -> list[Array | str]:
         """Translate images of one network shape.
 
         Args:
             images: prepared, or why they could not be read, which is returned as it is.
+            settings: of the translation.
 
         Returns:
             The network's outputs, and why there is none.
@@ -62,7 +62,14 @@ class Compute:
             some = [places.popleft() for _ in range(1 if tiled else min(most, len(places)))]
             together = most if tiled else len(some)
             try:
-                outputs = self._run([prepared for _, prepared in some], together)
+                outputs = self._translator.compute(
+                    [prepared for _, prepared in some],
+                    settings.prompt,
+                    settings.direction,
+                    settings.strength,
+                    settings.seed,
+                    together,
+                )
             except MemoryError as error:
                 if together > 1:
                     self._most = together // 2 * one
@@ -73,7 +80,3 @@ class Compute:
             for (k, _), output in zip(some, outputs, strict=True):
                 found[k] = output
         return found
-
-    def _run(self, prepared: list[Prepared], tiles: int) -> list[Array]:
-        how = self._settings
-        return self._translator.compute(prepared, how.prompt, how.direction, how.strength, how.seed, tiles)

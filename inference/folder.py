@@ -180,7 +180,7 @@ def translate_folder(
     waiting = deque(batches(some, batch, translator.backend.device))
     reading: deque[tuple[list[Task], list[Future[_Image | str]]]] = deque()
     writing: dict[Future[Outcome], Task] = {}
-    compute = Compute(translator, settings, batch)
+    compute = Compute(translator, batch)
     files = _Files(translator, settings, record)
     held = 0  # pixels between reading and writing
     threads = min(THREADS, cores())
@@ -198,7 +198,9 @@ def translate_folder(
                 if reading and not pending:
                     now, futures = reading.popleft()
                     images = [future.result() for future in futures]
-                    outputs = compute([image if isinstance(image, str) else image.prepared for image in images])
+                    outputs = compute(
+                        [image if isinstance(image, str) else image.prepared for image in images], settings
+                    )
                     for task, image, output in zip(now, images, outputs, strict=True):
                         if isinstance(image, str) or isinstance(output, str):
                             held -= task.pixels

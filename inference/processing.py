@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from images.line_drawings import LINE_DRAWINGS
+from images.opening import Source
 from images.ranges import Array, Pixels
 from images.reading import composite, pixels_of, read_image_with_alpha
 from images.resizing import check_resized, resize
@@ -44,14 +44,14 @@ class Preprocessing:
             raise ValueError(f"Unknown preprocess={name!r}.{did_you_mean(name, LINES)} Known: {', '.join(LINES)}.")
         return cls(size, LINE_DRAWINGS.get(name))
 
-    def read(self, path: Path) -> tuple[Array, Array | None]:
-        """Read an image file.
+    def read(self, source: Source) -> tuple[Array, Array | None]:
+        """Read an image file, or its content.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be decoded, or is too large.
         """
-        return self._drawn(*read_image_with_alpha(path, self.size))
+        return self._drawn(*read_image_with_alpha(source, self.size))
 
     def from_pil(self, image: Image.Image) -> tuple[Array, Array | None]:
         """Convert a PIL image of any colour mode, turned upright by its EXIF tag.

@@ -101,9 +101,9 @@ class Translator:
         """Translate one image, or a list of images one after the other.
 
         Args:
-            image: a path; a PIL image; a uint8 array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``; a float array or
-                tensor ``(3, H, W)`` in [-1, 1]; a batch of them with a first axis B, which is translated at once; or a
-                list of any of these.  Any H and W.
+            image: a path; the content of an image file (bytes); a PIL image; a uint8 array ``(H, W)``, ``(H, W, 3)`` or
+                ``(H, W, 4)``; a float array or tensor ``(3, H, W)`` in [-1, 1]; a batch of them with a first axis B,
+                which is translated at once; or a list of any of these.  Any H and W.
             direction: "a2b" or "b2a".
             prompt: text that describes the result; for a batch or a list also one text per image.  None takes the one
                 that was trained.
@@ -115,8 +115,8 @@ class Translator:
                 that the adapter was validated at, and above it what its card names.
 
         Returns:
-            The translation, of the input's kind, at its size or at the one it was resized to: a PIL image (for a path,
-            too), an array or a tensor on the same device; transparency is kept.
+            The translation, of the input's kind, at its size or at the one it was resized to: a PIL image (for a path
+            or a file's content, too), an array or a tensor on the same device; transparency is kept.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -144,7 +144,7 @@ class Translator:
 
     def prepare(
         self,
-        image: str | Path | Image.Image | AnyArray,
+        image: str | Path | bytes | Image.Image | AnyArray,
         size: int | None = None,
         preprocess: str = "none",
         resolution: str = "auto",
@@ -152,7 +152,7 @@ class Translator:
         """Read or convert one image and make the network's input.
 
         Args:
-            image: a path, a PIL image, or an array of one image; see `__call__`.
+            image: a path, a file's content, a PIL image, or an array of one image; see `__call__`.
             size: short side to resize to first, pixels.
             preprocess: "none", "canny" or "sketch".
             resolution: see `__call__`.
@@ -164,7 +164,9 @@ class Translator:
         """
         preprocessing = Preprocessing.named(size, preprocess)
         name: object = "the image"
-        if isinstance(image, str | Path):
+        if isinstance(image, bytes):
+            full, alpha = preprocessing.read(image)
+        elif isinstance(image, str | Path):
             name = image
             full, alpha = preprocessing.read(Path(image))
         elif isinstance(image, Image.Image):
@@ -177,8 +179,8 @@ class Translator:
         else:
             kind = f"{type(image).__name__}{f' of {image.dtype}' if hasattr(image, 'dtype') else ''}"
             raise TypeError(
-                f"Cannot translate {kind}: give a path, a PIL image, a uint8 array (H, W, 3), a float array or tensor "
-                "(3, H, W) in [-1, 1], or a list of them."
+                f"Cannot translate {kind}: give a path, a file's content, a PIL image, a uint8 array (H, W, 3), a "
+                "float array or tensor (3, H, W) in [-1, 1], or a list of them."
             )
         layout = self.layout(name, full.shape[1:], size, preprocess, resolution)
         small = resize(full, layout.network_shape) if layout.mode == "lift" else full

@@ -155,12 +155,12 @@ def _translate(
         for pixels, time in reader.frames(writer.segments.frames):
             yield translator.prepare(pixels, settings.size, settings.preprocess, settings.resolution), time
 
-    compute = Compute(translator, settings, max(batch_size, tiles))
+    compute = Compute(translator, max(batch_size, tiles))
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:
             for batch in _batches(_ahead(reading, prepare(), batch_size + 1), batch_size):
-                outputs = compute([prepared for prepared, _ in batch])
+                outputs = compute([prepared for prepared, _ in batch], settings)
                 for (prepared, time), output in zip(batch, outputs, strict=True):
                     if isinstance(output, str):
                         raise MemoryError(output)

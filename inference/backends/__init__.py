@@ -67,6 +67,7 @@ class Backend(ABC):
         multiple: sides of images must be multiples of it, pixels.
         directions: the directions that it translates in.
         prompts: prompt that was trained, by direction.
+        trained_only: whether it translates by these prompts and at strength 1 only.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Backend(ABC):
     multiple: int
     directions: Sequence[str]
     prompts: Mapping[str, str]
+    trained_only: bool
 
     @property
     def identity(self) -> str:

@@ -153,6 +153,8 @@ class ExportedBackend(Backend):
             installed, or there is no such device.
     """
 
+    trained_only = True
+
     def __init__(self, folder: str | Path, precision: str = "auto", device: str = "auto") -> None:
         self.folder = Path(folder)
         self._manifest = manifest = Manifest.read(self.folder)

@@ -35,6 +35,7 @@ class TorchBackend(Backend):
     """
 
     name = "torch"
+    trained_only = False
 
     def __init__(
         self, path: str | Path | Adapter, precision: str = "auto", device: str = "auto", base: str | None = None

@@ -274,7 +274,7 @@ def test_unreadable_pictures_are_named_after_a_full_decode(tmp_path, capsys):
     assert check("edge2image", root) == 1
     said = capsys.readouterr().out
     assert "train/5.png" in said
-    assert "test/1.png: not an image" in said
+    assert "test/1.png: not a PNG" in said
     assert said.count("problem: ") == 2
 
 

@@ -69,7 +69,7 @@ def test_one_broken_file_fails_alone(adapter, photos, tmp_path, capsys):
     assert len(outputs(out)) == 6
     error = capsys.readouterr().err
     assert "not 3 of 9 images" in error and "Traceback" not in error
-    for name, why in (("broken.png", "not an image"), ("damaged.png", "Cannot read"), ("strip.png", "16,384")):
+    for name, why in (("broken.png", "not a PNG"), ("damaged.png", "Cannot read"), ("strip.png", "16,384")):
         assert any(name in line and why in line for line in error.splitlines()), name
     assert run(adapter, photos, tmp_path / "strict", "--size", "16", "--strict", "1") == 2
     assert not (tmp_path / "strict").exists() or not outputs(tmp_path / "strict")
