@@ -23,6 +23,7 @@ from networks import OneStepGenerator
 from networks.checkpoints.adapter import save_adapter
 from networks.checkpoints.card import RunFacts
 from networks.one_step.bases import POCKET
+from tests.browser import browser_page  # noqa: F401  a fixture for all tests
 
 
 @pytest.fixture(autouse=True)

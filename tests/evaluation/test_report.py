@@ -1,8 +1,7 @@
 import html.parser
+import io
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -102,15 +101,10 @@ def test_the_page_holds_everything_itself(page):
 
 
 @pytest.mark.browser
-def test_the_page_shows_input_and_translation_side_by_side(page, tmp_path):
+def test_the_page_shows_input_and_translation_side_by_side(page, browser_page):
     """In a real browser: the left half of the viewer is the red input, the right half the green translation."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert browser is not None, "no chromium on this machine: install it (apt-get install chromium)"
-    shot = tmp_path / "shot.png"
-    quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    quiet += "--disable-component-update --disable-sync --hide-scrollbars --window-size=1200,3000"
-    own = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
-    subprocess.run([browser, *quiet.split(), *own, page.as_uri()], check=True, capture_output=True, timeout=120)
+    browser_page.page.goto(page.as_uri())
+    shot = io.BytesIO(browser_page.page.screenshot(full_page=True))
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     red = (pixels[..., 0] > 150) & (pixels[..., 1] < 60)
     green = (pixels[..., 1] > 150) & (pixels[..., 0] < 60)
@@ -118,3 +112,4 @@ def test_the_page_shows_input_and_translation_side_by_side(page, tmp_path):
     assert len(rows) > 200, "the viewer is the only place where wide red meets wide green"
     row = rows[len(rows) // 2]
     assert np.flatnonzero(red[row]).max() < np.flatnonzero(green[row]).min() + 8
+    assert (browser_page.outside, browser_page.errors) == ([], [])
