@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
-    *("evaluation", "inference", "exporting", "ablation", "pretraining", "commands", "benchmarks"),
+    *("evaluation", "inference", "exporting", "serving", "ablation", "pretraining", "commands", "benchmarks"),
 )
 SHARED = ("storage", "limits", "prompt_embeddings", "ray_cluster")  # that all may import; they import storage at most
 SOURCES = [
@@ -38,6 +38,7 @@ ARROWS = {
     "inference.backends.onnx": {"inference.backends.exported", "images"},
     "inference.backends.openvino": {"inference.backends.exported", "images"},
     "exporting": {"exporting", "inference", "networks", "metrics", "evaluation", "images"},
+    "serving": {"serving", "inference", "images"},
     "ablation": {"ablation", "metrics.scores"},
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},
@@ -51,6 +52,7 @@ FORBIDDEN_LIBRARIES = {
     "losses": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "metrics": {"lightning", "pytorch_lightning", "yaml", "omegaconf", "jsonargparse"},
     "images": {"torch", "torchvision"},  # exported models are served without
+    "serving": {"lightning", "pytorch_lightning"},
     "datamodules": {"diffusers", "peft", "transformers", "timm"},
 }
 OPENS_WEIGHTS = {"networks.one_step.bases", "networks.features.loading", "networks.pretrained"}
