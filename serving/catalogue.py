@@ -36,8 +36,7 @@ class Facts:
         directions: those that it translates in; empty where not known.
         prompts: trained prompt by direction.
         training: trained size, kind of line drawing and training data.
-        takes_prompt: whether it translates by other prompts than the trained ones.
-        takes_strength: whether it translates at a strength below 1.
+        trained_only: whether it translates by these prompts and at strength 1 only.
     """
 
     path: Path
@@ -48,8 +47,7 @@ class Facts:
     directions: tuple[str, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
-    takes_prompt: bool = True
-    takes_strength: bool = True
+    trained_only: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Facts":
@@ -64,19 +62,19 @@ class Facts:
         if (path / MANIFEST).is_file():
             manifest, card = Manifest.read(path), read_json(path / CARD, CARD_BYTES)
             directions, prompts = tuple(manifest.directions), dict(manifest.prompts)
-            more = (manifest.base, manifest.backend, directions, prompts, Training.from_card(card), False, False)
+            more = (manifest.base, manifest.backend, directions, prompts, Training.from_card(card), True)
             return cls(path, "exported", _title(card), *more)
         folder = _adapter_folder(path)
         if folder is None:
             raise FileNotFoundError(f"No adapter in {path}: looked for {CARD} and {WEIGHTS}.")
         card = read_json(folder / CARD, CARD_BYTES)
-        settings, texts, free = card.get("settings"), card.get("prompts"), card.get("base") != PLAIN
+        settings, texts, plain = card.get("settings"), card.get("prompts"), card.get("base") == PLAIN
         named = settings.get("directions") if isinstance(settings, dict) else None
         prompts = {d: str(texts[d]) for d in DIRECTIONS if d in texts} if isinstance(texts, dict) else {}
         directions = tuple(d for d in DIRECTIONS if d in (named if isinstance(named, list) else prompts))
         base = card.get("base_description") or card.get("base") or ""
         training = Training.from_card(card)
-        return cls(path, "adapter", _title(card), str(base), "torch", directions, prompts, training, free, free)
+        return cls(path, "adapter", _title(card), str(base), "torch", directions, prompts, training, plain)
 
 
 def find_models(given: str | Path) -> dict[str, Path]:

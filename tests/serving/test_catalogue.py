@@ -127,14 +127,14 @@ def test_facts_are_those_of_the_loaded_adapter(adapter):
     assert (facts.kind, facts.title, facts.backend) == ("adapter", "unpaired", backend.name)
     assert (facts.directions, facts.prompts) == (tuple(backend.directions), backend.prompts)
     assert (facts.training, facts.base) == (backend.training, backend.base_description)
-    assert facts.takes_prompt and facts.takes_strength
+    assert not facts.trained_only
 
 
 def test_a_resnet_takes_neither_prompt_nor_strength(tmp_path):
     write_adapter(tmp_path / "adapter", base="resnet", settings={"directions": ["a2b"]}, experiment="day2night")
     facts = Facts.read(tmp_path)
     assert (facts.title, facts.directions, facts.prompts) == ("day2night", ("a2b",), {})
-    assert not facts.takes_prompt and not facts.takes_strength
+    assert facts.trained_only
 
 
 def test_a_damaged_card_is_one_line_with_its_file(tmp_path):

@@ -1,0 +1,86 @@
+"""Models are loaded once, when they are asked for, and no more than the limit stay."""
+
+import gc
+import shutil
+import threading
+import weakref
+
+import pytest
+
+from inference import Translator
+from serving.models import LoadedModels
+
+
+@pytest.fixture
+def paths(adapter, tmp_path):
+    return {name: shutil.copytree(adapter, tmp_path / name) for name in ("first", "second", "third")}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Paths in the order in which they were loaded."""
+    seen, load = [], Translator.load
+    monkeypatch.setattr(Translator, "load", lambda path, *words: seen.append(path.name) or load(path, *words))
+    return seen
+
+
+def test_nothing_is_loaded_before_it_is_asked_for_and_nothing_twice(paths, loads):
+    models = LoadedModels(paths)
+    assert (models.names, models.loaded, loads) == (("first", "second", "third"), (), [])
+    assert models.get("second") is models.get("second")
+    assert (models.loaded, loads) == (("second",), ["second"])
+
+
+def test_the_least_recently_used_leaves_memory(paths, loads):
+    models = LoadedModels(paths, limit=2)
+    first, second = models.get("first"), weakref.ref(models.get("second"))
+    assert models.get("first") is first
+    models.get("third")
+    assert models.loaded == ("third", "first")
+    gc.collect()
+    assert second() is None
+    models.get("second")
+    assert models.loaded == ("second", "third") and loads == ["first", "second", "third", "second"]
+
+
+def test_threads_that_ask_at_once_load_once_and_never_exceed_the_limit(paths, loads):
+    models, found, most = LoadedModels(paths, limit=1), [], []
+
+    def ask(name):
+        found.append((name, models.get(name)))
+        most.append(len(models.loaded))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in ("first", "first", "first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and max(most) == 1
+    assert loads.count("second") == 1 and loads.count("first") <= 2
+
+
+def test_a_model_that_cannot_be_loaded_is_said_and_others_still_are(paths):
+    models = LoadedModels(paths | {"broken": paths["first"].parent / "nowhere"}, limit=1)
+    with pytest.raises(FileNotFoundError, match="No checkpoint at"):
+        models.get("broken")
+    assert models.get("first") and models.loaded == ("first",)
+    with pytest.raises(KeyError):
+        models.get("none")
+    with pytest.raises(ValueError, match="at least 1"):
+        LoadedModels(paths, limit=0)
+
+
+def test_a_base_is_for_adapters_alone(paths, tmp_path, monkeypatch):
+    bases = {}
+    monkeypatch.setattr(
+        Translator, "load", lambda path, precision, device, base: bases.setdefault(path.name, base) or "t"
+    )
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "export.json").touch()
+    models = LoadedModels({"first": paths["first"], "exported": exported}, base="pocket")
+    models.get("first"), models.get("exported")
+    assert bases == {"first": "pocket", "exported": None}
+    bases.clear()
+    LoadedModels({"exported": exported}, base="pocket").get("exported")
+    assert bases == {"exported": "pocket"}, "which says that it is refused"
