@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION EXT DEPTH GREY STRICT TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION EXT DEPTH GREY STRICT PORT HOST TOKEN TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -66,6 +66,12 @@ translate: ## translate images or a video: CKPT= IN= OUT= [BASE= PROMPT= DIRECTI
 	  DIRECTION:--direction STRENGTH:--strength SEED:--seed SIZE:--size RESOLUTION:--resolution PREPROCESS:--preprocess \
 	  BATCH:--batch PRECISION:--precision EXT:--ext DEPTH:--depth GREY:--grey STRICT:--strict \
 	  ADDRESS:--address) $(ARGS)
+
+# The token goes by the environment alone: arguments of a process can be read by others.
+serve: ## answer requests for translations over HTTP: CKPT=adapter,another|runs [PORT=8000 HOST=127.0.0.1 PRECISION=auto BATCH=auto TOKEN= BASE=]
+	$(call need,CKPT,make serve CKPT=runs/clear2foggy/pocket/version_0)
+	@$(if $(TOKEN),ONE_STEP_TOKEN="$$TOKEN") $(run) -m commands.serve $(call flags,CKPT:--ckpt PORT:--port HOST:--host PRECISION:--precision \
+	  BATCH:--batch BASE:--base) $(ARGS)
 
 export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)

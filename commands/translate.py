@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision", default="auto", help="float32, bfloat16, or auto: by network and hardware (default %(default)s)"
     )
     p.add_argument(
-        "--batch", type=_batch, help="images or tiles translated together; auto (default): by size and device"
+        "--batch", type=number_or_auto, help="images or tiles translated together; auto (default): by size and device"
     )
     p.add_argument("--ext", help="png, jpg or webp; default: the ending of OUT, png in a folder")
     p.add_argument("--depth", type=int, default=8, help="bits per channel of PNG: 8 or 16 (default %(default)s)")
@@ -74,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _batch(word: str) -> int | None:
+def number_or_auto(word: str) -> int | None:
+    """A number of images, or None for "auto"."""
     return None if word == "auto" else int(word)
 
 

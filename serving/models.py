@@ -23,6 +23,7 @@ class LoadedModels:
         base: likewise; for adapters alone where there are exported models, too.
 
     Attributes:
+        paths: as given.
         limit: models in memory.
 
     Raises:
@@ -40,7 +41,7 @@ class LoadedModels:
         if limit < 1:
             raise ValueError(f"limit must be at least 1 model in memory, got {limit}.")
         self.limit = limit
-        self._paths = dict(paths)
+        self.paths = dict(paths)
         self._precision, self._device, self._base = precision, device, base
         self._loaded: OrderedDict[str, Translator] = OrderedDict()  # the least recently used first
         self._loading, self._changing = Lock(), Lock()
@@ -48,13 +49,13 @@ class LoadedModels:
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in the order given."""
-        return tuple(self._paths)
+        return tuple(self.paths)
 
     @property
-    def loaded(self) -> tuple[str, ...]:
-        """Names of the models in memory, the most recently used first."""
+    def loaded(self) -> dict[str, Translator]:
+        """The models in memory by name, the most recently used first."""
         with self._changing:
-            return tuple(reversed(self._loaded))
+            return dict(reversed(self._loaded.items()))
 
     def get(self, name: str) -> Translator:
         """The translator of this name, loaded if it is not.
@@ -67,11 +68,11 @@ class LoadedModels:
             OSError: see `Translator.load`.
             ValueError: likewise.
         """
-        path = self._paths[name]
-        if found := self._used(name):
+        path = self.paths[name]
+        if found := self.in_memory(name):
             return found
         with self._loading:
-            if found := self._used(name):  # another thread has loaded it
+            if found := self.in_memory(name):  # another thread has loaded it
                 return found
             with self._changing:
                 while len(self._loaded) >= self.limit:
@@ -81,7 +82,9 @@ class LoadedModels:
                 self._loaded[name] = translator
             return translator
 
-    def _used(self, name: str) -> Translator | None:
+    def in_memory(self, name: str) -> Translator | None:
+        """The translator of this name if it is loaded, which counts as a use; never waits for one being loaded."""
+        """The translator of this name if it is loaded; counts as a use.  Never waits for one that is being loaded."""
         with self._changing:
             if name in self._loaded:
                 self._loaded.move_to_end(name)
@@ -89,5 +92,5 @@ class LoadedModels:
 
     def _base_of(self, path: Path) -> str | None:
         """The base given; None for an exported model, which holds its own, among adapters."""
-        exported = [(one / MANIFEST).is_file() for one in (path, *self._paths.values())]
+        exported = [(one / MANIFEST).is_file() for one in (path, *self.paths.values())]
         return None if exported[0] and not all(exported) else self._base

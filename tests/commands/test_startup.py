@@ -16,7 +16,7 @@ from images.line_drawings import LINE_DRAWINGS
 from networks.features.resizing import RESIZERS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
+HEAVY = {"torch", "fastapi", "uvicorn", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
 CODE = """
 import importlib, json, resource, sys
 try:
@@ -39,7 +39,7 @@ def started(command, arguments, folder):
 
 @pytest.mark.parametrize(
     "command",
-    "train resume translate evaluate ablate estimate export doctor compare data check_data".split(),
+    "train resume translate serve evaluate ablate estimate export doctor compare data check_data".split(),
 )
 def test_help_needs_no_torch(command, tmp_path):
     code, _, heavy, seconds = started(command, ["--help"], tmp_path)

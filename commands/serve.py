@@ -1,0 +1,148 @@
+"""``make serve``: answer requests for translations over HTTP."""
+
+import argparse
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+from commands.cli.errors import user_errors
+from commands.cli.recipes import base_source
+from commands.translate import number_or_auto
+from inference.backends import check_precision
+from limits import LIMITS, Range, check_range
+
+TOKEN = "ONE_STEP_TOKEN"
+MIB = 1 << 20
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.serve",
+        description="Translate images that come over HTTP: POST /translate takes an image and returns its translation; "
+        "/docs describes all addresses.",
+        epilog=f"A token that requests have to bring is read from the environment: {TOKEN}.",
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--ckpt",
+        required=True,
+        help="run folder, adapter folder, .ckpt, released .pkl or exported model; several, joined by commas; or a "
+        "folder of runs. The first is the default",
+    )
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
+    p.add_argument("--port", type=int, default=8000, help="0: a free one (default %(default)s)")
+    p.add_argument("--precision", default="auto", help="float32, bfloat16, or auto (default %(default)s)")
+    p.add_argument(
+        "--batch", type=number_or_auto, help="images translated together, at most; auto (default): by size and device"
+    )
+    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
+    p.add_argument("--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device of torch")
+    p.add_argument("--models", type=int, default=2, help="adapters in memory, at most (default %(default)s)")
+    p.add_argument(
+        "--requests", type=int, default=32, help="received, waiting or answered at once, at most (default %(default)s)"
+    )
+    p.add_argument("--seconds", type=float, default=60.0, help="for a translation, at most (default %(default)g)")
+    p.add_argument("--mib", type=float, default=32.0, help="of a request's body, at most (default %(default)g)")
+    p.add_argument("--megapixels", type=float, default=50.0, help="of an image, at most (default %(default)g)")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parser().parse_args(args)
+    check_options(options)
+    options.base = base_source(options.base)
+    from serving.catalogue import find_models
+
+    found = find_models(options.ckpt)
+    listener = listen(options.host, options.port)
+    try:
+        import uvicorn
+
+        from serving.app import Server, create_app
+        from serving.requests import Limits
+    except ImportError as error:
+        raise ValueError(
+            f"{error.name} is not installed: pip install -e '.[serve]' adds what serving needs."
+        ) from error
+    from serving.models import LoadedModels
+
+    models = LoadedModels(found, options.models, options.precision, options.device, options.base)
+    translator = models.get(models.names[0])
+    limits = Limits(
+        requests=options.requests,
+        seconds=options.seconds,
+        body=int(options.mib * MIB),
+        pixels=int(options.megapixels * 1e6),
+    )
+    token = os.environ.get(TOKEN) or None
+    app = create_app(Server(models, limits, options.batch), token)
+    host, port = listener.getsockname()[:2]
+    print(f"Adapters: {', '.join(models.names)} (at most {models.limit} in memory)")
+    print(f"Default: {models.names[0]}, {translator.description}")
+    if token is None and not _is_loopback(host):
+        print(
+            f"warning: everybody who reaches {host} can use this server: set TOKEN, or leave HOST out.", file=sys.stderr
+        )
+    print(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends)", flush=True)
+    # uvicorn finishes what runs when one of these comes, and then sends it again: that second one must not end the
+    # process with an error.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(options.seconds) + 1
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+    print("Stopped.")
+    return 0
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse values out of range.
+
+    Raises:
+        ValueError: names the option and its range.
+    """
+    check_precision(options.precision)
+    check_range("PORT", options.port, Range(0, 65535, whole=True))
+    if options.batch is not None:
+        check_range("BATCH", options.batch, LIMITS["eval_batch_size"])
+    for name, wanted in (
+        ("models", Range(1, whole=True)),
+        ("requests", Range(1, 10_000, whole=True)),
+        ("seconds", Range(1, 3600)),
+        ("mib", Range(0, 1024, above=True)),
+        ("megapixels", Range(0, 100, above=True)),
+    ):
+        check_range(f"--{name}", getattr(options, name), wanted)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: there is no such address here, or its port is taken; one line.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"Cannot listen on HOST={host} PORT={port}: {why}. Give another PORT or HOST.") from error
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: uvicorn has ended by then."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
