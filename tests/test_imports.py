@@ -155,15 +155,13 @@ def test_every_library_is_declared():
         "PIL": "pillow",
         "yaml": "pyyaml",
         "cleanfid": "clean-fid",
-        "torch_fidelity": "torch-fidelity",
-        "huggingface_hub": "huggingface-hub",
         "sklearn": "scikit-learn",
     }
     for path in SOURCES:
         for module in imported_modules(ast.parse(path.read_text()), module_name(path), path.name == "__init__.py"):
             top = module.split(".")[0]
             if top not in (*PACKAGES, *SHARED) and top not in sys.stdlib_module_names:
-                wanted = f"\n    {distributions.get(top, top)}".lower()
+                wanted = f"\n    {distributions.get(top, top.replace('_', '-'))}".lower()
                 assert wanted in declared, f"{path.relative_to(ROOT)} imports {top}, setup.cfg does not declare it"
 
 
