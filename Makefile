@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -72,6 +72,9 @@ serve: ## answer requests for translations over HTTP: CKPT=adapter,another|runs 
 	$(call need,CKPT,make serve CKPT=runs/clear2foggy/pocket/version_0)
 	@$(if $(TOKEN),ONE_STEP_TOKEN="$$TOKEN") $(run) -m commands.serve $(call flags,CKPT:--ckpt PORT:--port HOST:--host PRECISION:--precision \
 	  BATCH:--batch BASE:--base) $(ARGS)
+
+demo: ## show a web page that translates photographs: [CKPT=adapter,another|runs PORT=7860 HOST=127.0.0.1 PRECISION=auto BASE=]
+	@$(run) -m commands.demo $(call flags,CKPT:--ckpt PORT:--port HOST:--host PRECISION:--precision BASE:--base) $(ARGS)
 
 export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)

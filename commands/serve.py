@@ -7,12 +7,16 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
 from commands.translate import number_or_auto
 from inference.backends import check_precision
 from limits import LIMITS, Range, check_range
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 TOKEN = "ONE_STEP_TOKEN"
 MIB = 1 << 20
@@ -62,8 +66,6 @@ def main(args: list[str] | None = None) -> int:
     found = find_models(options.ckpt)
     listener = listen(options.host, options.port)
     try:
-        import uvicorn
-
         from serving.app import Server, create_app
         from serving.requests import Limits
     except ImportError as error:
@@ -85,19 +87,12 @@ def main(args: list[str] | None = None) -> int:
     host, port = listener.getsockname()[:2]
     print(f"Adapters: {', '.join(models.names)} (at most {models.limit} in memory)")
     print(f"Default: {models.names[0]}, {translator.description}")
-    if token is None and not _is_loopback(host):
+    if token is None and not is_loopback(host):
         print(
             f"warning: everybody who reaches {host} can use this server: set TOKEN, or leave HOST out.", file=sys.stderr
         )
     print(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends)", flush=True)
-    # uvicorn finishes what runs when one of these comes, and then sends it again: that second one must not end the
-    # process with an error.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ignore)
-    config = uvicorn.Config(
-        app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(options.seconds) + 1
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    serve(app, listener, int(options.seconds) + 1)
     print("Stopped.")
     return 0
 
@@ -136,7 +131,26 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"Cannot listen on HOST={host} PORT={port}: {why}. Give another PORT or HOST.") from error
 
 
-def _is_loopback(host: str) -> bool:
+def serve(app: "FastAPI", listener: socket.socket, seconds: int) -> None:
+    """Answer requests until Ctrl-C or SIGTERM.
+
+    Args:
+        app: the application.
+        listener: as `listen` returned it.
+        seconds: that requests which run then have to end.
+    """
+    import uvicorn
+
+    # uvicorn finishes what runs when one of these comes, and then sends it again: that second one must not end the
+    # process with an error.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=seconds)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
     return ipaddress.ip_address(host).is_loopback
 
 

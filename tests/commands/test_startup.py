@@ -16,7 +16,7 @@ from images.line_drawings import LINE_DRAWINGS
 from networks.features.resizing import RESIZERS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "fastapi", "uvicorn", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
+HEAVY = {"torch", "gradio", "fastapi", "uvicorn", "lightning", "diffusers", "transformers", "matplotlib", "ray"}
 CODE = """
 import importlib, json, resource, sys
 try:
@@ -39,7 +39,7 @@ def started(command, arguments, folder):
 
 @pytest.mark.parametrize(
     "command",
-    "train resume translate serve evaluate ablate estimate export doctor compare data check_data".split(),
+    "train resume translate serve demo evaluate ablate estimate export doctor compare data check_data".split(),
 )
 def test_help_needs_no_torch(command, tmp_path):
     code, _, heavy, seconds = started(command, ["--help"], tmp_path)
@@ -92,6 +92,10 @@ GENERATOR = "--model.init_args.generator.init_args"
         ("check_data", ["--exp=clear2fogy", "--data=."], "Did you mean 'clear2foggy'?"),
         ("resume", ["--run=no"], "No run to resume in no"),
         ("export", ["--ckpt=no", "--format=diffusers", "--out=x"], "No checkpoint at no"),
+        ("demo", [], "No adapter at runs: give a run folder"),
+        ("demo", [], "`make train EXP=day2night` trains an adapter into runs/"),
+        ("demo", ["--ckpt=run"], "adapter.safetensors"),
+        ("demo", ["--ckpt=run", "--precision=float31"], "Did you mean 'float32'?"),
         ("ablate", ["--grid=desing"], "Did you mean 'design'?"),
         ("ablate", ["--exp=clear2fogy"], "Did you mean 'clear2foggy'?"),
         ("ablate", ["--trainer.max_epoch=2"], "Did you mean 'max_epochs'?"),

@@ -1,0 +1,95 @@
+"""``make demo``: a web page on this machine that translates photographs by trained adapters."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from commands.cli.errors import user_errors
+from commands.cli.recipes import base_source
+from commands.serve import is_loopback, listen, serve
+from inference.backends import check_precision
+from limits import Range, check_range
+from serving.catalogue import Facts, find_models
+
+RUNS = "runs"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="python -m commands.demo",
+        description="Show a web page on which photographs are translated: before and after, variants, download.",
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--ckpt",
+        default=RUNS,
+        help="run folder, adapter folder, .ckpt, released .pkl, exported model, a folder of such folders, or several "
+        "of these joined by commas (default %(default)s)",
+    )
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine alone)")
+    p.add_argument("--port", type=int, default=7860, help="port to listen on; 0 takes a free one (default %(default)s)")
+    p.add_argument("--precision", default="auto", help="float32, bfloat16, or auto (default %(default)s)")
+    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
+    p.add_argument("--device", default="auto", help="auto, cpu, or a device name of torch (default %(default)s)")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parser().parse_args(args)
+    check_precision(options.precision)
+    check_range("PORT", options.port, Range(0, 65535, whole=True))
+    paths = find_models(options.ckpt)
+    facts = read_facts(paths)
+    base = base_source(options.base)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the package is imported
+    with listen(options.host, options.port) as listener, TemporaryDirectory(prefix="one-step-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            import gradio  # noqa: F401
+        except ImportError as error:
+            raise ValueError(
+                f"{error.name} is not installed: pip install -e '.[demo]' adds what the page needs."
+            ) from error
+        from serving.demo import create_app
+        from serving.models import LoadedModels
+
+        models = LoadedModels({name: paths[name] for name in facts}, 2, options.precision, options.device, base)
+        app = create_app(models, facts, Path(folder))
+        for name, known in facts.items():
+            print(f"{name}: {known.base or 'base not known before loading'}, by {known.backend} ({known.path})")
+        host, port = listener.getsockname()[:2]
+        if not is_loopback(host):
+            print(f"warning: everybody who reaches {host} can use this page: leave HOST out.", file=sys.stderr)
+        print(f"Open http://{f'[{host}]' if ':' in host else host}:{port} in a browser (Ctrl-C ends)", flush=True)
+        serve(app, listener, 1)
+    print("Stopped.")
+    return 0
+
+
+def read_facts(paths: dict[str, Path]) -> dict[str, Facts]:
+    """Facts of each model; one of several that cannot be read is a warning.
+
+    Raises:
+        OSError: none can be read.
+        ValueError: likewise.
+    """
+    facts: dict[str, Facts] = {}
+    for name, path in paths.items():
+        try:
+            facts[name] = Facts.read(path)
+        except (OSError, ValueError) as error:
+            if len(paths) == 1:
+                raise
+            print(f"warning: left out: {error}", file=sys.stderr)
+    if not facts:
+        raise ValueError("None of the adapters found can be read.")
+    return facts
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

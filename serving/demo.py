@@ -1,0 +1,334 @@
+"""A web page that translates photographs: Gradio's widgets, and the server under them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.data_classes import ImageData
+
+from images.opening import UNREADABLE, open_image
+from inference.high_resolution import RESOLUTIONS
+from serving.catalogue import Facts
+from serving.models import LoadedModels
+from serving.variants import BACKENDS, DemoTranslator, Result
+
+TITLE = "One-step image translation"
+MOST_VARIANTS = 4
+WAITING = 16  # translations that wait for the one that runs
+UPLOAD_BYTES = 200 << 20
+KEPT = 3600  # seconds that uploads and results are kept
+LARGEST_SEED = 2**31 - 1
+STYLE = Path(__file__).parent / "page.css"
+SHOW_RESULT = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
+SIDES = {"a2b": "A to B", "b2a": "B to A"}
+
+
+def create_app(models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -> FastAPI:
+    """The page as an ASGI application.
+
+    Args:
+        models: what can be chosen.
+        facts: of each name, as `Facts.read` gives them.
+        folder: for uploads and results; the environment's GRADIO_TEMP_DIR, which the caller removes at the end.
+
+    Raises:
+        OSError: the first model is a checkpoint that cannot be loaded.
+        ValueError: likewise.
+    """
+    page = build_page(DemoTranslator(models, facts, folder))
+    page.queue(max_size=WAITING, default_concurrency_limit=1)
+    theme = gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="slate",
+        spacing_size="sm",
+        radius_size="sm",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=UPLOAD_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme,
+        css_paths=STYLE,
+    )
+
+
+def build_page(demo: DemoTranslator) -> gr.Blocks:
+    """Widgets and what they do.
+
+    Raises:
+        OSError: the first model is a checkpoint that cannot be loaded.
+        ValueError: likewise.
+    """
+    first = demo.facts(demo.names[0])
+    with gr.Blocks(analytics_enabled=False, title=TITLE, delete_cache=(KEPT // 6, KEPT)) as page:
+        gr.Markdown(f"# {TITLE}\nDrop a photograph, choose what becomes of it, and compare before and after.")
+        shown = gr.State(None)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=300):
+                photo = gr.Image(
+                    label="Photograph",
+                    type="filepath",
+                    sources=["upload", "clipboard"],
+                    height=240,
+                    buttons=[],
+                    placeholder="Drop a photograph here, or click",
+                    elem_id="photo",
+                )
+                photo.preprocess = _uploaded_path  # type: ignore[method-assign]  # Gradio's own would decode the file
+                photo.async_move_resource_to_block_cache = _only_uploaded  # type: ignore[method-assign]
+                name = gr.Dropdown([*demo.names], value=demo.names[0], label="Adapter", elem_id="adapter")
+                about = gr.Markdown(_about(first), elem_id="about")
+                direction = _direction(first)
+                prompt = _prompt(first, first.directions[0])
+                lines = _lines(first)
+                strength = _strength(first)
+                with gr.Row(visible=False, elem_id="variation") as variation:
+                    count = gr.Slider(1, MOST_VARIANTS, value=MOST_VARIANTS, step=1, label="Variants", min_width=130)
+                    seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=130)
+                with gr.Accordion("Size and resolution", open=False):
+                    size = gr.Number(
+                        None,
+                        label="Short side, pixels",
+                        info="Resizes the photograph first. Empty keeps its size.",
+                        precision=0,
+                        elem_id="size",
+                    )
+                    resolution = gr.Radio(
+                        [*RESOLUTIONS],
+                        value="auto",
+                        label="Above the trained size",
+                        info="lift carries the change of colours to full size; tiles draws at full size; direct gives "
+                        "the network the whole photograph.",
+                        elem_id="resolution",
+                    )
+                go = gr.Button("Translate", variant="primary", elem_id="go")
+            with gr.Column(scale=3, min_width=300, elem_id="result"):
+                slider = gr.ImageSlider(
+                    label="Before and after",
+                    type="filepath",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    max_height=640,
+                    elem_id="slider",
+                )
+                summary = gr.Markdown("", elem_id="summary")
+                gallery = gr.Gallery(
+                    label="Variants: choose one",
+                    visible=False,
+                    columns=MOST_VARIANTS,
+                    height="auto",
+                    allow_preview=False,
+                    buttons=[],
+                    object_fit="contain",
+                    elem_id="variants",
+                )
+                download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
+
+        def choose(chosen: str) -> dict[object, object]:
+            """Show what a model can do."""
+            with _sentences():
+                facts = demo.facts(chosen)
+            return {
+                about: gr.Markdown(_about(facts)),
+                direction: _direction(facts),
+                prompt: _prompt(facts, facts.directions[0]),
+                lines: _lines(facts),
+                strength: _strength(facts),
+                variation: gr.Row(visible=False),
+            }
+
+        def turn(chosen: str, way: str) -> gr.Textbox:
+            """Show the trained prompt of a direction."""
+            with _sentences():
+                return _prompt(demo.facts(chosen), way)
+
+        def translate(
+            file: str | None,
+            chosen: str,
+            way: str,
+            text: str,
+            draw: bool,
+            share: float,
+            number: float,
+            first_seed: float | None,
+            side: float | None,
+            how: str,
+        ) -> dict[object, object]:
+            """Translate, and show the first variant."""
+            if not file:
+                raise gr.Error("Drop a photograph first.", title="No photograph")
+            with _sentences(Path(file)):
+                facts = demo.facts(chosen)
+                result = demo.translate(
+                    Path(file),
+                    chosen,
+                    way,
+                    prompt=None if facts.trained_only else text.strip(),
+                    draw_lines=draw,
+                    strength=1.0 if facts.trained_only else share,
+                    variants=int(number),
+                    seed=int(first_seed or 0),
+                    size=None if side is None else int(side),
+                    resolution=how,
+                )
+            several = len(result.variants) > 1
+            pictures = [(str(variant.preview), variant.label) for variant in result.variants]
+            return {
+                shown: result,
+                slider: (str(result.before), str(result.variants[0].preview)),
+                summary: result.summary,
+                gallery: gr.Gallery(
+                    pictures if several else None, visible=several, selected_index=0 if several else None
+                ),
+                download: gr.DownloadButton(value=str(result.variants[0].full), interactive=True),
+            }
+
+        def pick(result: Result | None, event: gr.SelectData) -> dict[object, object]:
+            """Show another variant."""
+            if result is None or not isinstance(event.index, int):
+                return {slider: gr.skip()}
+            variant = result.variants[event.index]
+            return {
+                slider: (str(result.before), str(variant.preview)),
+                download: gr.DownloadButton(value=str(variant.full)),
+            }
+
+        photo.upload(check_upload, photo, photo, show_progress="hidden", api_visibility="private")
+        name.change(
+            choose,
+            name,
+            [about, direction, prompt, lines, strength, variation],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        direction.change(turn, [name, direction], prompt, show_progress="hidden", api_visibility="private")
+        strength.change(
+            lambda share: gr.Row(visible=share < 1),
+            strength,
+            variation,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        go.click(
+            translate,
+            [photo, name, direction, prompt, lines, strength, count, seed, size, resolution],
+            [shown, slider, summary, gallery, download],
+            show_progress_on=[slider],
+            concurrency_id="translate",
+            api_visibility="private",
+        ).success(None, js=SHOW_RESULT, api_visibility="private")
+        gallery.select(pick, shown, [slider, download], show_progress="hidden", api_visibility="private")
+    return page
+
+
+def check_upload(file: str | None) -> str | None:
+    """Refuse a file that is no image as soon as it is there; what it is called and said to be counts for nothing."""
+    if file is None:
+        return None
+    try:
+        with open_image(Path(file)):
+            return file
+    except UNREADABLE as error:
+        gr.Warning(f"{Path(file).name} cannot be used: {error}.", title="Not a photograph")
+        return None
+
+
+@contextmanager
+def _sentences(photo: Path | None = None) -> Iterator[None]:
+    """Context in which what a user can mend becomes a sentence on the page, without paths of this machine.
+
+    Raises:
+        gr.Error: such a sentence.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MemoryError) as error:
+        text = str(error) if photo is None else str(error).replace(str(photo), photo.name)
+        raise gr.Error(text, title="This did not work", print_exception=False) from error
+
+
+def _uploaded_path(payload: ImageData | None) -> str | None:
+    """The uploaded file as it came: decoding it is our reader's work, and its errors are our sentences."""
+    return None if payload is None else payload.path
+
+
+async def _only_uploaded(url_or_file_path: str | Path | None) -> str | None:
+    """The path of an uploaded file; an address that a client names in its place is not fetched.
+
+    Raises:
+        gr.Error: it is an address.
+    """
+    if url_or_file_path is not None and "://" in str(url_or_file_path):
+        raise gr.Error("Upload the photograph itself: addresses are not opened.", print_exception=False)
+    return None if url_or_file_path is None else str(url_or_file_path)
+
+
+def _about(facts: Facts) -> str:
+    """What was trained, on what."""
+    parts = [facts.title, f"base {facts.base}" if facts.base else "", BACKENDS.get(facts.backend, facts.backend)]
+    if facts.training.size is not None:
+        parts.append(f"trained at {facts.training.size} px")
+    about = ", ".join(part for part in parts if part)
+    if facts.training.data is not None:
+        about += f". Training images: {facts.training.data}"
+    if facts.kind == "exported":
+        about += ". An exported model translates at strength 1, by the prompts it was exported with"
+    return f"{about}."
+
+
+def _direction(facts: Facts) -> gr.Radio:
+    named = [
+        (f"{SIDES[way]}: {facts.prompts[way]}" if way in facts.prompts else SIDES[way], way) for way in facts.directions
+    ]
+    return gr.Radio(named, value=facts.directions[0], label="Direction", elem_id="direction")
+
+
+def _prompt(facts: Facts, direction: str) -> gr.Textbox:
+    trained = facts.prompts.get(direction)
+    return gr.Textbox(
+        "",
+        label="Prompt",
+        info="Empty takes the one trained with." if trained else "Say what the result shows.",
+        placeholder=trained,
+        max_length=500,
+        visible=not facts.trained_only,
+        elem_id="prompt",
+    )
+
+
+def _lines(facts: Facts) -> gr.Checkbox:
+    kind = facts.training.line_drawing
+    return gr.Checkbox(
+        kind != "none",
+        label="Draw the lines first",
+        info=f"This adapter takes {kind} lines. Untick where the image is such a drawing already.",
+        visible=kind != "none",
+        elem_id="lines",
+    )
+
+
+def _strength(facts: Facts) -> gr.Slider:
+    return gr.Slider(
+        minimum=0,
+        maximum=1,
+        value=1,
+        step=0.05,
+        label="Strength",
+        info="1 follows the photograph. Below 1, noise is blended in, and each seed gives another variant.",
+        visible=not facts.trained_only,
+        elem_id="strength",
+    )
