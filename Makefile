@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -155,6 +155,9 @@ bench-scenes: ## measure rendered images per second on one core
 
 bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out benchmarks/results/evaluation_cost.json"]
 	@$(run) -m benchmarks.evaluation_cost $(ARGS)
+
+bench-serve: ## load the server with 64 clients for five minutes, beside the same images as a folder [ARGS="--clients 16 --seconds 60"]
+	@$(run) -m benchmarks.serving $(ARGS)
 
 bench-resolution: ## score lift, tiles and the whole image on scenes of 512 px and more; trains three quick starts [ARGS="--sizes 512"]
 	@$(run) -m benchmarks.resolution $(ARGS)
