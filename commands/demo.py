@@ -1,10 +1,13 @@
 """``make demo``: a web page on this machine that translates photographs by trained adapters."""
 
 import argparse
+import gc
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
@@ -14,6 +17,7 @@ from limits import Range, check_range
 from serving.catalogue import Facts, find_models
 
 RUNS = "runs"
+PATIENCE = 3.0  # seconds that a running translation has at the end
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,14 +63,16 @@ def main(args: list[str] | None = None) -> int:
         from serving.models import LoadedModels
 
         models = LoadedModels({name: paths[name] for name in facts}, 2, options.precision, options.device, base)
-        app = create_app(models, facts, Path(folder))
+        last = Timer(PATIENCE, leave, [folder])
+        last.daemon = True
+        app = create_app(models, facts, Path(folder), last.start)
         for name, known in facts.items():
             print(f"{name}: {known.base or 'base not known before loading'}, by {known.backend} ({known.path})")
         host, port = listener.getsockname()[:2]
         if not is_loopback(host):
             print(f"warning: everybody who reaches {host} can use this page: leave HOST out.", file=sys.stderr)
-        print(f"Open http://{f'[{host}]' if ':' in host else host}:{port} in a browser (Ctrl-C ends)", flush=True)
-        serve(app, listener, 1)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        serve(app, listener, 1, f"Open {address} in a browser (Ctrl-C ends)", "critical")
     print("Stopped.")
     return 0
 
@@ -91,5 +97,14 @@ def read_facts(paths: dict[str, Path]) -> dict[str, Facts]:
     return facts
 
 
+def leave(folder: str) -> None:
+    """End this process: a translation that still runs would keep it for as long as it takes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    print("Stopped.", flush=True)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    gc.freeze()  # Python would collect what the page was made of first, which takes seconds
+    raise SystemExit(code)

@@ -91,8 +91,8 @@ def main(args: list[str] | None = None) -> int:
         print(
             f"warning: everybody who reaches {host} can use this server: set TOKEN, or leave HOST out.", file=sys.stderr
         )
-    print(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends)", flush=True)
-    serve(app, listener, int(options.seconds) + 1)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    serve(app, listener, int(options.seconds) + 1, f"Listening on {address} (Ctrl-C ends)")
     print("Stopped.")
     return 0
 
@@ -131,31 +131,34 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"Cannot listen on HOST={host} PORT={port}: {why}. Give another PORT or HOST.") from error
 
 
-def serve(app: "FastAPI", listener: socket.socket, seconds: int) -> None:
+def serve(app: "FastAPI", listener: socket.socket, seconds: int, line: str, log_level: str = "warning") -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
     Args:
         app: the application.
         listener: as `listen` returned it.
         seconds: that requests which run then have to end.
+        line: printed at the start, when signals end this function rather than the process.
+        log_level: of uvicorn; at "critical" it is silent on connections that had to be cut.
     """
     import uvicorn
 
-    # uvicorn finishes what runs when one of these comes, and then sends it again: that second one must not end the
-    # process with an error.
+    config = uvicorn.Config(app, log_level=log_level, server_header=False, timeout_graceful_shutdown=seconds)
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn's own handlers count while it runs; at its end it sends the signal again, which must not be an error then.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ignore)
-    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=seconds)
-    uvicorn.Server(config).run(sockets=[listener])
+        signal.signal(number, end)
+    print(line, flush=True)
+    server.run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
     return ipaddress.ip_address(host).is_loopback
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing: uvicorn has ended by then."""
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """A web page that translates photographs: Gradio's widgets, and the server under them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
 from gradio.data_classes import ImageData
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.opening import UNREADABLE, open_image
 from inference.high_resolution import RESOLUTIONS
@@ -22,16 +24,33 @@ KEPT = 3600  # seconds that uploads and results are kept
 LARGEST_SEED = 2**31 - 1
 STYLE = Path(__file__).parent / "page.css"
 SHOW_RESULT = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
+# Gradio's page runs scripts of its own text; pictures that were just chosen are blobs.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+SHOWN_BY_BROWSERS = ("JPEG", "PNG", "WEBP", "BMP")
+Shown = tuple[str, str] | None
+"""A picture on the page, and the file that it stands for."""
 SIDES = {"a2b": "A to B", "b2a": "B to A"}
 
 
-def create_app(models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -> FastAPI:
+def create_app(
+    models: LoadedModels, facts: Mapping[str, Facts], folder: Path, ended: Callable[[], None] = lambda: None
+) -> FastAPI:
     """The page as an ASGI application.
 
     Args:
         models: what can be chosen.
         facts: of each name, as `Facts.read` gives them.
         folder: for uploads and results; the environment's GRADIO_TEMP_DIR, which the caller removes at the end.
+        ended: called when connections are closed; a translation may still run.
 
     Raises:
         OSError: the first model is a checkpoint that cannot be loaded.
@@ -47,7 +66,14 @@ def create_app(models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        ended()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(NothingFromOutside)
     return gr.mount_gradio_app(
         app,
         page,
@@ -65,6 +91,27 @@ def create_app(models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -
     )
 
 
+class NothingFromOutside:
+    """ASGI middleware: browsers load nothing for this page from other machines, whatever it asks for.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the headers that say so."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
 def build_page(demo: DemoTranslator) -> gr.Blocks:
     """Widgets and what they do.
 
@@ -76,6 +123,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
     with gr.Blocks(analytics_enabled=False, title=TITLE, delete_cache=(KEPT // 6, KEPT)) as page:
         gr.Markdown(f"# {TITLE}\nDrop a photograph, choose what becomes of it, and compare before and after.")
         shown = gr.State(None)
+        original = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 photo = gr.Image(
@@ -96,7 +144,9 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 lines = _lines(first)
                 strength = _strength(first)
                 with gr.Row(visible=False, elem_id="variation") as variation:
-                    count = gr.Slider(1, MOST_VARIANTS, value=MOST_VARIANTS, step=1, label="Variants", min_width=130)
+                    count = gr.Slider(
+                        1, MOST_VARIANTS, value=MOST_VARIANTS, step=1, buttons=[], label="Variants", min_width=130
+                    )
                     seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=130)
                 with gr.Accordion("Size and resolution", open=False):
                     size = gr.Number(
@@ -126,7 +176,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 )
                 summary = gr.Markdown("", elem_id="summary")
                 gallery = gr.Gallery(
-                    label="Variants: choose one",
+                    show_label=False,
                     visible=False,
                     columns=MOST_VARIANTS,
                     height="auto",
@@ -157,6 +207,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
 
         def translate(
             file: str | None,
+            as_shown: Shown,
             chosen: str,
             way: str,
             text: str,
@@ -170,6 +221,8 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
             """Translate, and show the first variant."""
             if not file:
                 raise gr.Error("Drop a photograph first.", title="No photograph")
+            if as_shown is not None and as_shown[0] == file:
+                file = as_shown[1]
             with _sentences(Path(file)):
                 facts = demo.facts(chosen)
                 result = demo.translate(
@@ -206,7 +259,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 download: gr.DownloadButton(value=str(variant.full)),
             }
 
-        photo.upload(check_upload, photo, photo, show_progress="hidden", api_visibility="private")
+        photo.upload(partial(take, demo), photo, [photo, original], show_progress="hidden", api_visibility="private")
         name.change(
             choose,
             name,
@@ -225,7 +278,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
         )
         go.click(
             translate,
-            [photo, name, direction, prompt, lines, strength, count, seed, size, resolution],
+            [photo, original, name, direction, prompt, lines, strength, count, seed, size, resolution],
             [shown, slider, summary, gallery, download],
             show_progress_on=[slider],
             concurrency_id="translate",
@@ -235,16 +288,24 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
     return page
 
 
-def check_upload(file: str | None) -> str | None:
-    """Refuse a file that is no image as soon as it is there; what it is called and said to be counts for nothing."""
+def take(demo: DemoTranslator, file: str | None) -> tuple[str | None, Shown]:
+    """Check a file as soon as it is there, by its content: what it is called counts for nothing.
+
+    Returns:
+        What to show; and, where browsers cannot show the file itself, that with the file.
+    """
     if file is None:
-        return None
+        return None, None
     try:
-        with open_image(Path(file)):
-            return file
+        with open_image(Path(file)) as header:
+            if header.format in SHOWN_BY_BROWSERS:
+                return file, None
+        preview = str(demo.preview(Path(file)))
     except UNREADABLE as error:
-        gr.Warning(f"{Path(file).name} cannot be used: {error}.", title="Not a photograph")
-        return None
+        name, why = Path(file).name, _without_path(error, Path(file))
+        gr.Warning(why if name in why else f"{name} cannot be read as an image: {why}.")
+        return None, None
+    return preview, (preview, file)
 
 
 @contextmanager
@@ -257,8 +318,11 @@ def _sentences(photo: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, MemoryError) as error:
-        text = str(error) if photo is None else str(error).replace(str(photo), photo.name)
-        raise gr.Error(text, title="This did not work", print_exception=False) from error
+        raise gr.Error(_without_path(error, photo), title="This did not work", print_exception=False) from error
+
+
+def _without_path(error: Exception, photo: Path | None) -> str:
+    return str(error) if photo is None else str(error).replace(str(photo), photo.name)
 
 
 def _uploaded_path(payload: ImageData | None) -> str | None:
@@ -284,7 +348,7 @@ def _about(facts: Facts) -> str:
         parts.append(f"trained at {facts.training.size} px")
     about = ", ".join(part for part in parts if part)
     if facts.training.data is not None:
-        about += f". Training images: {facts.training.data}"
+        about += f". Trained on {facts.training.data}"
     if facts.kind == "exported":
         about += ". An exported model translates at strength 1, by the prompts it was exported with"
     return f"{about}."
@@ -327,6 +391,7 @@ def _strength(facts: Facts) -> gr.Slider:
         maximum=1,
         value=1,
         step=0.05,
+        buttons=[],
         label="Strength",
         info="1 follows the photograph. Below 1, noise is blended in, and each seed gives another variant.",
         visible=not facts.trained_only,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from images.ranges import Array
+from images.reading import read_image_with_alpha
 from images.resizing import resize
 from images.writing import encode_image
 from inference import Translator
@@ -124,8 +125,7 @@ class DemoTranslator:
         loaded = time.monotonic()
         lines = facts.training.line_drawing if draw_lines else "none"
         prepared = translator.prepare(photo, size, lines, resolution)
-        folder = self._folder / secrets.token_hex(16)
-        folder.mkdir()
+        folder = self._new_folder()
         stem = f"{_file_name(photo.stem)}-{name}-{direction}"
         shown, seconds = [], time.monotonic() - loaded
         for one in range(seed, seed + (variants if strength < 1 else 1)):
@@ -147,6 +147,23 @@ class DemoTranslator:
         if loaded - started > 0.1:
             summary += f"; {loaded - started:.1f} s to load the model"
         return Result(before, shown, summary)
+
+    def preview(self, photo: Path) -> Path:
+        """A JPEG of at most `PREVIEW` pixels a side, of an image file that browsers do not show.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it cannot be decoded, or is too large.
+        """
+        file = self._new_folder() / "preview.jpg"
+        file.write_bytes(_preview(*read_image_with_alpha(photo)))
+        return file
+
+    def _new_folder(self) -> Path:
+        """A folder whose name nobody guesses: its files are served to whoever names them."""
+        folder = self._folder / secrets.token_hex(16)
+        folder.mkdir()
+        return folder
 
 
 def _preview(image: Array, alpha: Array | None) -> bytes:
