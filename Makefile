@@ -76,7 +76,7 @@ serve: ## answer requests for translations over HTTP: CKPT=adapter,another|runs 
 demo: ## show a web page that translates photographs: [CKPT=adapter,another|runs PORT=7860 HOST=127.0.0.1 PRECISION=auto BASE=]
 	@$(run) -m commands.demo $(call flags,CKPT:--ckpt PORT:--port HOST:--host PRECISION:--precision BASE:--base) $(ARGS)
 
-export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx and openvino]
+export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|web|released|released-stochastic|diffusers OUT=folder [BASE=] [PRECISION=float32 DIRECTION=both N=16 DATA= PROMPT= TRUST=modules-of-your-own, of onnx, openvino and web]
 	$(call need,CKPT,make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino OUT=exported)
 	$(call need,FORMAT,make export CKPT=$(CKPT) FORMAT=openvino OUT=exported)
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)

@@ -13,6 +13,7 @@ from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import Settings, base_source
 from commands.cli.trust import limit_parser, read_run
 from commands.evaluate import build_data, build_scorer, run_folder
+from exporting import site_files
 from images.listing import list_images
 from inference.backends import check_precision
 from inference.backends.exported import CARD, EXPORTS, NAMES
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from networks import OneStepGenerator
     from networks.checkpoints.card import Adapter
 
-FORMATS = ("released", "released-stochastic", "diffusers", *EXPORTS)
-FOR_MODELS = ("precision", "direction", "n", "data", "prompt", "trust")  # options of onnx and openvino alone
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "int8": ("nncf",)}
+MODELS = {**EXPORTS, "web": EXPORTS["onnx"]}  # precisions by format
+FORMATS = ("released", "released-stochastic", "diffusers", *MODELS)
+FOR_MODELS = ("precision", "direction", "n", "data", "prompt", "trust")  # options of MODELS alone
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = {"onnx": ONNX, "web": ONNX, "openvino": ("openvino",), "int8": ("nncf",)}
 ALL_DIRECTIONS = ("a2b", "b2a")
 CALIBRATION = 32  # images for the ranges of int8
 OFFLINE = "lite0"  # feature network where no run names one
@@ -41,10 +44,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m commands.export",
         description="Write an adapter in another format. onnx, openvino: a folder that translate and evaluate take "
-        "like an adapter and that needs no PyTorch, with its measured difference to PyTorch (parity.json). released: "
-        "released.pkl, paired for one direction, unpaired for two; released-stochastic: paired, for a strength below "
-        "1; diffusers: pytorch_lora_weights.safetensors of the UNet, and conv_in.safetensors; what these cannot hold "
-        "is said.",
+        "like an adapter and that needs no PyTorch, with its measured difference to PyTorch (parity.json). web: a "
+        "folder with a page that translates in the browser. released: released.pkl, paired for one direction, unpaired "
+        "for two; released-stochastic: paired, for a strength below 1; diffusers: pytorch_lora_weights.safetensors of "
+        "the UNet, and conv_in.safetensors; what these cannot hold is said.",
         allow_abbrev=False,
     )
     p.add_argument("--ckpt", required=True, metavar="PATH", help="run folder, adapter folder, .ckpt or released .pkl")
@@ -53,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", required=True, metavar="FOLDER", help="made if missing; an earlier export in it is replaced"
     )
     p.add_argument("--base", metavar="BASE", help="where the base is, if not where training found it")
-    models = p.add_argument_group("of onnx and openvino")
+    models = p.add_argument_group("of onnx, openvino and web")
     models.add_argument("--precision", metavar="NAME", help="float32 (default); openvino also bfloat16 and int8")
     models.add_argument("--direction", metavar="NAME", help="a2b, b2a, or both (default: all that were trained)")
     models.add_argument("--n", type=int, metavar="N", help="images to measure the difference on (default 16)")
@@ -70,11 +73,11 @@ def main(args: list[str] | None = None) -> int:
     check_checkpoint(own.ckpt)
     own.base = base_source(own.base)
     out = Path(own.out)
-    if own.format in EXPORTS:
+    if own.format in MODELS:
         return export_models(own, out)
     for name in FOR_MODELS:
         if getattr(own, name) is not None:
-            raise ValueError(f"FORMAT={own.format} takes no {name.upper()}: only {' and '.join(EXPORTS)} do.")
+            raise ValueError(f"FORMAT={own.format} takes no {name.upper()}: only {', '.join(MODELS)} do.")
     check_writable(out / CARD)
     lost = export_weights(own.ckpt, own.base, own.format, out)
     _print_sizes(sorted(p for p in out.iterdir() if p.suffix in (".pkl", ".safetensors")))
@@ -139,7 +142,7 @@ def _write_weights(generator: "OneStepGenerator", wanted: str, out: Path) -> lis
 
 
 def export_models(own: argparse.Namespace, out: Path) -> int:
-    """Write ONNX or OpenVINO models and measure them; returns the exit code, 1 where they differ too much.
+    """Write ONNX or OpenVINO models, or a page, and measure them; returns the exit code, 1 where they differ too much.
 
     Args:
         own: arguments of this command.
@@ -173,30 +176,42 @@ def export_models(own: argparse.Namespace, out: Path) -> int:
         raise ValueError(f"Unknown direction {unknown[0]!r}: {path} translates {' and '.join(trained)}.")
     if own.prompt is not None:
         adapter = _with_prompt(adapter, directions, own.prompt)
-    wanted = Format(own.format, own.precision, directions)
     samples = _from_folder(adapter, own, directions) if config is None else _from_run(config, own, directions)
     try:
-        figures = export_folder(adapter, own.base, out, wanted, samples, lambda line: print(line, flush=True))
+        if own.format == "web":
+            from exporting.web import write_page
+
+            figures = write_page(adapter, own.base, out, directions, samples, _say)
+        else:
+            wanted = Format(own.format, own.precision, directions)
+            figures = export_folder(adapter, own.base, out, wanted, samples, _say)
     except BeyondToleranceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for direction, found in figures.items():
         print(f"{direction}: {_in_words(found)}")
     _print_sizes(sorted(out.iterdir()))
-    print(f"Written: {own.format} in {own.precision}. `make translate CKPT={out}` uses it.")
+    if own.format == "web":
+        print(f"Written: a page. `python -m http.server --directory {out}` serves it at http://localhost:8000.")
+    else:
+        print(f"Written: {own.format} in {own.precision}. `make translate CKPT={out}` uses it.")
     return 0
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def check_models(own: argparse.Namespace, out: Path) -> None:
-    """Check the options of ONNX and OpenVINO, and fill in what was left out.
+    """Check the options of ONNX, OpenVINO and web, and fill in what was left out.
 
     Raises:
-        ValueError: one is invalid, a package is missing, or the folder cannot be written.
+        ValueError: one is invalid, a package or npm is missing, or the folder cannot be written.
     """
     own.precision = own.precision or "float32"
     check_precision(own.precision, EXPORTS["openvino"])
-    if own.precision not in EXPORTS[own.format]:
-        there = "; ".join(f"FORMAT={name} has {', '.join(known)}" for name, known in EXPORTS.items())
+    if own.precision not in MODELS[own.format]:
+        there = "; ".join(f"FORMAT={name} has {', '.join(known)}" for name, known in MODELS.items())
         raise ValueError(f"There is no PRECISION={own.precision} of FORMAT={own.format}: {there}.")
     if own.direction not in (None, "both", *ALL_DIRECTIONS):
         raise ValueError(f"Unknown DIRECTION {own.direction!r}: known are a2b, b2a and both.")
@@ -207,7 +222,9 @@ def check_models(own: argparse.Namespace, out: Path) -> None:
     needed = PACKAGES[own.format] + PACKAGES.get(own.precision, ())
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ValueError(f"{' and '.join(missing)} is not installed: pip install -e '.[export]' adds it.")
-    check_replaceable(out, NAMES.__contains__)
+    check_replaceable(out, (site_files.NAMES if own.format == "web" else NAMES).__contains__)
+    if own.format == "web":
+        site_files.fetch_runtime()
 
 
 def _with_prompt(adapter: "Adapter", directions: Sequence[str], prompt: str) -> "Adapter":

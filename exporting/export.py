@@ -43,11 +43,13 @@ class Format:
         backend: "onnx" or "openvino".
         precision: one of the backend's in `inference.backends.exported.EXPORTS`.
         directions: those to convert.
+        most_bytes: largest size of a direction's weights; None for any.
     """
 
     backend: str
     precision: str
     directions: Sequence[str]
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def export_folder(
         The figures of parity.json by direction.
 
     Raises:
-        ValueError: the adapter cannot be converted, does not fit the base, or has no prompt for a direction.
+        ValueError: the adapter cannot be converted, does not fit the base, is larger than `wanted` allows, or has no
+            prompt for a direction.
         BeyondToleranceError: the model differs too much from PyTorch.
         OSError: the disk is full.
     """
@@ -153,6 +156,7 @@ def write_models(
     write_json(folder / CARD, replace(adapter.card, exported={"format": wanted.backend}).to_json())
     generator = load_generator(adapter, base)
     multiple = multiple_of(generator)
+    _check_bytes(generator, wanted.most_bytes)
     prompts = _embed(generator, wanted.directions)
     tokens, width = (0, 0) if prompts is None else next(iter(prompts.values.values())).shape
     generator = generator.merge().float()
@@ -187,6 +191,20 @@ def write_models(
         versions=versions(),
     )
     write_json(folder / MANIFEST, manifest.to_json())
+
+
+def _check_bytes(generator: ImageTranslator, most: int | None) -> None:
+    """Refuse a generator whose weights take more bytes in float32.
+
+    Raises:
+        ValueError: names both sizes, in MB.
+    """
+    size = 4 * sum(parameter.numel() for parameter in generator.parameters())
+    if most is not None and size > most:
+        raise ValueError(
+            f"The model is too large for a page: its weights take {size / 1e6:,.0f} MB, and a browser gets at most "
+            f"{most / 1e6:,.0f} MB. FORMAT=onnx exports it for ONNX Runtime."
+        )
 
 
 def _quantize(path: Path, inputs: Sequence[Inputs]) -> None:
