@@ -27,6 +27,7 @@ from networks.checkpoints.adapter import load_trained, trained_state
 from networks.checkpoints.card import AdapterCard, RunFacts
 from networks.contract import Direction, Discriminator
 from networks.features import FeatureNetwork
+from networks.one_step.compiling import check_compiler
 from networks.one_step.diffusion import noise_map
 from networks.precision import is_large
 
@@ -298,12 +299,14 @@ class TranslationModule(LightningModule):
     # --- Lightning's hooks ---
 
     def on_fit_start(self) -> None:
-        """Refuse settings that would silently ruin training."""
+        """Refuse settings that would silently ruin training, or end it once it has begun."""
         if self.trainer.precision in IMPRECISE:
             raise ValueError(
                 f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step "
                 "estimate multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
             )
+        if self.generator.compiled_blocks:
+            check_compiler(self.device)
 
     def on_train_start(self) -> None:
         """Stop at once where `max_images` is already reached; a validation that is missing has run by then."""

@@ -61,6 +61,7 @@ class ImageTranslator(nn.Module, ABC):
         base_random_init: whether the base has its architecture alone, at random weights.
         trained_names: names of the tensors that training changes and an adapter holds.
         merged: whether LoRA was folded into the base.
+        compiled_blocks: how many blocks training runs through `torch.compile`.
     """
 
     settings: Settings
@@ -72,6 +73,7 @@ class ImageTranslator(nn.Module, ABC):
     base_random_init = False
     trained_names: list[str]
     merged = False
+    compiled_blocks = 0
 
     @property
     @abstractmethod

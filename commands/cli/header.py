@@ -25,6 +25,8 @@ def header(cli: TrainCLI, images_seen: int = 0) -> str:
         "device": _device(cli),
         "run folder": str(cli.run_folder),
     }
+    if generator.compiled_blocks:
+        facts["compiled"] = f"{generator.compiled_blocks} blocks of the generator (meant for CUDA, not measured there)"
     if images_seen:
         facts["resumed at"] = f"{images_seen:,} images"
     lines = [*facts.items(), *(("warning", doubt) for doubt in cli.datamodule.suspicions())]

@@ -19,6 +19,7 @@ from networks.checkpoints.settings import (
 from networks.contract import ImageTranslator
 from networks.one_step.autoencoder import SkipAutoencoder
 from networks.one_step.bases import load_base
+from networks.one_step.compiling import compile_repeated_blocks
 from networks.one_step.diffusion import blend, noise_map, predict_x0
 from networks.one_step.image_branches import build_branch
 from networks.one_step.lora import (
@@ -62,6 +63,7 @@ class OneStepGenerator(ImageTranslator):
         skip_lora: also put a LoRA on the skip convolutions, as released files have it.
         frozen_dtype: dtype of the base's frozen weights, "float32" or "bfloat16"; an adapter records it, since it
             was trained on weights rounded that way.
+        compile_blocks: train with `torch.compile` of the repeated blocks, on CUDA; not measured there yet.
         init: start from an adapter, a checkpoint of ours or a released .pkl, with its LoRA targets and scales.
 
     Raises:
@@ -89,6 +91,7 @@ class OneStepGenerator(ImageTranslator):
         vae_targets: Sequence[str] | None = None,
         skip_lora: bool = False,
         frozen_dtype: FrozenDtype = "float32",
+        compile_blocks: bool = False,
         init: str | None = None,
     ) -> None:
         super().__init__()
@@ -154,6 +157,8 @@ class OneStepGenerator(ImageTranslator):
         if frozen_dtype == "bfloat16":
             # Last: peft gives a LoRA the dtype of its layer.
             store_in_bfloat16(self, keep=self.conv_in.pretrained)
+        if compile_blocks:
+            self.compiled_blocks = compile_repeated_blocks(self)
         self.prompts: dict[str, str] = {}
         self.trained_names = trainable_names(self)
         self.eval()

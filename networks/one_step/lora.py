@@ -2,6 +2,7 @@
 
 `strength` travels to every LoRA layer as a dynamic scope, never as a switched module attribute: gradient checkpointing
 runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
+`torch.compile` cannot read the scope: a compiled function is given its strength by `call_with_strength`.
 """
 
 import copy
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MethodType
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +39,11 @@ LoraLayer = LoraConv | LoraLinear
 Layer = TypeVar("Layer", bound=nn.Module)
 Network = TypeVar("Network", bound=nn.Module)
 Output = TypeVar("Output")
+P = ParamSpec("P")
 
 _strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
 _formed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("formed", default=None)
+_traced: Tensor | None = None  # read only while Dynamo traces, which keeps it to the trace: threads do not meet here
 
 
 @contextmanager
@@ -57,12 +60,36 @@ def strength_scope(strength: Tensor | None) -> Iterator[None]:
         _strength.reset(token)
 
 
+def current_strength() -> Tensor | None:
+    """The strength of the innermost `strength_scope`, or of the `call_with_strength` that is being traced."""
+    return _traced if torch.compiler.is_dynamo_compiling() else _strength.get()
+
+
+def call_with_strength(
+    strength: Tensor | None, function: Callable[P, Output], *args: P.args, **kwargs: P.kwargs
+) -> Output:
+    """Call a function so that `torch.compile` traces the strength as an input, whose value may differ at every call.
+
+    Args:
+        strength: that of the scope; where nothing is traced, the layers read it from there.
+        function: what to call.
+        *args: of the function.
+        **kwargs: of the function.
+    """
+    global _traced
+    _traced = strength
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _traced = None
+
+
 @contextmanager
 def weights_formed_once(wanted: bool = True) -> Iterator[None]:
     """Context of passes that share one backward: each sum ``W + BA`` is formed by its first use alone.
 
     Args:
-        wanted: False forms it at every use, as outside.
+        wanted: False forms it at every use, as outside, and as in compiled blocks always.
     """
     token = _formed.set({} if wanted else None)
     try:
@@ -115,12 +142,13 @@ def inject_lora(
         raise ValueError(f"No layer can take a LoRA whose name ends in one of {shortened(targets)}.") from error
     for layer in lora_layers(module):
         small = _base_layer(layer).weight.numel() <= SMALL_LAYER
-        _replace_forward(layer, _forward_small if small else _forward_large)
+        replace_forward(layer, _forward_small if small else _forward_large)
     return module
 
 
-def _replace_forward(layer: Layer, forward: Callable[[Layer, Tensor], Tensor]) -> None:
-    layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]  # of this one layer, not of its class
+def replace_forward(layer: Layer, forward: Callable[Concatenate[Layer, P], Output]) -> None:
+    """Give this one layer, and not its class, another forward."""
+    layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
 
 
 def _class_forward(layer: Layer, x: Tensor) -> Tensor:
@@ -138,7 +166,7 @@ def _forward_large(layer: LoraLayer, x: Tensor) -> Tensor:
     low: Tensor = layer.lora_A[ADAPTER](x)
     if layer.scaling[ADAPTER] != 1:
         low = low * layer.scaling[ADAPTER]
-    strength = _strength.get()
+    strength = current_strength()
     if strength is not None:
         low = low * per_sample(strength, low)
     result: Tensor = layer.get_base_layer()(x) + layer.lora_B[ADAPTER](low)
@@ -150,9 +178,9 @@ def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
 
     Not under autocast: in bfloat16 the small values of an untrained LoRA would be rounded away when added to a weight.
     """
-    if _strength.get() is not None or torch.is_autocast_enabled(x.device.type):
+    if current_strength() is not None or torch.is_autocast_enabled(x.device.type):
         return _forward_large(layer, x)
-    formed = _formed.get()
+    formed = None if torch.compiler.is_dynamo_compiling() else _formed.get()
     if formed is None:
         weight = _sum(layer)
     else:
@@ -239,7 +267,7 @@ def cast_layer(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
     if dtype == torch.float32:
         return
     if isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) <= FEW_CHANNELS:
-        _replace_forward(layer, _forward_in_float32)
+        replace_forward(layer, _forward_in_float32)
     else:
         layer.to(dtype)
 
@@ -263,7 +291,7 @@ def store_in_bfloat16(module: nn.Module, keep: nn.Module | None = None) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.requires_grad and layer is not keep:
             layer.weight.data = layer.weight.data.to(torch.bfloat16)  # the parameter may be shared: it stays the same
-            _replace_forward(layer, _forward_from_bfloat16)
+            replace_forward(layer, _forward_from_bfloat16)
 
 
 def _forward_from_bfloat16(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
