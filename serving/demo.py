@@ -78,6 +78,7 @@ def create_app(
         app,
         page,
         path="/",
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -142,7 +143,17 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 direction = _direction(first)
                 prompt = _prompt(first, first.directions[0])
                 lines = _lines(first)
-                strength = _strength(first)
+                strength = gr.Slider(
+                    0,
+                    1,
+                    value=1,
+                    step=0.05,
+                    buttons=[],
+                    label="Strength",
+                    info="1 follows the photograph. Below 1, noise is blended in, and each seed gives another variant.",
+                    visible=not first.trained_only,
+                    elem_id="strength",
+                )
                 with gr.Row(visible=False, elem_id="variation") as variation:
                     count = gr.Slider(
                         1, MOST_VARIANTS, value=MOST_VARIANTS, step=1, buttons=[], label="Variants", min_width=130
@@ -187,7 +198,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 )
                 download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
 
-        def choose(chosen: str) -> dict[object, object]:
+        def choose(chosen: str, share: float) -> dict[object, object]:
             """Show what a model can do."""
             with _sentences():
                 facts = demo.facts(chosen)
@@ -196,8 +207,8 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 direction: _direction(facts),
                 prompt: _prompt(facts, facts.directions[0]),
                 lines: _lines(facts),
-                strength: _strength(facts),
-                variation: gr.Row(visible=False),
+                strength: gr.Slider(visible=not facts.trained_only),
+                variation: gr.Row(visible=share < 1 and not facts.trained_only),
             }
 
         def turn(chosen: str, way: str) -> gr.Textbox:
@@ -210,7 +221,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
             as_shown: Shown,
             chosen: str,
             way: str,
-            text: str,
+            text: str | None,
             draw: bool,
             share: float,
             number: float,
@@ -220,7 +231,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
         ) -> dict[object, object]:
             """Translate, and show the first variant."""
             if not file:
-                raise gr.Error("Drop a photograph first.", title="No photograph")
+                raise gr.Error("Drop a photograph first.", title="No photograph", print_exception=False)
             if as_shown is not None and as_shown[0] == file:
                 file = as_shown[1]
             with _sentences(Path(file)):
@@ -229,7 +240,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                     Path(file),
                     chosen,
                     way,
-                    prompt=None if facts.trained_only else text.strip(),
+                    prompt=None if facts.trained_only else (text or "").strip(),
                     draw_lines=draw,
                     strength=1.0 if facts.trained_only else share,
                     variants=int(number),
@@ -262,7 +273,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
         photo.upload(partial(take, demo), photo, [photo, original], show_progress="hidden", api_visibility="private")
         name.change(
             choose,
-            name,
+            [name, strength],
             [about, direction, prompt, lines, strength, variation],
             show_progress="hidden",
             api_visibility="private",
@@ -303,7 +314,7 @@ def take(demo: DemoTranslator, file: str | None) -> tuple[str | None, Shown]:
         preview = str(demo.preview(Path(file)))
     except UNREADABLE as error:
         name, why = Path(file).name, _without_path(error, Path(file))
-        gr.Warning(why if name in why else f"{name} cannot be read as an image: {why}.")
+        gr.Warning(why if name in why else f"{name} cannot be read as an image: {why}.", title="Another file, please")
         return None, None
     return preview, (preview, file)
 
@@ -363,8 +374,7 @@ def _direction(facts: Facts) -> gr.Radio:
 
 def _prompt(facts: Facts, direction: str) -> gr.Textbox:
     trained = facts.prompts.get(direction)
-    return gr.Textbox(
-        "",
+    return gr.Textbox(  # without a value: what was typed stays
         label="Prompt",
         info="Empty takes the one trained with." if trained else "Say what the result shows.",
         placeholder=trained,
@@ -382,18 +392,4 @@ def _lines(facts: Facts) -> gr.Checkbox:
         info=f"This adapter takes {kind} lines. Untick where the image is such a drawing already.",
         visible=kind != "none",
         elem_id="lines",
-    )
-
-
-def _strength(facts: Facts) -> gr.Slider:
-    return gr.Slider(
-        minimum=0,
-        maximum=1,
-        value=1,
-        step=0.05,
-        buttons=[],
-        label="Strength",
-        info="1 follows the photograph. Below 1, noise is blended in, and each seed gives another variant.",
-        visible=not facts.trained_only,
-        elem_id="strength",
     )

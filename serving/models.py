@@ -84,7 +84,6 @@ class LoadedModels:
 
     def in_memory(self, name: str) -> Translator | None:
         """The translator of this name if it is loaded, which counts as a use; never waits for one being loaded."""
-        """The translator of this name if it is loaded; counts as a use.  Never waits for one that is being loaded."""
         with self._changing:
             if name in self._loaded:
                 self._loaded.move_to_end(name)
