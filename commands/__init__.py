@@ -1,1 +1,1 @@
-"""One module per make target: `python -m commands.<name>`."""
+"""One module per make target: `python -m commands.<name>`, and `one-step <name>`."""

@@ -19,7 +19,7 @@ MANY = 50  # trials above which YES=1 is asked for
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to every training."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.ablate",
+        prog="one-step ablate",
         description="Train every point of a grid and compare them. Any further argument is one of `make train` and "
         "holds for every trial, e.g. --trainer.precision=bf16-mixed or --memory=12gb.",
     )

@@ -13,7 +13,7 @@ from storage import atomic_write, check_writable
 @user_errors
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns 0, or 1 where something was found that training would fail on."""
-    p = argparse.ArgumentParser(prog="python -m commands.check_data", description=__doc__, allow_abbrev=False)
+    p = argparse.ArgumentParser(prog="one-step check-data", description=__doc__, allow_abbrev=False)
     p.add_argument("--exp", required=True, help="experiment whose layout is expected")
     p.add_argument("--data", required=True, metavar="FOLDER", help="the folder, as for training")
     p.add_argument("--out", help="contact sheet to write (default check-data-EXP.png)")

@@ -12,7 +12,7 @@ from metrics.scores import read_metrics
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.compare",
+        prog="one-step compare",
         description="Print one table of several runs. Runs that were measured differently are refused, with the "
         "difference named: other test images, sizes, feature networks or numbers of images.",
         allow_abbrev=False,

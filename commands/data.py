@@ -13,7 +13,7 @@ from storage import check_writable, did_you_mean
 @user_errors
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    p = argparse.ArgumentParser(prog="python -m commands.data", description=__doc__, allow_abbrev=False)
+    p = argparse.ArgumentParser(prog="one-step data", description=__doc__, allow_abbrev=False)
     p.add_argument("--name", required=True, help=f"one of {', '.join(DATASETS)}")
     p.add_argument("--archive", help="downloaded zip or tar file to unpack")
     p.add_argument("--out", default="data", help="folder the data sets are put into (default %(default)s)")

@@ -23,7 +23,7 @@ PATIENCE = 3.0  # seconds that a running translation has at the end
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.demo",
+        prog="one-step demo",
         description="Show a web page on which photographs are translated: before and after, variants, download.",
         allow_abbrev=False,
     )

@@ -1,13 +1,13 @@
 """``make doctor``: check that training can run here: Python, packages, devices, weights on disk; no downloads."""
 
 import argparse
-import configparser
 import importlib
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from storage import cores
 
-CHECKOUT = Path(__file__).parents[1]
+DISTRIBUTION = "one-step-translation"
 
 
 @dataclass
@@ -35,12 +35,10 @@ class Finding:
 
 def main(args: list[str] | None = None) -> int:
     """Print the report; 0 where training can run, 1 where something essential is missing."""
-    argparse.ArgumentParser(prog="doctor", description=__doc__.partition(": ")[2]).parse_args(args)
-    setup = configparser.ConfigParser()
-    setup.read(CHECKOUT / "setup.cfg")
-    sections = {
-        "Packages": [python(setup["options"]["python_requires"]), *packages(setup["options"]["install_requires"])]
-    }
+    argparse.ArgumentParser(prog="one-step doctor", description=__doc__.partition(": ")[2]).parse_args(args)
+    declared = metadata(DISTRIBUTION)
+    needed = [line for line in declared.get_all("Requires-Dist", []) if "extra ==" not in line]
+    sections = {"Packages": [python(declared["Requires-Python"]), *packages(needed)]}
     # The other sections import these packages.
     broken = [name for name in ("torch", "torchvision", "lightning", "diffusers", "peft") if not _imports(name)]
     if broken:
@@ -70,10 +68,10 @@ def python(wanted: str) -> Finding:
     )
 
 
-def packages(requirements: str) -> list[Finding]:
-    """Check installed versions against setup.cfg's ranges, one requirement per line."""
+def packages(requirements: Iterable[str]) -> list[Finding]:
+    """Check installed versions against setup.cfg's ranges."""
     findings = []
-    for line in requirements.strip().splitlines():
+    for line in requirements:
         wanted = Requirement(line)
         try:
             found = version(wanted.name)

@@ -26,7 +26,7 @@ MB = 2**20
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to LightningCLI."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.estimate",
+        prog="one-step estimate",
         description="Estimate the memory of a training step. Any further argument overrides the configuration, "
         "e.g. --model.init_args.generator.init_args.checkpointing=true --trainer.precision=bf16-mixed.",
     )

@@ -30,7 +30,7 @@ RESIZE = ("clean", "legacy")  # names in networks.features.resizing.RESIZERS
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
-    p = argparse.ArgumentParser(prog="python -m commands.evaluate", description=__doc__)
+    p = argparse.ArgumentParser(prog="one-step evaluate", description=__doc__)
     p.add_argument(
         "--ckpt",
         required=True,

@@ -42,7 +42,7 @@ OFFLINE = "lite0"  # feature network where no run names one
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.export",
+        prog="one-step export",
         description="Write an adapter in another format. onnx, openvino: a folder that translate and evaluate take "
         "like an adapter and that needs no PyTorch, with its measured difference to PyTorch (parity.json). web: a "
         "folder with a page that translates in the browser. released: released.pkl, paired for one direction, unpaired "

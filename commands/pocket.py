@@ -12,7 +12,7 @@ STAGES = ("autoencoder", "teacher", "distillation", "export", "quality")
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.pocket",
+        prog="one-step pocket",
         description="Make the packaged base from scratch: render captioned scenes, train the autoencoder, the "
         "text-conditional teacher and the one-step student, export them, and measure the result. Finished stages are "
         "skipped, an interrupted one is resumed from its last checkpoint. TensorBoard: make tensorboard LOGDIR=WORK.",

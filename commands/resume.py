@@ -25,7 +25,7 @@ FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lor
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to LightningCLI."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.resume",
+        prog="one-step resume",
         description="Resume a run from its last checkpoint, or from the start where it has none yet. A finished run is "
         "extended by a new limit, e.g. --model.init_args.max_images=4000.",
     )

@@ -25,7 +25,7 @@ MIB = 1 << 20
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.serve",
+        prog="one-step serve",
         description="Translate images that come over HTTP: POST /translate takes an image and returns its translation; "
         "/docs describes all addresses.",
         epilog=f"A token that requests have to bring is read from the environment: {TOKEN}.",

@@ -14,7 +14,7 @@ from datamodules.files.layouts import existing_root
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command; all others go to LightningCLI."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.train",
+        prog="one-step train",
         description="Train an experiment. Any further argument overrides the configuration, "
         "e.g. --model.init_args.max_images=2000 "
         "--model.init_args.generator.init_args.rank_unet=8 --seed_everything=7.",

@@ -30,10 +30,10 @@ GB = 1e9
 def parser() -> argparse.ArgumentParser:
     """Arguments of this command."""
     p = argparse.ArgumentParser(
-        prog="python -m commands.translate",
+        prog="one-step translate",
         description="Translate an image, a video, or every image of a folder into files of the same names and "
         "sub-folders. A folder or video that was interrupted goes on where it stopped.",
-        usage="python -m commands.translate --ckpt CKPT --in IN --out OUT [options]",
+        usage="one-step translate --ckpt CKPT --in IN --out OUT [options]",
         allow_abbrev=False,
     )
     p.add_argument(

@@ -9,7 +9,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("networks", "losses", "metrics", "images", "datamodules", "lightning_modules"),
-    *("evaluation", "inference", "exporting", "serving", "ablation", "pretraining", "commands", "benchmarks"),
+    *(
+        "evaluation",
+        "inference",
+        "exporting",
+        "serving",
+        "ablation",
+        "pretraining",
+        "commands",
+        "one_step",
+        "benchmarks",
+    ),
 )
 SHARED = ("storage", "limits", "prompt_embeddings", "ray_cluster")  # that all may import; they import storage at most
 SOURCES = [
@@ -18,7 +28,9 @@ SOURCES = [
 ]
 
 # importer -> what it may import of ours, by the longest prefix that fits it; `SHARED` may be imported by all
-BELOW_COMMANDS = {package for package in PACKAGES if package not in ("pretraining", "commands", "benchmarks")}
+BELOW_COMMANDS = {
+    package for package in PACKAGES if package not in ("pretraining", "commands", "one_step", "benchmarks")
+}
 ARROWS = {
     **{name: set() for name in SHARED},
     "images": {"images"},
@@ -43,6 +55,9 @@ ARROWS = {
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},
     "commands.pocket": {"commands", "pretraining", *BELOW_COMMANDS},
+    # For other programs: nothing of ours imports it.
+    "one_step": {"inference", "networks"},
+    "one_step.command_line": {"commands"},
     "benchmarks": {"benchmarks", "commands", *BELOW_COMMANDS},
 }
 # Callbacks are named in YAML; these add the ones that no overlay may lose, and tell the best checkpoint's test.

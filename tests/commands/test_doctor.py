@@ -43,7 +43,7 @@ def test_an_incomplete_checkout_is_a_problem(monkeypatch, tmp_path):
     [("no-such-package>=1", "no-such-package is not installed"), ("torch>=900", "torch"), ("torch<1", "torch")],
 )
 def test_a_missing_or_wrong_package_is_a_problem(requirement, said):
-    (finding,) = doctor.packages(requirement)
+    (finding,) = doctor.packages([requirement])
     assert said in finding.problem
     assert "make setup" in finding.problem
 
