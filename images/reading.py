@@ -29,7 +29,7 @@ def _read_16_bit(source: Source, header: Image.Image) -> NDArray[np.uint16] | No
     if isinstance(header, TiffImageFile) and header.tag_v2.get(PLANAR_CONFIGURATION) == 2:
         # Planes are stored one after the other, which cv2 does not read correctly.
         with open_source(source) as file:
-            planes = tifffile.imread(file)
+            planes = tifffile.imread(file, key=0)  # the first image: all of a file can be gigabytes
         return _oriented(planes.transpose(1, 2, 0), orientation) if planes.dtype == np.uint16 else None
     content = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
     pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)

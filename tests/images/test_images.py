@@ -75,6 +75,14 @@ def test_sixteen_bit_planes_are_not_mixed_up(tmp_path):
     assert np.array_equal(stored, planes)
 
 
+def test_of_a_file_of_many_images_only_the_first_is_decoded(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for k in range(50):
+            planes = np.full((3, 4, 5), 1000 * k, np.uint16)
+            file.write(planes, photometric="rgb", planarconfig="separate", metadata=None)
+    assert (read_image(tmp_path / "x.tif") == -1).all()
+
+
 def test_sixteen_bit_alpha_is_read_as_alpha(tmp_path):
     pixels = np.zeros((2, 3, 4), np.uint16)
     pixels[..., 0], pixels[..., 3] = 65535, 13107  # blue, a fifth opaque
