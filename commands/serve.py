@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
@@ -83,6 +84,10 @@ def main(args: list[str] | None = None) -> int:
         pixels=int(options.megapixels * 1e6),
     )
     token = os.environ.get(TOKEN) or None
+    if token is not None and not re.fullmatch("[!-~]+", token):
+        raise ValueError(
+            "TOKEN has a character that no header holds: letters, digits and ASCII punctuation, no spaces."
+        )
     app = create_app(Server(models, limits, options.batch), token)
     host, port = listener.getsockname()[:2]
     print(f"Adapters: {', '.join(models.names)} (at most {models.limit} in memory)")

@@ -53,7 +53,7 @@ class DrainRefused:
         async def watched() -> Message:
             nonlocal left
             message = await receive()
-            left = left and message["type"] == "http.request" and message.get("more_body", False)
+            left = message["type"] == "http.request" and message.get("more_body", False)
             return message
 
         async def drain() -> None:
@@ -98,6 +98,7 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
     ) -> None:
         given = found.credentials if found is not None else ""
         if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+            server.monitoring.errors.labels(KINDS[401]).inc()
             sentence = "A valid token is needed: Authorization: Bearer TOKEN."
             raise RequestError(401, sentence, {"WWW-Authenticate": "Bearer"})
 

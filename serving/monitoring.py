@@ -24,7 +24,7 @@ class Monitoring:
 
     Attributes:
         requests: for a translation, by status.
-        errors: of them that failed, by kind.
+        errors: of them that failed, by kind; and requests to any address without a valid token.
         seconds: histogram of the time to an answer with an image.
         queue_seconds: histogram of the part of it that an image spent in the queue.
         at_once: requests that are received, wait or are answered now.

@@ -21,6 +21,7 @@ from images.ranges import Array
 from images.writing import encode_image
 from inference.backends.exported import PARITY
 from inference.folder import IN_MEMORY
+from inference.high_resolution import MEGAPIXEL
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
 from serving.batching import Batcher, Item, PromptError
@@ -223,6 +224,13 @@ class Server:
             raise RequestError(
                 413, f"The translation would have {pixels / 1e6:.0f} megapixels, at most {self.limits.pixels / 1e6:g}."
             )
+        if math.prod(layout.network_shape) > MEGAPIXEL:
+            tall, wide = layout.network_shape
+            raise RequestError(
+                413,
+                f"The network would get {wide} x {tall} pixels, at most one megapixel: give a smaller size, or "
+                "resolution=tiles.",
+            )
         async with self._budget.hold(max(height * width, pixels)):
             prepared = await self._in_thread(_prepare, translator, content, settings)
             item = Item(translator, settings, prepared)
@@ -312,7 +320,7 @@ def _encode(prepared: Prepared, output: Array, suffix: str) -> bytes:
 
 def _without_folders(text: str) -> str:
     """A text whose absolute paths are cut to their last part."""
-    return re.sub(r"(?<![\w.:/])/(?:[^\s/,;()'\"]+/)+", "", text)
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/,;()'\"]+/)*(?=[^\s/])", "", text)
 
 
 async def _until_gone(request: Request) -> None:
