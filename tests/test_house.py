@@ -48,7 +48,11 @@ def requirements(section, key):
     return [Requirement(line) for line in config[section][key].strip().splitlines()]
 
 
-ALL_REQUIREMENTS = [*requirements("options", "install_requires"), *requirements("options.extras_require", "dev")]
+EXTRAS = ("dev", "serve", "demo")  # some of export and video depend on the version of Python
+ALL_REQUIREMENTS = [
+    *requirements("options", "install_requires"),
+    *(requirement for extra in EXTRAS for requirement in requirements("options.extras_require", extra)),
+]
 
 
 def pins():
@@ -178,3 +182,16 @@ def test_every_target_calls_a_module_that_runs_when_called():
     for module in modules:
         text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
         assert re.search(r'if __name__ == "__main__":\n    .*main\(\)', text), module
+
+
+def test_the_hosted_workflow_runs_what_ci_runs_on_every_python():
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    assert job["steps"][-1]["run"] == "PYTHON=python .ci/run"
+    allowed = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text())
+    assert job["strategy"]["matrix"]["python"] == allowed
+
+
+def test_hooks_are_the_tools_of_make_lint():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"].split(" --")[0] for hook in repository["hooks"]]
+    assert entries == [".venv/bin/ruff check", ".venv/bin/ruff format", ".venv/bin/mypy"]

@@ -172,7 +172,10 @@ def scalars(run, name):
     ("exp", "data", "directions", "says"),
     [
         ("clear2foggy", "Seasons", ("a2b", "b2a"), "summer and winter, train 4 + 4, validate 2 + 2, test 2 + 2"),
-        ("edge2image", "SamePlace", ("a2b",), "places in summer and winter, pairs, train 4, validate 2, test 2"),
+        pytest.param(
+            *("edge2image", "SamePlace", ("a2b",), "places in summer and winter, pairs, train 4, validate 2, test 2"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_parts_from_outside_train(exp, data, directions, says, outside, tmp_path, capsys):
