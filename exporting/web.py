@@ -24,7 +24,7 @@ from prompt_embeddings import PROMPTS, PromptEmbeddings
 from storage import atomic_folder, read_json, write_json
 
 MOST_BYTES = 200_000_000  # of a direction's model, which a visitor downloads and a browser holds several times
-LONGEST = {"lift": 4096, "direct": 1024}  # side of an image that a page translates, pixels
+LONGEST = {"lift": 3072, "direct": 1024}  # side of an image that a page translates, pixels
 PIXELS, RESULT = "pixels", "result"  # names of the graph's input and output
 EVERY_SIZE = 1 << 30  # pixels: no image is larger, so none is lifted
 
@@ -70,24 +70,32 @@ def _write_models(exported: Path, folder: Path) -> None:
     """Write the models of an exported folder as models of pixels, and what the page has to know of them."""
     manifest = Manifest.read(exported)
     training = Training.from_card(read_json(exported / CARD))
-    size = training.size or UNKNOWN_SIZE
-    # A page has no tiles: there an image is at most one tile.
-    longest = LONGEST.get(training.resolution) or max(size, min(TILE * size, MOST_TILE))
     embeddings = None if manifest.embeddings is None else PromptEmbeddings.read(exported / PROMPTS).values
     described: list[dict[str, object]] = []
     for direction in manifest.directions:
         name = f"{direction}.onnx"
         model = over_pixels(
             onnx.load(exported / name),
-            size if training.resolution == "lift" else EVERY_SIZE,
+            (training.size or UNKNOWN_SIZE) if training.resolution == "lift" else EVERY_SIZE,
             manifest.multiple,
             None if embeddings is None else embeddings[direction],
         )
         onnx.save(model, folder / name)
-        size_of_file = (folder / name).stat().st_size
-        prompt = manifest.prompts.get(direction)
-        described.append({"name": direction, "prompt": prompt, "model": name, "bytes": size_of_file})
-    write_json(folder / PAGE, {"longest": longest, "directions": described})
+        prompt, size = manifest.prompts.get(direction), (folder / name).stat().st_size
+        described.append({"name": direction, "prompt": prompt, "model": name, "bytes": size})
+    write_json(folder / PAGE, {"longest": longest_side(training), "directions": described})
+
+
+def longest_side(training: Training) -> int:
+    """The longest side of an image that a page translates, pixels; the browser scales larger ones down to it.
+
+    With lift the network's image is small, whatever the photograph.  Tiles are not cut on a page: there an image is at
+    most one tile.
+    """
+    if training.resolution == "tiles":
+        size = training.size or UNKNOWN_SIZE
+        return max(size, min(TILE * size, MOST_TILE))
+    return LONGEST[training.resolution]
 
 
 def over_pixels(network: onnx.ModelProto, size: int, multiple: int, embedding: Array | None) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 // Reads a photograph into a canvas, has worker.js translate its pixels, and shows both.
 const $ = (id) => document.getElementById(id);
-const page = await (await fetch("page.json")).json();
+const page = await (await fetch("page.json", { cache: "no-cache" })).json();
 const worker = new Worker("worker.js", { type: "module" });
 let photograph = null; // { name, width, height, pixels }
 
@@ -40,10 +40,10 @@ async function open(file) {
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
   photograph = { name: file.name, width, height, pixels: context.getImageData(0, 0, width, height).data };
-  const scaled = share < 1 ? `, scaled down from ${bitmap.width} × ${bitmap.height}` : "";
+  const scaled = share < 1 ? `, scaled down from ${bitmap.width} x ${bitmap.height}` : "";
   bitmap.close();
   compare(false);
-  $("figures").textContent = `${width} × ${height} pixels${scaled}`;
+  $("figures").textContent = `${width} x ${height} pixels${scaled}`;
   $("viewer").hidden = false;
   $("translate").disabled = false;
 }
@@ -76,7 +76,7 @@ async function translate() {
       href: URL.createObjectURL(png),
       download: `${name.replace(/\.[^.]*$/, "")}-${direction.name}.png`,
     });
-    $("figures").textContent = `${width} × ${height} pixels, ${seconds.toFixed(1)} seconds`;
+    $("figures").textContent = `${width} x ${height} pixels, ${seconds.toFixed(1)} seconds`;
     compare(true);
     say("");
   } catch (error) {

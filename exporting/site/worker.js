@@ -7,7 +7,7 @@ let session = null, opened = null; // of one direction: two would take twice the
 const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
 
 async function download(model, bytes) {
-  const answer = await fetch(model);
+  const answer = await fetch(model, { cache: "no-cache" }); // the page may have been written again
   if (!answer.ok) throw new Error(`${model} is missing (${answer.status})`);
   const content = new Uint8Array(bytes), reader = answer.body.getReader();
   let length = 0;
