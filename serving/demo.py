@@ -20,7 +20,8 @@ TITLE = "One-step image translation"
 MOST_VARIANTS = 4
 WAITING = 16  # translations that wait for the one that runs
 UPLOAD_BYTES = 200 << 20
-KEPT = 3600  # seconds that uploads and results are kept
+KEPT = 3600  # seconds that uploads are kept
+SMALLEST, LARGEST = 16, 2048  # pixels of the short side that can be asked for
 LARGEST_SEED = 2**31 - 1
 STYLE = Path(__file__).parent / "page.css"
 SHOW_RESULT = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
@@ -163,7 +164,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                     size = gr.Number(
                         None,
                         label="Short side, pixels",
-                        info="Resizes the photograph first. Empty keeps its size.",
+                        info=f"Resizes the photograph first, to {SMALLEST} up to {LARGEST}. Empty keeps its size.",
                         precision=0,
                         elem_id="size",
                     )
@@ -232,6 +233,9 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
             """Translate, and show the first variant."""
             if not file:
                 raise gr.Error("Drop a photograph first.", title="No photograph", print_exception=False)
+            if side is not None and not SMALLEST <= side <= LARGEST:
+                text = f"The short side must have {SMALLEST} to {LARGEST} pixels."
+                raise gr.Error(text, title="Size", print_exception=False)
             if as_shown is not None and as_shown[0] == file:
                 file = as_shown[1]
             with _sentences(Path(file)):

@@ -2,7 +2,9 @@
 
 import re
 import secrets
+import shutil
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from serving.catalogue import Facts
 from serving.models import LoadedModels
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+KEPT = 50  # folders of results and previews; the oldest is removed
 PREVIEW = 1600  # pixels of the long side of what the page shows; the download has all
 
 
@@ -62,6 +65,7 @@ class DemoTranslator:
 
     def __init__(self, models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -> None:
         self._models, self._facts, self._folder = models, dict(facts), folder
+        self._made: deque[Path] = deque()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,6 +167,9 @@ class DemoTranslator:
         """A folder whose name nobody guesses: its files are served to whoever names them."""
         folder = self._folder / secrets.token_hex(16)
         folder.mkdir()
+        self._made.append(folder)
+        while len(self._made) > KEPT:
+            shutil.rmtree(self._made.popleft(), ignore_errors=True)
         return folder
 
 

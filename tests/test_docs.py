@@ -28,6 +28,7 @@ NOT_RUN = {
     "make setup": "installs 6 GB; .ci/run does it",
     "make data NAME=horse2zebra": "downloads",
     "make tensorboard": "serves until it is stopped",
+    "make demo": "likewise; tests/serving/test_demo.py",
     "make ablate": "trains for an hour; tests/commands/test_ablate.py runs a small grid",
     "make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino": "half a minute; test_export_models.py",
     "make translate CKPT=foggy-model": "its folder",

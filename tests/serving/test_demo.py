@@ -68,7 +68,7 @@ def desk(adapter, tmp_path_factory):
     for direction in TEXTS:
         write_onnx(exported / f"{direction}.onnx")
     (exported / PROMPTS).write_bytes(PromptEmbeddings("0e7490166411", TEXTS, VALUES).to_bytes())
-    (exported / "adapter.json").write_text('{"experiment": "street", "data": "photos"}')
+    (exported / "adapter.json").write_text('{"experiment": "street", "preprocessing": {"preprocess": "canny"}}')
     seal(exported)
     (desk / "tmp").mkdir()
     return desk
@@ -117,11 +117,12 @@ def upload(page, path):
 
 
 def translate(page, says=" s, "):
-    """Click, and wait for the line below the result."""
-    before = page.inner_text("#summary")
+    """Click, and wait for a new picture and the line below it."""
+    before = page.evaluate("document.querySelectorAll('#slider img')[1]?.src")
     page.locator("#go").click()
     page.wait_for_function(
-        "([before, says]) => (t => t != before && t.includes(says))(document.querySelector('#summary').innerText)",
+        "([before, says]) => document.querySelector('#summary').innerText.includes(says)"
+        " && ![null, undefined, before].includes(document.querySelectorAll('#slider img')[1]?.src)",
         arg=[before, says],
     )
     page.wait_for_function(
@@ -190,8 +191,12 @@ def test_an_exported_model_offers_what_it_can_do(page, photo, desk, tmp_path):
     assert page.locator("#strength").count() == page.locator("#prompt").count() == 0
     upload(page, photo)
     translate(page, "ONNX Runtime float32 on cpu")
-    expected = Translator.load(desk / "runs" / "onnx")(photo)
-    assert np.array_equal(downloaded(page, tmp_path)[1], np.asarray(expected))
+    translator = Translator.load(desk / "runs" / "onnx")
+    expected = np.asarray(translator(photo, preprocess="canny"))  # the lines that it was trained on
+    assert np.array_equal(downloaded(page, tmp_path)[1], expected)
+    page.locator("#lines input").uncheck()
+    translate(page, "ONNX Runtime")
+    assert np.array_equal(downloaded(page, tmp_path)[1], np.asarray(translator(photo)))
 
 
 def test_a_file_that_browsers_do_not_show_is_shown_and_translated_from_its_own_pixels(page, desk, tmp_path):
@@ -243,9 +248,14 @@ def test_a_broken_file_is_a_sentence_and_the_page_goes_on(page, photo, tmp_path,
     translate(page)
 
 
-def test_without_a_photograph_it_says_so(page):
+def test_what_is_missing_or_out_of_range_is_a_sentence(page, photo):
     page.locator("#go").click()
     page.get_by_text("Drop a photograph first.").wait_for()
+    upload(page, photo)
+    page.get_by_text("Size and resolution").click()
+    page.locator("#size input").fill("100000")
+    page.locator("#go").click()
+    page.get_by_text("The short side must have 16 to 2048 pixels.").wait_for()
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
