@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from commands import evaluate, resume, train, translate
 from commands.cli.lightning_cli import TrainCLI
 from images.writing import write_image
+from networks import precision
 from networks.checkpoints.adapter import load_trained
 from networks.features import load_features
 
@@ -37,9 +38,15 @@ def same(a, b, path=""):
         assert a == b, path
 
 
-@pytest.mark.parametrize(("stop", "accumulate"), [(2, 1), (6, 1), (7, 1), (3, 2)])
-def test_resume_equals_no_interruption(stop, accumulate, two_level_base, folder_of_two_domains, tmp_path):
-    """Six images make an epoch: stopped within the first, at its end, within the second, between two of a step."""
+@pytest.mark.parametrize(("stop", "accumulate", "large"), [(2, 1, False), (6, 1, False), (7, 1, False), (3, 2, True)])
+def test_resume_equals_no_interruption(
+    stop, accumulate, large, two_level_base, folder_of_two_domains, tmp_path, monkeypatch
+):
+    """Six images make an epoch: stopped within the first, at its end, within the second, between two of a step.
+
+    Also in the memory layout, and where the hardware has it in the precision, of large networks.
+    """
+    monkeypatch.setattr(precision, "LARGE", 0 if large else precision.LARGE)
     more = ("--trainer.val_check_interval=2", f"--model.init_args.accumulate={accumulate}", *chosen("min"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     end = "--model.init_args.max_images=9"
@@ -56,6 +63,8 @@ def test_resume_equals_no_interruption(stop, accumulate, two_level_base, folder_
     assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-2.ckpt"
     for name in ("adapter.safetensors", "prompts.safetensors"):
         same(load_file(whole / "adapter" / name), load_file(broken / "adapter" / name))
+    weights = [value for value in a["state_dict"].values() if value.ndim == 4 and min(value.shape[1:]) > 1]
+    assert {value.is_contiguous(memory_format=torch.channels_last) for value in weights} == {large}
 
 
 def test_a_single_picture_of_validation_is_refused_before_training(
