@@ -10,6 +10,7 @@ import torch
 from commands import train
 from commands.cli import lightning_cli
 from commands.cli.errors import user_errors
+from commands.cli.header import header
 from commands.cli.lightning_cli import ParsedOnly
 from commands.cli.processes import LAUNCHERS, check_processes
 from commands.cli.recipes import base_source
@@ -56,6 +57,15 @@ def test_precision_follows_network_and_hardware_where_none_is_given(fast, large,
     assert f"precision: {used}\n" in (cli.run_folder / "config.yaml").read_text()
     weight = cli.model.generator.get_parameter("unet.conv_in.trained.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last) is large
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_the_header_says_that_blocks_are_compiled(on, tmp_path):
+    flag = f"--model.init_args.generator.init_args.compile_blocks={str(on).lower()}"
+    _, _, words = configuration(["--exp=edge2image", "--trainer.accelerator=cpu", flag])
+    cli = lightning_cli.TrainCLI(tmp_path / "exp" / "base" / "version_0", words)
+    compiled = [line for line in header(cli).splitlines() if line.startswith("compiled")]
+    assert compiled == (["compiled   34 blocks of the generator (meant for CUDA, not measured there)"] if on else [])
 
 
 @pytest.mark.parametrize(
