@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import openvino
     from onnxscript.ir import Graph
 
+OPSET = 20  # version of ONNX's operators
 MOST_IMAGES = 63  # diffusers' upsampling asks whether there are 64, which would become a condition of the graph
 MOST_STEPS = 4096  # of a side, in multiples: 32,768 pixels
 FEW_CHANNELS = 32  # pixels have 3, latents 4; of a full-size base all other convolutions have 128 or more
@@ -120,7 +121,9 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
     """Write float32 ONNX; above 1.5 GB the weights go to ``<name>.onnx.data`` beside it, since one file holds 2 GB."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted = torch.onnx.export(program, dynamo=True, verbose=False, output_names=[TRANSLATED])
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, output_names=[TRANSLATED], opset_version=OPSET
+        )
     assert converted is not None
     _name_sizes(converted.model.graph)
     converted.save(path)

@@ -11,7 +11,7 @@ in numpy and cv2, which a page does not have; a test holds both within 1/255.
 import numpy as np
 from onnx.numpy_helper import from_array
 from onnxscript import FLOAT, INT64, UINT8, script
-from onnxscript import opset20 as op
+from onnxscript import opset20 as op  # `exporting.conversion.OPSET`
 
 from inference.high_resolution import EPSILON, RADIUS
 

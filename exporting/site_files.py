@@ -13,7 +13,7 @@ from prompt_embeddings import DIRECTIONS
 from storage import atomic_write, cache_folder, shortened
 
 PACKAGE = "onnxruntime-web@1.30.0"
-"""Of npm; it reads the operators (opset 20) that `exporting.conversion` and `exporting.pixel_graph` write."""
+"""Of npm; it reads the operators of `exporting.conversion.OPSET`."""
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # sha512
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """The files of its folder dist that a page loads: WebAssembly alone, neither WebGL nor WebGPU."""

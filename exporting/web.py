@@ -110,7 +110,7 @@ def over_pixels(network: onnx.ModelProto, size: int, multiple: int, embedding: A
     Returns:
         A graph from ``pixels`` ``(H, W, 4)`` uint8, red, green, blue and opacity, to ``result``, likewise.
     """
-    parts = [inline_local_functions(part.to_model_proto()) for part in (before, after)]
+    parts = [inline_local_functions(part.to_model_proto(ir_version=network.ir_version)) for part in (before, after)]
     first, last = (add_prefix(part, f"{name}/") for part, name in zip(parts, ("before", "after"), strict=True))
     padded = first.graph.output[2].name
     kept = [first.graph.output[k].name for k in (0, 1, 3)]
