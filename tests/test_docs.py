@@ -281,6 +281,28 @@ def test_parts_of_your_own_train(desk, two_level_base):
     assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
 
 
+def test_the_examples_train(desk, tmp_path):
+    """As the page says: a base from its script, and a training without the commands, whose adapter translates."""
+
+    def run(*words):
+        env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    run(str(ROOT / "examples" / "own_base.py"), "own-base")
+    small = [word for word in SMALL if "rank" not in word]
+    base = f"--base={ROOT / 'examples' / 'own_base.yaml'}"
+    run("-m", "commands.train", "--exp=clear2foggy", base, f"--data={desk / 'my-data'}", "--run=run", *small)
+    assert json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())["base"] == "own-base"
+    images, out = ["--images=1"], ["--out=own-adapter"]
+    assert "Adapter: own-adapter" in run(
+        str(ROOT / "examples" / "own_trainer.py"), str(desk / "my-data"), *images, *out
+    )
+    run("-m", "commands.translate", "--ckpt=own-adapter", f"--in={desk / 'photo.jpg'}", "--out=out.png")
+    assert Image.open(tmp_path / "out.png").size == Image.open(desk / "photo.jpg").size
+
+
 @pytest.mark.parametrize("code", [text for _, text in blocks("python") if not text.startswith("# mine/")])
 def test_python_runs(code, desk, monkeypatch):
     monkeypatch.chdir(desk)
