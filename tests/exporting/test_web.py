@@ -17,10 +17,14 @@ from PIL import Image
 from commands import export
 from exporting import site_files
 from exporting.export import Samples
+from exporting.pixel_graph import before
 from exporting.web import longest_side, write_page
+from images.reading import composite
+from images.resizing import resize, resized_shape
 from inference import Translator
 from inference.backends import Training
 from inference.high_resolution import choose_layout
+from inference.processing import pad
 from networks.checkpoints.adapter import read_adapter, save_adapter
 from networks.checkpoints.card import RunFacts
 from networks.features import load_features
@@ -85,11 +89,23 @@ def test_the_graph_translates_pixels_like_the_translator(site, trained, shape):
     check_like_translator(site, trained, shape)
 
 
+@pytest.mark.parametrize("shape", [*SIZES, (3, 5)])  # the last is smaller than the padding
+def test_the_network_gets_the_translator_s_own_input(shape):
+    pixels = photograph(*shape)
+    session = onnxruntime.InferenceSession(before.to_model_proto().SerializeToString())
+    sizes = {"size": np.array([SIZE]), "multiple": np.array([8])}
+    _, small, padded, _ = session.run(None, {"pixels": pixels, **sizes})
+    full, _ = composite(pixels)
+    expected = resize(full, resized_shape(*shape, min(SIZE, *shape)))[None]
+    assert np.abs(small - expected).max() < 1e-5
+    assert np.abs(padded - pad(expected, 8)).max() < 1e-5
+
+
 @pytest.mark.slow
 def test_the_prompt_is_in_the_graph(small_base, tmp_path):
     trained = saved(one_step(small_base), tmp_path)
     folder = written(trained, tmp_path, ("b2a",))
-    for shape in (*SIZES, (3, 5)):  # the last is smaller than the padding
+    for shape in (*SIZES, (3, 5)):
         check_like_translator(folder, trained, shape)
 
 
