@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from images.ranges import Pixels, strips
 
 SAME = 2  # levels of 255 up to which a profile counts as sRGB: its variants differ by rounding
+LARGEST_PROFILE = 4 << 20  # bytes; printers' have one or two million, and a larger one would be kept in memory
 GREY_MODES = ("1", "L", "LA", "La")
 _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # by colour space, as ICC.1:2022 table 19 names them
 
@@ -57,10 +58,10 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         profile: an ICC profile, or None without any.
 
     Returns:
-        Mode RGB or RGBA; or the image itself, where the profile is sRGB, damaged or of another colour model than the
-        image.
+        Mode RGB or RGBA; or the image itself, where the profile is sRGB, damaged, larger than 4 MiB or of another
+        colour model than the image.
     """
-    conversion = _conversion(profile) if profile else None
+    conversion = _conversion(profile) if profile and len(profile) <= LARGEST_PROFILE else None
     if conversion is None:
         return image
     fits = {"L": image.mode in GREY_MODES, "CMYK": image.mode == "CMYK", "RGB": image.mode != "CMYK"}
@@ -82,9 +83,9 @@ def deep_to_srgb(pixels: NDArray[np.uint16], profile: bytes | None) -> Pixels:
         profile: an ICC profile, or None without any.
 
     Returns:
-        The same shape, 8 bits; or the pixels themselves, where the profile is sRGB or damaged.
+        The same shape, 8 bits; or the pixels themselves, where the profile is sRGB, damaged or larger than 4 MiB.
     """
-    conversion = _conversion(profile) if profile else None
+    conversion = _conversion(profile) if profile and len(profile) <= LARGEST_PROFILE else None
     if conversion is None or conversion.mode == "CMYK":
         return pixels
     eight = np.empty(pixels.shape, np.uint8)

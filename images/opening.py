@@ -1,8 +1,10 @@
 """Open images, files or their content: at most 100 megapixels, and one error for whatever a decoder fails with."""
 
 import logging
+import lzma
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -28,7 +30,7 @@ FLOATING_POINT = "floating-point pixels have no known range; save as 8 or 16 bit
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
     *(MemoryError, NotImplementedError, RuntimeError, struct.error, cv2.error, tifffile.TiffFileError),
-    Image.DecompressionBombError,
+    *(zlib.error, lzma.LZMAError, Image.DecompressionBombError),
 )
 
 # What they find wrong with a file is in our one line.

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
+from images.colour import LARGEST_PROFILE, _conversion, to_srgb
 from images.ranges import to_pixels
 from images.reading import pixels_of, read_image, read_image_with_alpha
 
@@ -65,3 +66,10 @@ def test_a_profile_of_another_colour_model_is_left_alone(tmp_path):
     Image.new("CMYK", (3, 2), (10, 20, 30, 0)).save(tmp_path / "plain.tif")
     Image.new("CMYK", (3, 2), (10, 20, 30, 0)).save(tmp_path / "wrong.tif", icc_profile=swapped())
     assert np.array_equal(first(tmp_path / "plain.tif"), first(tmp_path / "wrong.tif"))
+
+
+def test_a_profile_of_megabytes_is_not_read_nor_kept_in_memory():
+    image = Image.new("RGB", (2, 2), (200, 30, 30))
+    before = _conversion.cache_info()
+    assert to_srgb(image, bytes(LARGEST_PROFILE + 1)) is image
+    assert _conversion.cache_info() == before

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from images import opening, reading
 from images.headers import check_headers, read_header
 from images.listing import list_images, look_through
 from images.ranges import from_pixels
-from images.reading import read_image
+from images.reading import read_image, read_image_with_alpha
 from images.resizing import check_resized, resize_short_side
 from tests.datamodules.miniature import save
 
@@ -124,3 +125,13 @@ def test_a_strip_that_would_become_huge_is_refused_with_both_sizes(tmp_path):
     with pytest.raises(ValueError, match=r"x.png has 1 x 5000 pixels: .* of 64 it would become 64 x 320000"):
         check_resized(tmp_path / "x.png", 5000, 1, 64)
     assert check_resized(tmp_path / "x.png", 3000, 4000, 4096 // 2) == (2048, 2731)
+
+
+def test_planes_whose_compression_is_damaged_are_refused_as_other_images_are(tmp_path):
+    planes = np.zeros((3, 40, 40), np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate", compression="zlib")
+    content = (tmp_path / "x.tif").read_bytes()
+    for k in range(len(content)):
+        damaged = content[:k] + bytes([content[k] ^ 0xFF]) + content[k + 1 :]
+        with suppress(ValueError):
+            read_image_with_alpha(damaged)
