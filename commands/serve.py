@@ -61,6 +61,9 @@ def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(args)
     check_options(options)
+    token = os.environ.get(TOKEN) or None
+    if token is not None and not re.fullmatch("[!-~]+", token):
+        raise ValueError("TOKEN may have letters, digits and punctuation of ASCII, and no spaces: a header holds it.")
     options.base = base_source(options.base)
     from serving.catalogue import find_models
 
@@ -83,11 +86,6 @@ def main(args: list[str] | None = None) -> int:
         body=int(options.mib * MIB),
         pixels=int(options.megapixels * 1e6),
     )
-    token = os.environ.get(TOKEN) or None
-    if token is not None and not re.fullmatch("[!-~]+", token):
-        raise ValueError(
-            "TOKEN has a character that no header holds: letters, digits and ASCII punctuation, no spaces."
-        )
     app = create_app(Server(models, limits, options.batch), token)
     host, port = listener.getsockname()[:2]
     print(f"Adapters: {', '.join(models.names)} (at most {models.limit} in memory)")

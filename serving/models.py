@@ -25,6 +25,7 @@ class LoadedModels:
     Attributes:
         paths: as given.
         limit: models in memory.
+        ready: whether one was loaded; the only one's place may be free for a moment, or where another cannot be loaded.
 
     Raises:
         ValueError: the limit is below 1.
@@ -42,6 +43,7 @@ class LoadedModels:
             raise ValueError(f"limit must be at least 1 model in memory, got {limit}.")
         self.limit = limit
         self.paths = dict(paths)
+        self.ready = False
         self._precision, self._device, self._base = precision, device, base
         self._loaded: OrderedDict[str, Translator] = OrderedDict()  # the least recently used first
         self._loading, self._changing = Lock(), Lock()
@@ -80,6 +82,7 @@ class LoadedModels:
             translator = Translator.load(path, self._precision, self._device, self._base_of(path))
             with self._changing:
                 self._loaded[name] = translator
+            self.ready = True
             return translator
 
     def in_memory(self, name: str) -> Translator | None:

@@ -125,8 +125,8 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        """Whether it translates: a model is loaded, and the network's thread is there."""
-        return self.batcher.running and bool(self.models.loaded)
+        """Whether it translates: a model was loaded, and the network's thread is there."""
+        return self.batcher.running and self.models.ready
 
     async def translate(self, request: Request, name: str, suffix: str) -> Answer:
         """Answer one request.

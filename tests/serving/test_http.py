@@ -18,7 +18,7 @@ from images.reading import read_image_with_alpha
 from images.writing import encode_image
 from inference import Translator
 from serving.requests import TYPES
-from tests.serving.conftest import TRAINING, file_of, photo, pixels_of, refused, same_picture
+from tests.serving.conftest import TRAINING, file_of, photo, pixels_of, python_without, refused, same_picture
 
 PNG = file_of(photo())
 
@@ -349,7 +349,8 @@ def test_the_documentation_is_shown_without_an_outside_request(server, browser_p
 
 
 def test_an_exported_model_needs_neither_torch_nor_lightning(serve, exported):
-    served = serve(exported, without=("torch", "torchvision", "diffusers", "transformers", "peft", *TRAINING))
+    program = python_without("torch", "torchvision", "diffusers", "transformers", "peft", *TRAINING)
+    served = serve(exported, program=program)
     assert same_picture(served.translate(PNG, direction="b2a"), Translator.load(exported)(PNG, "b2a"))
     refused(served.translate(PNG, strength=0.5), 422, "strength 1 only")
     refused(served.translate(PNG, prompt="rain"), 422, "leave the prompt out", exported)

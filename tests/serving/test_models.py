@@ -84,3 +84,14 @@ def test_a_base_is_for_adapters_alone(paths, tmp_path, monkeypatch):
     bases.clear()
     LoadedModels({"exported": exported}, base="pocket").get("exported")
     assert bases == {"exported": "pocket"}, "which says that it is refused"
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_ready(paths):
+    (paths["second"] / "adapter.safetensors").write_bytes(b"damaged")
+    models = LoadedModels(paths, limit=1)
+    assert not models.ready
+    models.get("first")
+    with pytest.raises(ValueError, match="is damaged"):
+        models.get("second")
+    assert models.ready and not models.loaded
+    assert models.get("first")
