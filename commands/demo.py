@@ -74,6 +74,7 @@ def main(args: list[str] | None = None) -> int:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         serve(app, listener, 1, f"Open {address} in a browser (Ctrl-C ends)", "critical")
     print("Stopped.")
+    gc.freeze()  # at its end Python would first collect what the page was made of, which takes seconds
     return 0
 
 
@@ -105,6 +106,4 @@ def leave(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    gc.freeze()  # Python would collect what the page was made of first, which takes seconds
-    raise SystemExit(code)
+    raise SystemExit(main())

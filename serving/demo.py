@@ -22,6 +22,7 @@ WAITING = 16  # translations that wait for the one that runs
 UPLOAD_BYTES = 200 << 20
 KEPT = 3600  # seconds that uploads are kept
 SMALLEST, LARGEST = 16, 2048  # pixels of the short side that can be asked for
+UNFILTERED = 10  # names that need no search: a field for it opens a phone's keyboard
 LARGEST_SEED = 2**31 - 1
 STYLE = Path(__file__).parent / "page.css"
 SHOW_RESULT = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
@@ -59,6 +60,7 @@ def create_app(
     """
     page = build_page(DemoTranslator(models, facts, folder))
     page.queue(max_size=WAITING, default_concurrency_limit=1)
+    page.has_launched = True  # what launch() sets: before it, Gradio takes any path of this machine for an upload
     theme = gr.themes.Base(
         primary_hue="blue",
         neutral_hue="slate",
@@ -139,7 +141,13 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 )
                 photo.preprocess = _uploaded_path  # type: ignore[method-assign]  # Gradio's own would decode the file
                 photo.async_move_resource_to_block_cache = _only_uploaded  # type: ignore[method-assign]
-                name = gr.Dropdown([*demo.names], value=demo.names[0], label="Adapter", elem_id="adapter")
+                name = gr.Dropdown(
+                    [*demo.names],
+                    value=demo.names[0],
+                    filterable=len(demo.names) > UNFILTERED,
+                    label="Adapter",
+                    elem_id="adapter",
+                )
                 about = gr.Markdown(_about(first), elem_id="about")
                 direction = _direction(first)
                 prompt = _prompt(first, first.directions[0])
@@ -162,9 +170,9 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                     seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=130)
                 with gr.Accordion("Size and resolution", open=False):
                     size = gr.Number(
-                        None,
+                        0,
                         label="Short side, pixels",
-                        info=f"Resizes the photograph first, to {SMALLEST} up to {LARGEST}. Empty keeps its size.",
+                        info=f"Resizes the photograph first, to {SMALLEST} up to {LARGEST} pixels; 0 keeps its size.",
                         precision=0,
                         elem_id="size",
                     )
@@ -190,7 +198,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                 gallery = gr.Gallery(
                     show_label=False,
                     visible=False,
-                    columns=MOST_VARIANTS,
+                    columns=2,
                     height="auto",
                     allow_preview=False,
                     buttons=[],
@@ -233,9 +241,9 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
             """Translate, and show the first variant."""
             if not file:
                 raise gr.Error("Drop a photograph first.", title="No photograph", print_exception=False)
-            if side is not None and not SMALLEST <= side <= LARGEST:
-                text = f"The short side must have {SMALLEST} to {LARGEST} pixels."
-                raise gr.Error(text, title="Size", print_exception=False)
+            if side and not SMALLEST <= side <= LARGEST:
+                wanted = f"The short side must have {SMALLEST} to {LARGEST} pixels."
+                raise gr.Error(wanted, title="Size", print_exception=False)
             if as_shown is not None and as_shown[0] == file:
                 file = as_shown[1]
             with _sentences(Path(file)):
@@ -249,7 +257,7 @@ def build_page(demo: DemoTranslator) -> gr.Blocks:
                     strength=1.0 if facts.trained_only else share,
                     variants=int(number),
                     seed=int(first_seed or 0),
-                    size=None if side is None else int(side),
+                    size=int(side) if side else None,
                     resolution=how,
                 )
             several = len(result.variants) > 1
@@ -312,6 +320,7 @@ def take(demo: DemoTranslator, file: str | None) -> tuple[str | None, Shown]:
     if file is None:
         return None, None
     try:
+        demo.check_uploaded(Path(file))
         with open_image(Path(file)) as header:
             if header.format in SHOWN_BY_BROWSERS:
                 return file, None
@@ -357,8 +366,9 @@ async def _only_uploaded(url_or_file_path: str | Path | None) -> str | None:
 
 
 def _about(facts: Facts) -> str:
-    """What was trained, on what."""
-    parts = [facts.title, f"base {facts.base}" if facts.base else "", BACKENDS.get(facts.backend, facts.backend)]
+    """What was trained, on what; of a base in a folder, the folder's name."""
+    base = facts.base.rpartition("/")[2] if facts.base.startswith("/") else facts.base
+    parts = [facts.title, f"base {base}" if base else "", BACKENDS.get(facts.backend, facts.backend)]
     if facts.training.size is not None:
         parts.append(f"trained at {facts.training.size} px")
     about = ", ".join(part for part in parts if part)

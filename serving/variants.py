@@ -60,7 +60,7 @@ class DemoTranslator:
     Args:
         models: what is served.
         facts: of each name.
-        folder: for the files that the page shows; the caller removes it.
+        folder: for uploads and the files that the page shows; the caller removes it.
     """
 
     def __init__(self, models: LoadedModels, facts: Mapping[str, Facts], folder: Path) -> None:
@@ -91,6 +91,15 @@ class DemoTranslator:
             )
         return known
 
+    def check_uploaded(self, photo: Path) -> None:
+        """Refuse another file of this machine: requests name files by their paths.
+
+        Raises:
+            ValueError: it is not in the folder for uploads.
+        """
+        if not photo.resolve().is_relative_to(self._folder.resolve()):
+            raise ValueError(f"{photo.name} was not uploaded here.")
+
     def translate(
         self,
         photo: Path,
@@ -107,7 +116,7 @@ class DemoTranslator:
         """Translate an image file; see `Translator.__call__`.
 
         Args:
-            photo: the file.
+            photo: the file, in the folder for uploads.
             name: of the model.
             direction: "a2b" or "b2a".
             prompt: None or blank takes the trained one.
@@ -123,6 +132,7 @@ class DemoTranslator:
             ValueError: the file is no image, or an argument is out of range.
             MemoryError: the device's memory does not suffice.
         """
+        self.check_uploaded(photo)
         facts = self.facts(name)
         started = time.monotonic()
         translator = self._models.get(name)

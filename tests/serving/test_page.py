@@ -20,7 +20,7 @@ from commands import demo as command
 from inference import Translator
 from serving import variants
 from serving.catalogue import Facts
-from serving.demo import WAITING, build_page, create_app
+from serving.demo import WAITING, build_page, create_app, take
 from serving.models import LoadedModels
 from serving.variants import PREVIEW, DemoTranslator, Result, Variant
 
@@ -73,6 +73,17 @@ def test_the_oldest_results_are_removed(translating, photo, tmp_path, monkeypatc
     assert len({folder.name for folder in made}) == 3 and all(len(folder.name) == 32 for folder in made)
 
 
+def test_only_uploads_are_read(translating, tmp_path_factory, photo):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.png"
+    elsewhere.write_bytes(photo.read_bytes())
+    (photo.parent / "link.png").symlink_to(elsewhere)
+    for path in (elsewhere, photo.parent / ".." / elsewhere.parent.name / "secret.png", photo.parent / "link.png"):
+        with pytest.raises(ValueError, match=r"\.png was not uploaded here"):
+            translating.translate(path, "night", "a2b")
+        with pytest.warns(UserWarning, match="was not uploaded here"):
+            assert take(translating, str(path)) == (None, None)
+
+
 def test_a_checkpoint_is_loaded_for_its_facts(adapter, tmp_path):
     unknown = replace(Facts.read(adapter), base="", directions=(), prompts={}, kind="checkpoint")
     translating = DemoTranslator(LoadedModels({"night": adapter}), {"night": unknown}, tmp_path)
@@ -84,6 +95,13 @@ def test_an_address_in_place_of_an_upload_is_not_fetched(translating):
     (photo,) = (block for block in build_page(translating).blocks.values() if block.elem_id == "photo")
     with pytest.raises(gr.Error, match="addresses are not opened"):
         asyncio.run(photo.async_move_resource_to_block_cache("https://pictures.example/a.png"))
+
+
+def result_of(client, session):
+    """What the queue says of the one thing that a page asked for."""
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
+        said = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:")]
+    return next(one for one in said if one["msg"] == "process_completed")
 
 
 def test_one_translation_runs_and_a_number_waits(translating, photo, tmp_path, monkeypatch):
@@ -111,15 +129,18 @@ def test_one_translation_runs_and_a_number_waits(translating, photo, tmp_path, m
         (click,) = (one["id"] for one in config["dependencies"] if len(one["inputs"]) > 5)
         values = ["night", "a2b", "", False, 1, 4, 0, None, "auto"]
         data = [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, None, *values]
+        for path in ("/etc/hostname", "/etc/passwd", str(Path(variants.__file__))):
+            asked = {"data": [{**data[0], "path": path}, *data[1:]], "fn_index": click, "session_hash": path}
+            client.post("/gradio_api/queue/join", json=asked)
+            assert not result_of(client, path)["success"]
+        assert not most, "no file but an upload gets to the translator"
         codes = Counter()
         for k in range(40):
             asked = {"data": data, "fn_index": click, "session_hash": f"page{k}"}
             codes[client.post("/gradio_api/queue/join", json=asked).status_code] += 1
         assert codes[503] >= 40 - WAITING - 2 and codes[200] >= WAITING
         go_on.set()
-        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "page3"}) as events:
-            lines = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:")]
-        assert lines[-1]["msg"] == "close_stream" or lines[-1]["success"]
+        assert result_of(client, "page3")["success"]
         assert set(most) == {1}
     finally:
         go_on.set()
