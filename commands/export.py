@@ -190,10 +190,11 @@ def export_models(own: argparse.Namespace, out: Path) -> int:
         return 1
     for direction, found in figures.items():
         print(f"{direction}: {_in_words(found)}")
-    _print_sizes(sorted(out.iterdir()))
     if own.format == "web":
-        print(f"Written: a page. `python -m http.server --directory {out}` serves it at http://localhost:8000.")
+        size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
+        print(f"Written: a page of {size:.1f} MiB. `python -m http.server --directory {out}` serves it at port 8000.")
     else:
+        _print_sizes(sorted(out.iterdir()))
         print(f"Written: {own.format} in {own.precision}. `make translate CKPT={out}` uses it.")
     return 0
 
