@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -40,11 +40,11 @@ setup: .venv/.installed ## create .venv with what constraints.txt pins; quick wh
 .venv/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video,serve,demo]'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video,serve,demo,docs]'
 	@touch $@
 
 lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
-	@uv pip compile setup.cfg --extra dev --extra export --extra video --extra serve --extra demo --universal --fork-strategy fewest --python-version 3.10 \
+	@uv pip compile setup.cfg --extra dev --extra export --extra video --extra serve --extra demo --extra docs --universal --fork-strategy fewest --python-version 3.10 \
 	  --no-annotate --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
 
 doctor: ## check that training can run here: versions, devices, weights on disk
@@ -134,6 +134,13 @@ lint: ## check style (ruff) and types (mypy)
 
 format: ## format the code (ruff)
 	@$(run) -m ruff check --fix . ; $(PY) -m ruff format .
+
+# The variable silences the theme's advertisement against mkdocs 2, which setup.cfg excludes.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: ## write the documentation's site to site/; every warning is an error (its diagrams need npm, once)
+	@$(run) -c 'import material, mkdocstrings' 2>/dev/null || { echo "mkdocs is not in .venv: run \`make setup\` first" >&2; exit 2; }
+	@$(run) -m mkdocs build --strict --quiet $(ARGS)
+	@echo "Written to site/. To look at it: python3 -m http.server --directory site"
 
 pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
 	@$(run) -m commands.pocket $(ARGS)

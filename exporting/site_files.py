@@ -1,16 +1,12 @@
 """The files of a page beside its models: its own, and those of onnxruntime-web, which npm fetches once."""
 
-import base64
-import hashlib
 import shutil
-import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
+from exporting import npm
 from inference.backends.exported import PARITY
 from prompt_embeddings import DIRECTIONS
-from storage import atomic_write, cache_folder, shortened
 
 PACKAGE = "onnxruntime-web@1.30.0"
 """Of npm; it reads the operators of `exporting.conversion.OPSET`."""
@@ -25,7 +21,6 @@ NAMES = {
     *(f"{direction}.onnx" for direction in DIRECTIONS),
 }
 """Every file of a page's folder."""
-PATIENCE = 600  # seconds for 33 MB
 
 
 def write_site_files(folder: Path) -> None:
@@ -52,42 +47,4 @@ def fetch_runtime() -> Path:
         ValueError: npm is missing, cannot download it, or gives another file than the known one.
         OSError: the cache folder cannot be written to.
     """
-    path = cache_folder() / f"{PACKAGE.replace('@', '-')}.tgz"
-    if path.is_file() and _integrity(path) == INTEGRITY:
-        return path
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ValueError(
-            f"npm, which fetches {PACKAGE} for the page, is not installed: install it (apt-get install npm, or "
-            "https://nodejs.org), then run the command again."
-        )
-    with atomic_write(path) as part, tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        command = [npm, "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", folder]
-        try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=PATIENCE)
-        except subprocess.TimeoutExpired as error:
-            raise ValueError(
-                f"npm did not fetch {PACKAGE} within {PATIENCE} seconds. Is its registry reached?"
-            ) from error
-        except subprocess.CalledProcessError as error:
-            raise ValueError(
-                f"npm could not fetch {PACKAGE}: {_reason(error.stderr)}. See `npm pack {PACKAGE}`."
-            ) from error
-        found = [*Path(folder).glob("*.tgz")]
-        if len(found) != 1 or _integrity(found[0]) != INTEGRITY:
-            raise ValueError(
-                f"npm gave another file for {PACKAGE} than its known one (sha512): it is not used. Is another registry "
-                "configured (npm config get registry)?"
-            )
-        shutil.copyfile(found[0], part)
-    return path
-
-
-def _integrity(path: Path) -> str:
-    """The digest by which npm knows a package."""
-    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-
-
-def _reason(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return shortened(lines[-1]) if lines else "it says no reason"
+    return npm.fetch(PACKAGE, INTEGRITY)

@@ -132,7 +132,7 @@ def test_setup_does_nothing_when_nothing_changed(tmp_path):
         (tmp_path / name).touch()
     assert "pip" not in make("-n", "setup", cwd=tmp_path).stdout
     os.utime(tmp_path / "setup.cfg", (4e9, 4e9))
-    assert "-c constraints.txt -e '.[dev,export,video,serve,demo]'" in make("-n", "setup", cwd=tmp_path).stdout
+    assert "-c constraints.txt -e '.[dev,export,video,serve,demo,docs]'" in make("-n", "setup", cwd=tmp_path).stdout
 
 
 def test_every_dependency_has_its_reason_and_a_range():
