@@ -64,6 +64,7 @@ async function translate() {
   const { name, width, height, pixels } = photograph;
   const direction = page.directions.find((one) => one.name === $("direction").value);
   fail("");
+  compare(false); // else the result of another direction would stand there, and be downloaded
   for (const id of ["translate", "file", "direction"]) $(id).disabled = true;
   try {
     const { result, seconds } = await asked({ ...direction, width, height, pixels });
