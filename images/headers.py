@@ -6,6 +6,7 @@ Results are cached by path, size and time of change, so that the next start only
 
 import contextlib
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from storage import atomic_write, cache_folder, digest
 Array = np.ndarray[Any, Any]
 
 HEAD = 16384  # bytes in which the segments before a JPEG's pixels mostly lie
+MOST_SCANS = 100  # of a JPEG; encoders write up to 20
+MARKER = re.compile(rb"\xff+([\x02-\xcf\xd9-\xfe])")  # of a JPEG, but for those without a length: SOI, TEM, RST0 to 7
 TAIL = 65536  # bytes in which an end marker is searched first; cameras append previews and the like behind it
 
 
@@ -235,6 +238,19 @@ def _plain_jpeg(path: Path) -> tuple[int, int] | None:
             return None
         end = file.seek(-2, os.SEEK_END)
         return shape if end >= at + 2 and file.read(2) == b"\xff\xd9" else None
+
+
+def has_too_many_scans(content: bytes) -> bool:
+    """Whether a JPEG has more than 100 scans: each takes a pass over all pixels, but may be a few bytes long.
+
+    Args:
+        content: of a JPEG file.
+    """
+    scans, found = 0, MARKER.search(content)
+    while found is not None and found[1] != b"\xd9" and scans <= MOST_SCANS:
+        scans += found[1] == b"\xda"
+        found = MARKER.search(content, found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big"))
+    return scans > MOST_SCANS
 
 
 def _png_orientation(path: Path) -> int:

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from images.headers import reason
+from images.headers import MOST_SCANS, has_too_many_scans, reason
 from images.opening import UNREADABLE, TooLargeError, UnknownFormatError, open_image
 from inference.high_resolution import RESOLUTIONS
 from inference.processing import LINES
@@ -210,6 +210,7 @@ def check_image(content: bytes, limits: Limits) -> tuple[int, int]:
     try:
         with open_image(content) as header:
             width, height = header.size
+            scans = header.format in ("JPEG", "MPO") and has_too_many_scans(content)
     except UnknownFormatError as error:
         raise RequestError(415, f"The content is {error}.") from error
     except TooLargeError as error:
@@ -221,6 +222,10 @@ def check_image(content: bytes, limits: Limits) -> tuple[int, int]:
             413,
             f"The image has {width} x {height} pixels; at most {limits.pixels / 1e6:g} megapixels and {limits.side:,} "
             "pixels a side are translated. Make it smaller.",
+        )
+    if scans:
+        raise RequestError(
+            413, f"The image has more than {MOST_SCANS} scans, each a pass over all of its pixels: save it again."
         )
     return height, width
 

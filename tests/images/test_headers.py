@@ -1,5 +1,6 @@
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from images import headers
-from images.headers import check_headers, read_header, read_headers
+from images.headers import check_headers, has_too_many_scans, read_header, read_headers
 from tests.datamodules.miniature import save
 
 
@@ -162,3 +163,19 @@ def test_a_jpeg_that_pillow_refuses_is_refused(tmp_path):
                 found = None
             if found is not None:
                 assert found == wanted, f"byte {place} is {value}"
+
+
+def test_a_jpeg_of_many_scans_is_told_from_ordinary_ones():
+    def encoded(**options):
+        file = io.BytesIO()
+        Image.new("L", (800, 800), 128).save(file, "JPEG", exif=b"Exif\0\0" + b"\xff\xda\0\2" * 200, **options)
+        return file.getvalue()
+
+    progressive = encoded(progressive=True)
+    *_, before, last = (found.start() for found in re.finditer(b"\xff\xc4", progressive))  # tables of a scan, it behind
+    for content in (encoded(), progressive, progressive + b"\xff\xda\0\2" * 200, b"", b"\xff\xd8\xff", b"\xff\xda\xff"):
+        assert not has_too_many_scans(content)
+    scan = progressive[before:last]
+    each = scan.count(b"\xff\xda")
+    assert not has_too_many_scans(progressive[:last] + scan * (80 // each) + progressive[last:])
+    assert has_too_many_scans(progressive[:last] + scan * (101 // each) + progressive[last:])

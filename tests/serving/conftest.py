@@ -125,6 +125,14 @@ def pixels_of(content):
     return np.asarray(Image.open(BytesIO(content)))
 
 
+def many_scans(count):
+    """A progressive JPEG of 19 megapixels, one of whose scans is repeated: 5 ms of decoding for 60 bytes."""
+    content = file_of(np.full((4400, 4400), 128, np.uint8), "JPEG", progressive=True)
+    starts = [found.start() for found in re.finditer(b"\xff\xda", content)]
+    scan = content[starts[1] : starts[2]]
+    return content[: starts[2]] + scan * count + content[starts[2] :]
+
+
 def same_picture(answer, wanted, levels=1):
     assert answer.status_code == 200, answer.text
     got, wanted = pixels_of(answer.content), np.asarray(wanted)

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from tests.serving.conftest import file_of, photo, pixels_of, refused
+from tests.serving.conftest import file_of, many_scans, photo, pixels_of, refused
 
 COUNT = 500
 GROWTH = 150e6  # bytes of resident memory
@@ -103,6 +103,7 @@ def bombs():
         b"RIFF\xff\xff\xff\x7fWEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x3f\0\xff\x3f\0",
         b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x22\0\x02\x11\1\x03\x11\1" + bytes(99),
         many_images(),
+        many_scans(5000),
     ]
 
 

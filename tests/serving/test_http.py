@@ -18,7 +18,16 @@ from images.reading import read_image_with_alpha
 from images.writing import encode_image
 from inference import Translator
 from serving.requests import TYPES
-from tests.serving.conftest import TRAINING, file_of, photo, pixels_of, python_without, refused, same_picture
+from tests.serving.conftest import (
+    TRAINING,
+    file_of,
+    many_scans,
+    photo,
+    pixels_of,
+    python_without,
+    refused,
+    same_picture,
+)
 
 PNG = file_of(photo())
 
@@ -217,9 +226,10 @@ def test_what_cannot_be_answered_is_one_sentence_with_its_code(server, adapter, 
         (bomb(9_999, 10_000), {}, "9999 x 10000 pixels; at most 20 megapixels"),
         (bomb(17_000, 8), {}, "17000 x 8 pixels; .*16,384 pixels a side"),
         (PNG, {"size": "2000", "resolution": "direct"}, "The network would get 2800 x 2000"),
+        (many_scans(10_000), {}, "more than 100 scans"),
         (bytes(9 << 20), {}, "at most 8 MiB"),
     ],
-    ids=["bomb", "many", "long", "network", "body"],
+    ids=["bomb", "many", "long", "network", "scans", "body"],
 )
 def test_what_is_too_large_is_refused_before_it_is_decoded(server, adapter, content, fields, says):
     assert content[1:4] != b"PNG" or len(content) < 200_000
