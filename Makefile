@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 
-KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION EXT DEPTH GREY STRICT PORT HOST TOKEN TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B ARGS
+KNOWN := EXP BASE DATA MEMORY INIT RUN CKPT IN OUT PROMPT DIRECTION N STRENGTH SEED SIZE RESOLUTION PREPROCESS BATCH PRECISION EXT DEPTH GREY STRICT PORT HOST TOKEN TRUST FORMAT NAME ARCHIVE GRID QUICK RESUME ADDRESS YES LOGDIR SEEDS A B REPO PRIVATE LICENCE ARGS
 # A variable of that name in the user's shell (DATA, OUT, SEED ...) is no setting of ours: only `make X DATA=...` is.
 $(foreach v,$(KNOWN),$(if $(filter environment,$(origin $(v))),$(eval $(v) :=)))
 # make itself would ignore a misspelt name.
@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -82,6 +82,11 @@ export: ## write an adapter in another format: CKPT= FORMAT=onnx|openvino|web|re
 	$(call need,OUT,make export CKPT=$(CKPT) FORMAT=$(FORMAT) OUT=exported)
 	@$(run) -m commands.export $(call flags,CKPT:--ckpt FORMAT:--format OUT:--out BASE:--base PRECISION:--precision \
 	  DIRECTION:--direction N:--n DATA:--data PROMPT:--prompt TRUST:--trust) $(ARGS)
+
+publish: ## share an adapter on the Hugging Face hub: CKPT=run-or-adapter REPO=owner/name [PRIVATE=1] [BASE=, where a folder was trained on] [LICENCE=apache-2.0]
+	$(call need,CKPT,make publish CKPT=runs/clear2foggy/pocket/version_0 REPO=owner/name)
+	$(call need,REPO,make publish CKPT=$(CKPT) REPO=owner/name)
+	@$(run) -m commands.publish $(call flags,CKPT:--ckpt REPO:--repo BASE:--base LICENCE:--licence) $(call switch,PRIVATE:--private) $(ARGS)
 
 evaluate: ## write metrics.json and report.html for a checkpoint: CKPT= [DATA=] [BASE=] [OUT=] [EXP=, where CKPT is no run] [PRECISION=float32] [SIZE= RESOLUTION=auto] [TRUST=modules-of-your-own]
 	$(call need,CKPT,make evaluate CKPT=runs/clear2foggy/pocket/version_0)

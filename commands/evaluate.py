@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_hub import hub_name
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import Settings, base_source, compose, names
@@ -72,10 +73,10 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own = parser().parse_args(args)
-    path = Path(own.ckpt)
-    external = _holds_images(path)
+    external = _holds_images(Path(own.ckpt))
     if not external:
-        check_checkpoint(own.ckpt)
+        own.ckpt = check_checkpoint(own.ckpt)
+    path = Path(own.ckpt)
     if own.precision is not None:
         check_precision(own.precision)
     if own.size is not None:
@@ -83,7 +84,7 @@ def main(args: list[str] | None = None) -> int:
     base = base_source(own.base)
     trust = [*filter(None, own.trust.split(","))]
     config = _run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
-    out = _out(path, own.out, beside=not external and path.suffix != ".pkl")
+    out = _out(path, own.out, beside=not external and path.suffix != ".pkl" and hub_name(path) is None)
     for name in ("metrics.json", "report.html"):
         check_writable(out / name)
     if own.data is not None:
@@ -194,6 +195,8 @@ def _holds_images(path: Path) -> bool:
 
 def run_folder(path: Path) -> Path | None:
     """The run folder of a checkpoint or adapter; None if it is not part of a run."""
+    if hub_name(path) is not None:
+        return None
     folders = (path, *path.absolute().parents[:2])
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 

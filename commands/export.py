@@ -70,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     own = parser().parse_args(args)
-    check_checkpoint(own.ckpt)
     own.base = base_source(own.base)
+    own.ckpt = check_checkpoint(own.ckpt)
     out = Path(own.out)
     if own.format in MODELS:
         return export_models(own, out)

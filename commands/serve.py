@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from adapter_hub import hub_name
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
 from commands.translate import number_or_auto
@@ -68,6 +69,9 @@ def main(args: list[str] | None = None) -> int:
     from serving.catalogue import find_models
 
     found = find_models(options.ckpt)
+    for path in found.values():
+        if hub_name(path) is not None:
+            print(f"Adapter: {path}", flush=True)
     listener = listen(options.host, options.port)
     try:
         from serving.app import Server, create_app

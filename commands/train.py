@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
-    p.add_argument("--init", metavar="PATH", help="start from a run, an adapter or a released .pkl")
+    p.add_argument("--init", metavar="PATH", help="start from a run, an adapter, owner/name or a released .pkl")
     p.add_argument("--run", metavar="FOLDER", help="run folder; default runs/EXP/BASE/version_N with the next free N")
     return p
 
@@ -64,7 +64,7 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
         existing_root(own.data)
         arguments.append(f"--data.init_args.root={own.data}")
     if own.init is not None:
-        check_checkpoint(own.init)
+        own.init = check_checkpoint(own.init)
         arguments.append(f"--model.init_args.generator.init_args.init={own.init}")
     return own, recipe, [*arguments, *overrides]
 

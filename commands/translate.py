@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapter_hub import hub_name
 from commands.cli.errors import UnfinishedError, user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
@@ -37,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument(
-        "--ckpt", required=True, help="run folder, adapter folder, .ckpt, released .pkl, or folder of an exported model"
+        "--ckpt",
+        required=True,
+        help="run folder, adapter folder, .ckpt, released .pkl, exported model, or owner/name[@revision] on the hub",
     )
     p.add_argument("--in", required=True, dest="source", metavar="IN", help="image, folder or video")
     p.add_argument("--out", required=True, dest="target", metavar="OUT", help="file (for one image or video) or folder")
@@ -83,9 +86,9 @@ def number_or_auto(word: str) -> int | None:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(args)
-    check_checkpoint(options.ckpt)
     check_options(options)
     options.base = base_source(options.base)
+    options.ckpt = check_checkpoint(options.ckpt)
     source, target = Path(options.source), Path(options.target)
     if options.address is not None:  # workers start in another folder
         source, target = source.absolute(), target.absolute()
@@ -270,7 +273,8 @@ def on_cluster(
     from inference.cluster import Model, translate_on_cluster  # Ray takes seconds to import
 
     address = None if options.address == "local" else options.address
-    model = Model(Path(options.ckpt).absolute(), precision, options.base)
+    path = Path(options.ckpt)
+    model = Model(path if hub_name(path) else path.absolute(), precision, options.base)
     return translate_on_cluster(address, model, tasks, settings, options.batch, record, options.cores)
 
 

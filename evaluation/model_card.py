@@ -1,13 +1,17 @@
-"""Complete ``adapter/`` at the end of training: test scores in adapter.json, and README.md."""
+"""Complete ``adapter/`` at the end of training: test scores in adapter.json, and README.md, the hub's model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from metrics.scores import Score, formatted, markdown_table, network_of, shown_in
 from networks.checkpoints.adapter import WEIGHTS, write_card
 from networks.checkpoints.card import AdapterCard
 from storage import atomic_write
+
+OWN_BASES = ("pocket", "resnet")
 
 
 def finish_adapter(folder: Path, card: AdapterCard) -> str:
@@ -27,16 +31,56 @@ def finish_adapter(folder: Path, card: AdapterCard) -> str:
     return f"adapter: {folder}, {size:.1f} MiB"
 
 
-def readme(card: AdapterCard, size: float) -> str:
+def default_licence(base: str | None) -> str:
+    """The hub's identifier of an adapter's licence where its author names none.
+
+    Apache-2.0, as this code, for adapters of the packaged base and for plain networks; "other" for those of other
+    bases, whose own licence then holds.
+    """
+    return "apache-2.0" if base in OWN_BASES else "other"
+
+
+def front_matter(card: AdapterCard, licence: str) -> str:
+    """What the hub reads of a model card: YAML between lines of three dashes.
+
+    Args:
+        card: of the adapter.
+        licence: the hub's identifier.
+    """
+    base = None if card.base in OWN_BASES else (card.base or "").partition("@")[0]
+    method = {"paired": ["pix2pix-turbo"], "unpaired": ["cyclegan-turbo"]}.get(card.run.task or "", [])
+    entries = {
+        "license": licence,
+        **({"license_name": "that-of-the-base"} if licence == "other" else {}),
+        **({"license_link": f"https://huggingface.co/{base}"} if licence == "other" and base else {}),
+        **({"base_model": base} if base else {}),
+        "library_name": "one-step-translation",
+        "pipeline_tag": "image-to-image",
+        "tags": ["image-translation", "one-step", *method, *([card.run.experiment] if card.run.experiment else [])],
+    }
+    return f"---\n{yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def readme(
+    card: AdapterCard,
+    size: float,
+    where: str = "THIS_FOLDER",
+    pictures: Sequence[str] = (),
+    licence: str | None = None,
+) -> str:
     """The card in Markdown.
 
     Args:
         card: with scores.
         size: of the weights, MiB.
+        where: what ``CKPT=`` names it by.
+        pictures: files beside it that show translations.
+        licence: the hub's identifier of its licence; None takes the usual one.
     """
     run, best = card.run, card.best or {}
     sizes = run.preprocessing or {}
     lines = [
+        front_matter(card, licence or default_licence(card.base)),
         f"# {run.experiment or 'adapter'} on {card.base_description}",
         "",
         f"The weights that {run.task} training changed ({size:.1f} MiB); the base itself is not included.",
@@ -49,9 +93,10 @@ def readme(card: AdapterCard, size: float) -> str:
         f"- {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
         "",
         "```bash",
-        "make translate CKPT=THIS_FOLDER IN=photos OUT=translated",
+        f"make translate CKPT={where} IN=photos OUT=translated",
         "```",
         "",
+        *_shown(pictures),
         "## On the test split",
         "",
         f"In brackets what returning the input unchanged scores. {_better()} {_which(card.best)}",
@@ -64,6 +109,13 @@ def readme(card: AdapterCard, size: float) -> str:
         "The adapter may be used within the licence of the base that it was trained on.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shown(pictures: Sequence[str]) -> list[str]:
+    if not pictures:
+        return []
+    what = "Inputs of the test split, below them their translations, and below these the truth where there is one."
+    return ["## Images", "", what, "", *(f"![{name}]({name})" for name in pictures), ""]
 
 
 def _which(best: Mapping[str, Any] | None) -> str:

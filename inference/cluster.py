@@ -33,7 +33,7 @@ class Model:
     """What a worker loads; arguments as in `Translator.load`.
 
     Attributes:
-        path: of adapter or exported model, absolute.
+        path: of adapter or exported model, absolute; or an adapter's name on the hub.
         precision: of all workers, not "auto", so that all give the same pixels.
         base: where the base is, if not where training found it.
     """

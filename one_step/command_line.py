@@ -9,8 +9,8 @@ from pathlib import Path
 from storage import did_you_mean
 
 COMMANDS = (
-    *("train", "resume", "translate", "serve", "demo", "export", "evaluate", "compare"),
-    *("estimate", "ablate", "data", "check-data", "doctor", "pocket"),
+    *("train", "resume", "translate", "serve", "demo", "export", "publish"),
+    *("evaluate", "compare", "estimate", "ablate", "data", "check-data", "doctor", "pocket"),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from adapter_hub import fetch, hub_name, pin
 from inference.backends import Training
 from inference.backends.exported import CARD, MANIFEST, Manifest
 from prompt_embeddings import DIRECTIONS
@@ -64,7 +65,8 @@ class Facts:
             directions, prompts = tuple(manifest.directions), dict(manifest.prompts)
             more = (manifest.base, manifest.backend, directions, prompts, Training.from_card(card), True)
             return cls(path, "exported", _title(card), *more)
-        folder = _adapter_folder(path)
+        name = hub_name(path)
+        folder = _adapter_folder(path if name is None else fetch(name))
         if folder is None:
             raise FileNotFoundError(f"No adapter in {path}: looked for {CARD} and {WEIGHTS}.")
         card = read_json(folder / CARD, CARD_BYTES)
@@ -81,13 +83,14 @@ def find_models(given: str | Path) -> dict[str, Path]:
     """Find adapters and exported models.
 
     Args:
-        given: a run folder, an adapter folder, the folder of an exported model, a .ckpt or a released .pkl; a folder
-            of such folders, which is searched to a depth of five; or several of these, joined by commas.
+        given: a run folder, an adapter folder, the folder of an exported model, a .ckpt or a released .pkl;
+            ``owner/name[@revision]`` of the hub, which is fetched; a folder of such folders, which is searched to a
+            depth of five; or several of these, joined by commas.
 
     Returns:
-        Their paths by names that are unique and need no quoting in a URL, the shortest parts of the path that tell
-        them apart (``clear2foggy`` or ``clear2foggy-pocket-version_1``); in the order given, in a folder the newest
-        first.
+        Their paths (name and commit of the hub's) by names that are unique and need no quoting in a URL, the shortest
+        parts of the path that tell them apart (``clear2foggy`` or ``clear2foggy-pocket-version_1``); in the order
+        given, in a folder the newest first.
 
     Raises:
         FileNotFoundError: nothing is there, or no adapter or exported model in a folder.
@@ -117,6 +120,9 @@ def _models(path: Path) -> list[tuple[Path, tuple[str, ...]]]:
                 f"there and in {DEPTH} levels of folders below. {MAKE_ONE}."
             )
         return [(one, _telling_parts(one, one.relative_to(path).parts)) for one in found]
+    if (name := hub_name(path)) is not None:
+        owner, _, short = name.repo.partition("/")
+        return [(Path(str(pin(name))), (short, owner))]
     if not path.exists():
         raise FileNotFoundError(
             f"No adapter at {path}: give a run folder (runs/EXP/BASE/version_N), an exported model, a .ckpt, a "

@@ -21,7 +21,8 @@ PACKAGES = (
         "benchmarks",
     ),
 )
-SHARED = ("storage", "limits", "prompt_embeddings", "ray_cluster")  # that all may import; they import storage at most
+# that all may import; they import storage at most
+SHARED = ("storage", "limits", "prompt_embeddings", "adapter_hub", "ray_cluster")
 SOURCES = [
     *(ROOT / f"{name}.py" for name in SHARED),
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),

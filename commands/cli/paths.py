@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from adapter_hub import hub_name, pin
 from storage import check_writable
 
 ADAPTER = "adapter.json"
@@ -15,13 +16,20 @@ RUN_FOLDER = "ONE_STEP_RUN_FOLDER"
 CONFIG = "config.yaml"  # of a run folder
 
 
-def check_checkpoint(given: str) -> None:
-    """Refuse a path that cannot be an adapter or checkpoint, before it is read.
+def check_checkpoint(given: str) -> str:
+    """Refuse a path that cannot be an adapter or checkpoint, before it is read; fetch an adapter of the hub.
+
+    Returns:
+        The path as given; for an adapter of the hub, its name with the commit, which is printed.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without adapter.
         ValueError: a pipe, socket or device, whose reading might never end.
     """
+    if (name := hub_name(given)) is not None:
+        pinned = str(pin(name))
+        print(f"Adapter: {pinned}", flush=True)
+        return pinned
     path = Path(given)
     if path.is_dir() and not any((folder / ADAPTER).is_file() for folder in (path, path / "adapter")):
         raise FileNotFoundError(
@@ -34,6 +42,7 @@ def check_checkpoint(given: str) -> None:
         raise FileNotFoundError(
             f"No checkpoint at {path}: give a run folder, an adapter folder, a .ckpt or a released .pkl."
         )
+    return given
 
 
 @contextmanager

@@ -21,10 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from adapter_hub import fetch, hub_name
 from networks.checkpoints.card import CARD_BYTES, Adapter, AdapterCard, RunFacts
 from networks.checkpoints.pickles import read_pickle
 from networks.checkpoints.released import read_released
 from networks.checkpoints.weights import check_fit, check_weights
+from networks.one_step.bases import may_fetch
 from networks.one_step.lora import trainable_names
 from networks.one_step.prompts import PromptEncoder
 from prompt_embeddings import PROMPTS, PromptEmbeddings
@@ -89,12 +91,29 @@ def save_adapter(generator: "ImageTranslator", folder: str | Path, run: RunFacts
         ValueError: its LoRA is merged, so that there is no adapter any more.
     """
     generator.check_unmerged()
-    folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in trained_state(generator).items()}
-    card = replace(AdapterCard.of(generator, run), weights=digest([save(tensors)]))
-    entries = {"weights": str(card.weights), "card": json.dumps(card.to_json())}
     encoder = generator.encode_prompts
     prompts = encoder.embedded(generator.prompts) if isinstance(encoder, PromptEncoder) else None
+    return write_adapter(folder, tensors, AdapterCard.of(generator, run), prompts)
+
+
+def write_adapter(
+    folder: str | Path, tensors: Mapping[str, Tensor], card: AdapterCard, prompts: PromptEmbeddings | None
+) -> Path:
+    """Write an adapter's files; see `save_adapter`.
+
+    Args:
+        folder: made if missing.
+        tensors: trained tensors by name, contiguous on the CPU.
+        card: of these; the digest in it is replaced.
+        prompts: embeddings of the trained prompts, if they are at hand.
+
+    Returns:
+        The folder.
+    """
+    folder, tensors = Path(folder), dict(tensors)
+    card = replace(card, weights=digest([save(tensors)]))
+    entries = {"weights": str(card.weights), "card": json.dumps(card.to_json())}
     with ExitStack() as files:
         card_part, weights_part = (files.enter_context(atomic_write(folder / name)) for name in (CARD, WEIGHTS))
         weights_part.write_bytes(save(tensors, entries))
@@ -114,13 +133,15 @@ def write_card(folder: Path, card: AdapterCard) -> None:
 def read_adapter(path: str | Path) -> Adapter:
     """Read a run folder, an adapter folder, a checkpoint of ours (.ckpt) or a released file (.pkl).
 
-    Nothing in the file is run: pickles may hold tensors, numbers, strings, lists and dicts only.
+    Nothing in the file is run: pickles may hold tensors, numbers, strings, lists and dicts only.  An adapter on the hub
+    (``owner/name[@revision]``, where there is no such path) is fetched first, unless a file of others names it.
 
     Raises:
         FileNotFoundError: nothing of the kind is there.
         ValueError: the file is none of ours, is damaged or an unsafe pickle, or holds weights that no training writes.
     """
-    path = Path(path)
+    name = hub_name(path)
+    path = Path(path) if name is None else fetch(name, may_fetch())
     if path.is_dir():
         for folder in (path / "adapter", path):
             if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():

@@ -168,6 +168,11 @@ def named_by_file() -> Iterator[None]:
         _fetches.reset(token)
 
 
+def may_fetch() -> bool:
+    """Whether the hub may be asked for what has no name in experiments/base/; see `named_by_file`."""
+    return _fetches.get()
+
+
 def _source(name: str) -> tuple[str, str | None]:
     """Folder or hub id of a base, and the hub revision if one is named.
 
@@ -185,7 +190,7 @@ def _source(name: str) -> tuple[str, str | None]:
             "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
     source, _, tag = name.partition("@")
-    if _fetches.get() or source in HUB_BASES:
+    if may_fetch() or source in HUB_BASES:
         return source, tag or None
     with suppress(ValueError):  # no hub id
         cached = try_to_load_from_cache(source, "unet/config.json", revision=tag or None)
