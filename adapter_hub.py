@@ -5,6 +5,7 @@ them checks them as any other adapter's.  huggingface_hub is imported when somet
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def fetch(name: HubName, download: bool = True) -> Path:
         ) from error
 
 
+def bars_for_terminals() -> None:
+    """Let huggingface_hub draw its progress bars on a terminal only."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
 class _RefusedError(Exception):
     """What the hub holds or answered is not taken."""
 
@@ -106,6 +115,7 @@ def _cached(name: HubName) -> Path | None:
 def _download(name: HubName) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
+    bars_for_terminals()
     info = HfApi().model_info(name.repo, revision=name.revision, files_metadata=True)
     commit = str(info.sha)
     if not COMMIT.fullmatch(commit):
@@ -114,7 +124,7 @@ def _download(name: HubName) -> Path:
     if missing := [file for file in NEEDED if file not in sizes]:
         others = ", ".join(shortened(file) for file in sorted(sizes)[:3]) or "nothing"
         raise _RefusedError(
-            f"{name} holds no adapter: {' and '.join(missing)} is missing; it holds {others}. "
+            f"{name} lacks {' and '.join(missing)}, so it is no adapter; it holds {others}. "
             "Other files, pickles above all, are not fetched."
         )
     for file, most in MOST_BYTES.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from adapter_hub import NEEDED, hub_name
+from adapter_hub import NEEDED, bars_for_terminals, hub_name
 from commands.cli.errors import user_errors
 from inference.backends.exported import MANIFEST
 from storage import shortened
@@ -171,6 +171,7 @@ def upload(staged: Path, repo: str, private: bool) -> int:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    bars_for_terminals()
     api = HfApi()
     files = sorted(staged.iterdir())
     print(f"To {api.endpoint}/{repo}{', private' if private else ''}:")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from adapter_hub import fetch, hub_name
 from commands.cli.errors import user_errors
 from commands.cli.keys import check_keys
 from commands.cli.recipes import Recipe, Settings
@@ -58,9 +59,17 @@ def main(args: list[str] | None = None) -> int:
         arguments.append(f"--config={yaml.safe_dump(_without_init(settings, card.settings.to_json()))}")
     else:
         print(f"{own.run} has no checkpoint yet: its training starts again from the first image.")
+        _check_init(settings)
     base_is_typed = any(word.startswith(BASE) for word in overrides)
     with nullcontext() if base_is_typed else named_by_file():
         return run(folder, [*arguments, *overrides], experiment, last if last.is_file() else None)
+
+
+def _check_init(settings: Settings) -> None:
+    """Refuse to start from an adapter of the hub that is not on this machine: a run names it, not the user."""
+    init = settings["model"]["init_args"]["generator"].get("init_args", {}).get("init")
+    if init and (name := hub_name(str(init))) is not None:
+        fetch(name, download=False)
 
 
 def _card(checkpoint: Path, settings: Settings) -> "AdapterCard":

@@ -60,7 +60,8 @@ class Translator:
         """Load an adapter or an exported model.
 
         Args:
-            path: run folder, adapter folder, checkpoint, released .pkl, or the folder of an exported model.
+            path: run folder, adapter folder, checkpoint, released .pkl, the folder of an exported model, or
+                ``owner/name[@revision]`` of an adapter on the Hugging Face hub.
             precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware has it, but float32 for small
                 networks on a CPU.  An exported model has the precision that it was exported with.
             device: "cpu", another name of a device, or "auto": the accelerator if there is one.

@@ -33,6 +33,8 @@ NOT_RUN = {
     "make ablate": "trains for an hour; tests/commands/test_ablate.py runs a small grid",
     "make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino": "half a minute; test_export_models.py",
     "make translate CKPT=foggy-model": "its folder",
+    "make publish": "uploads; tests/commands/test_hub.py does, to an imitation of the hub",
+    "make translate CKPT=owner/name": "downloads; likewise",
     "make train EXP=mine/": "registers a score: test_parts_of_your_own_train runs it in a process of its own",
 }
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|#)|BASE=sd-turbo|--trainer\.devices")

@@ -18,7 +18,7 @@ from prompt_embeddings import PROMPTS
 
 
 def load_generator(path: str | Path | Adapter, base: str | None = None) -> ImageTranslator:
-    """Load a trained generator from a run folder, an adapter folder, a checkpoint of ours or a released .pkl.
+    """Load a trained generator from a run folder, an adapter folder, a checkpoint of ours, a released .pkl or the hub.
 
     Prompts whose embeddings are beside the adapter need neither tokenizer nor text encoder of the base.
 
