@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +119,8 @@ def test_one_translation_runs_and_a_number_waits(translating, photo, tmp_path, m
         return Result(photo, [Variant("", photo, photo)], "done")
 
     monkeypatch.setattr(DemoTranslator, "translate", slowly)
-    app = create_app(LoadedModels({"night": tmp_path}), {"night": translating.facts("night")}, tmp_path)
+    ended = threading.Event()
+    app = create_app(LoadedModels({"night": tmp_path}), {"night": translating.facts("night")}, tmp_path, ended.set)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -142,10 +145,31 @@ def test_one_translation_runs_and_a_number_waits(translating, photo, tmp_path, m
         go_on.set()
         assert result_of(client, "page3")["success"]
         assert set(most) == {1}
+        go_on.clear()
+        client.post("/gradio_api/queue/join", json={"data": data, "fn_index": click, "session_hash": "last"})
+        deadline = time.monotonic() + 30
+        while not running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server.should_exit = True
+        assert ended.wait(30) and running, "a translation that runs does not hold up the end"
     finally:
         go_on.set()
         server.should_exit = True
         thread.join()
+
+
+def test_leaving_ends_the_process_and_removes_its_files(tmp_path):
+    (tmp_path / "files" / "result").mkdir(parents=True)
+    code = "from commands.demo import leave; from threading import Timer; Timer(60, print).start()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; leave({str(tmp_path / 'files')!r})"],
+        cwd=Path(command.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (0, "Stopped.\n")
+    assert not (tmp_path / "files").exists()
 
 
 def test_an_address_that_is_taken_is_one_line(adapter, capsys):
