@@ -1,5 +1,6 @@
 """The Dockerfile, as far as it can be tried without Docker: its pip lines, the files that it copies, its command."""
 
+import configparser
 import json
 import os
 import re
@@ -78,6 +79,16 @@ def test_nothing_else_is_needed(variant, adapter, exported, tmp_path):
         assert same_picture(served.translate(PNG), Translator.load(model)(PNG))
     finally:
         assert served.end() == 0, served.said
+
+
+def test_what_the_package_is_built_from_is_sent_to_docker():
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    modules = [f"{name.strip()}.py" for name in declared["options"]["py_modules"].split(",")]
+    packages = declared["options.packages.find"]["include"].replace("*", "").split()
+    assert {*modules, *packages, "setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= {*CONTEXT}
+    assert all((ROOT / path).exists() for path in CONTEXT)
+    assert not {"tests", "runs", "docs", "benchmarks", ".git"} & {*CONTEXT}
 
 
 def test_the_image_runs_the_server_as_another_user_than_root():
