@@ -89,6 +89,7 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
         description="Translates images with trained adapters.",
         version=version("one-step-translation"),
         redoc_url=None,
+        redirect_slashes=False,  # to what the request's Host says, and behind a proxy without TLS
         lifespan=lifespan,
     )
     app.add_middleware(DrainRefused, most=server.limits.body)

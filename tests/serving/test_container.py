@@ -62,7 +62,7 @@ def test_what_is_installed_is_pinned_and_none_of_it_is_for_training(variant):
     assert ("torch" in with_dependencies(required(variant))) == (variant != "exported")
 
 
-@pytest.mark.parametrize("variant", ["exported", "cuda"])
+@pytest.mark.parametrize("variant", ["exported", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_nothing_else_is_needed(variant, adapter, exported, tmp_path):
     packages = tmp_path / "packages"
     packages.mkdir()

@@ -188,7 +188,9 @@ def raw(server, content):
             connection.sendall(content)
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(4096)
-        except ConnectionError:  # it was cut while it still sent
+        except TimeoutError:
+            raise
+        except OSError:  # the connection was cut while it still sent
             return 400
     return int(answer.split()[1]) if answer else 400
 

@@ -286,7 +286,13 @@ def test_an_adapter_that_is_not_there_is_told_with_those_that_are(server, adapte
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/translate", 405), ("PUT", "/info", 405), ("GET", "/", 404), ("GET", "/static/../../x", 404)],
+    [
+        ("GET", "/translate", 405),
+        ("PUT", "/info", 405),
+        ("GET", "/", 404),
+        ("GET", "/static/../../x", 404),
+        ("POST", "/translate/", 404),
+    ],
 )
 def test_other_addresses_and_methods_are_refused_as_json(server, method, path, status):
     refused(server.client.request(method, path), status, "address")
