@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from images.ranges import Array
 from inference.high_resolution import Layout
@@ -42,12 +42,18 @@ class Compute:
         self._translator, self._batch = translator, batch
         self._most = sys.maxsize  # pixels that fit into the device's memory, as far as is known
 
-    def __call__(self, images: Sequence[Prepared | str], settings: Settings) -> list[Array | str]:
+    def __call__(
+        self,
+        images: Sequence[Prepared | str],
+        settings: Settings,
+        before_pass: Callable[[], None] = lambda: None,
+    ) -> list[Array | str]:
         """Translate images of one network shape.
 
         Args:
             images: prepared, or why they could not be read, which is returned as it is.
             settings: of the translation.
+            before_pass: see `Translator.compute`.
 
         Returns:
             The network's outputs, and why there is none.
@@ -69,6 +75,7 @@ class Compute:
                     settings.strength,
                     settings.seed,
                     together,
+                    before_pass,
                 )
             except MemoryError as error:
                 if together > 1:

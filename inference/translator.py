@@ -1,8 +1,9 @@
 """`Translator`: the one path from an image to its translation, for adapters and exported models alike."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,7 @@ class Translator:
         strength: float = 1.0,
         seed: int = 0,
         tiles: int = 1,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> list[Array]:
         """Run the network; one call at a time.
 
@@ -229,6 +231,7 @@ class Translator:
             strength: in [0, 1].
             seed: of the noise for a strength below 1.
             tiles: of one image that are translated together.
+            before_pass: called before each pass of the network; ends the computation by raising.
 
         Returns:
             For each image ``(3, h, w)`` in [-1, 1]: of the network's shape, with tiles of the result's.
@@ -236,16 +239,15 @@ class Translator:
         Raises:
             ValueError: see `translate`.
         """
+
+        def network(images: Array, texts: str | Sequence[str] | None) -> Array:
+            before_pass()
+            return self.translate(images, texts, direction, strength, seed)
+
         if prepared[0].layout.mode != "tiles":
-            batch = np.stack([one.network_input for one in prepared])
-            return [*self.translate(batch, prompt, direction, strength, seed)]
+            return [*network(np.stack([one.network_input for one in prepared]), prompt)]
         return [
-            translate_tiles(
-                one.image,
-                one.layout.network_shape,
-                tiles,
-                lambda windows, text=text: self.translate(windows, text, direction, strength, seed),  # type: ignore[misc]
-            )
+            translate_tiles(one.image, one.layout.network_shape, tiles, partial(network, texts=text))
             for one, text in zip(prepared, _one_each(prompt, len(prepared)), strict=True)
         ]
 

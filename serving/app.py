@@ -115,7 +115,7 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
         return await _translate(server, request, adapter)
 
     @routes.get("/info", summary="Adapters and limits")
-    async def info() -> dict[str, object]:
+    def info() -> dict[str, object]:  # reads cards: in a thread
         return server.info()
 
     @routes.get("/metrics", summary="Counters and times, as Prometheus reads them", response_class=PlainTextResponse)

@@ -21,6 +21,10 @@ class PromptError(ValueError):
     """The model cannot embed a prompt."""
 
 
+class AbandonedError(Exception):
+    """Nobody waits for an output any more."""
+
+
 @dataclass(eq=False)
 class Item:
     """An image that waits for the network.
@@ -33,6 +37,7 @@ class Item:
             image alone does not fit into the device's memory, or whatever else the model failed with.
         queued: when it came, seconds of `time.perf_counter`.
         started: when the network got it, likewise.
+        abandoned: whether nobody waits for the output any more.
     """
 
     translator: Translator
@@ -41,6 +46,7 @@ class Item:
     output: Future[Array] = field(default_factory=Future)
     queued: float = field(default_factory=time.perf_counter)
     started: float = 0.0
+    abandoned: bool = False
 
     def fits(self, other: "Item") -> bool:
         """Whether both can be translated in one batch."""
@@ -101,7 +107,8 @@ class Batcher:
             self._changed.notify()
 
     def discard(self, item: Item) -> None:
-        """Take an item out of the queue if it waits there; one that is computed stays."""
+        """Nobody waits for an item any more: it leaves the queue, or is computed no further than the present pass."""
+        item.abandoned = True
         with self._changed:
             if item in self._waiting:
                 self._waiting.remove(item)
@@ -136,14 +143,14 @@ class Batcher:
         for item in items:
             item.started = time.perf_counter()
         try:
-            outputs = self._outputs(first.translator, [item.prepared for item in items], first.settings)
+            outputs = self._outputs(items)
         except Exception as error:
             if len(items) > 1:
                 log.warning("A batch of %d failed (%s): its images are translated one by one.", len(items), error)
                 for item in items:
                     self._compute([item])
                 return
-            if not isinstance(error, PromptError):
+            if not isinstance(error, PromptError | AbandonedError):
                 log.exception("The network failed")
             first.output.set_exception(error)
             return
@@ -153,7 +160,13 @@ class Batcher:
             else:
                 item.output.set_result(output)
 
-    def _outputs(self, translator: Translator, images: list[Prepared], settings: Settings) -> list[Array | str]:
+    def _outputs(self, items: list[Item]) -> list[Array | str]:
+        translator, settings = items[0].translator, items[0].settings
+
+        def before_pass() -> None:
+            if all(item.abandoned for item in items):
+                raise AbandonedError
+
         try:
             translator.backend.embed([settings.prompt])
         except (ValueError, FileNotFoundError) as error:
@@ -161,4 +174,4 @@ class Batcher:
         if self._compute_of is not translator:
             self._compute_of, self._run = translator, Compute(translator, self._batch)
         assert self._run is not None
-        return self._run(images, settings)
+        return self._run([item.prepared for item in items], settings, before_pass)

@@ -9,7 +9,7 @@ import pytest
 from inference.backends import Backend, Training
 from inference.jobs import Settings
 from inference.translator import Translator
-from serving.batching import Batcher, Item, PromptError
+from serving.batching import AbandonedError, Batcher, Item, PromptError
 
 NIGHT = Settings(prompt="night")
 
@@ -55,7 +55,10 @@ def run():
         started.append((batcher, backend))
         translator = Translator(backend)
         settings = settings or [NIGHT] * len(images)
-        items = [Item(translator, how, translator.prepare(one)) for one, how in zip(images, settings, strict=True)]
+        items = [
+            Item(translator, how, translator.prepare(one, resolution=how.resolution))
+            for one, how in zip(images, settings, strict=True)
+        ]
         batcher.submit(items[0])
         assert backend.busy.wait(20)
         for item in items[1:]:
@@ -116,6 +119,19 @@ def test_what_nobody_waits_for_is_not_computed(run):
     items, batches = run([image(k / 10) for k in range(4)], before=leave)
     assert [count for count, *_ in batches] == [1, 1]
     assert np.allclose(items[3].output.result(), 0.15)
+
+
+def test_tiles_that_nobody_waits_for_any_more_are_not_computed(run):
+    """An image of many tiles takes minutes, and the others wait."""
+
+    def leave(batcher, items):
+        batcher.discard(items[0])  # its first tile is computed now
+
+    tiled = Settings(prompt="night", resolution="tiles")
+    items, batches = run([image(0.1, side=3000), image(0.2)], batch=1, settings=[tiled, NIGHT], before=leave)
+    assert [side for _, side, _ in batches] == [768, 8]
+    assert isinstance(items[0].output.exception(), AbandonedError)
+    assert np.allclose(items[1].output.result(), 0.1)
 
 
 def test_a_prompt_that_cannot_be_embedded_is_told_apart(run):
