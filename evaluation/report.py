@@ -1,4 +1,4 @@
-"""One self-contained HTML page of an evaluation: scores, images to compare, best and worst, failures, curves.
+"""One self-contained HTML page of an evaluation: verdict, images, best and worst, failures, scores, curves.
 
 The page is the template report.html; this module computes what it shows.
 """
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from evaluation.collapse import QUIET_UNTIL, Floors
 from evaluation.gallery import FAILURES, Record
+from evaluation.verdict import verdict
 from metrics.scores import Score, formatted, shown_in
 from storage import atomic_write
 
 SHOWN = 24  # images per direction to click through
 EACH = 4  # best and worst per score
-DIVERSITY_FLOOR = 0.3  # below it, the page reports mode collapse
 BINS = 20
 CURVE = (220, 90)  # width and height, pixels
 
@@ -71,23 +72,38 @@ class Page:
         self._records, self._report, self._images = records, report, images
         self.total = len(records)
         self.has_truth = "truth" in records[0].images
-        diversity = self.block.get("diversity")
-        self.mode_collapse = diversity is not None and diversity < DIVERSITY_FLOOR
+
+    @property
+    def alarms(self) -> list[str]:
+        """What the collapse alarm says of these scores, by its default floors; nothing after a very short training."""
+        if self._report.get("images_seen", QUIET_UNTIL) < QUIET_UNTIL:
+            return []
+        floors = Floors()
+        found = [floors.identity_collapse(self.direction, self.block), floors.mode_collapse(self.direction, self.block)]
+        return [words for words in found if words]
+
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences on how good the translations are."""
+        return verdict(self.block, self._records, {name: len(places) for name, places in self._failed.items()})
 
     @property
     def columns(self) -> dict[str, Mapping[str, Any]]:
         """Of the table of scores: heading => block of metrics.json."""
         best = self._report.get("best", {})
-        columns = {"translation": self.block, "input unchanged": self.block.get("copy_input") or {}}
+        columns: dict[str, Mapping[str, Any]] = {"translation": self.block}
+        if copied := self.block.get("copy_input"):
+            columns["input unchanged"] = copied
         if self.direction in best:
             columns[f"{best['checkpoint']}, best by validation"] = best[self.direction]
         return columns
 
     @property
     def rows(self) -> list[tuple[str, list[str]]]:
-        """Of the table of scores: name, and a cell per column."""
+        """Of the table of scores: name, and a cell per column; without scores that no column has."""
         blocks = self.columns.values()
-        return [(s.name, [formatted(block.get(s.name)) for block in blocks]) for s in shown_in("report")]
+        known = [s for s in shown_in("report") if any(block.get(s.name) is not None for block in blocks)]
+        return [(s.name, [formatted(block.get(s.name)) for block in blocks]) for s in known]
 
     @property
     def protocol(self) -> str:
@@ -118,12 +134,17 @@ class Page:
     @property
     def failures(self) -> list[tuple[str, str, int, list[Shown]]]:
         """Name, explanation, number of images and the first of them, of each kind of failure."""
+        return [
+            (name, FAILURES[name], len(found), [self._shown(k) for k in found[:EACH]])
+            for name, found in self._failed.items()
+        ]
+
+    @property
+    def _failed(self) -> dict[str, list[int]]:
+        """Places of the images by kind of failure."""
         nearest, gap = self._median("nearest_source"), self._median("identity_gap")
         kinds = [record.failures(nearest, gap) for record in self._records]
-        places = {name: [k for k, found in enumerate(kinds) if name in found] for name in FAILURES}
-        return [
-            (name, FAILURES[name], len(found), [self._shown(k) for k in found[:EACH]]) for name, found in places.items()
-        ]
+        return {name: [k for k, found in enumerate(kinds) if name in found] for name in FAILURES}
 
     @property
     def histograms(self) -> list[tuple[str, list[float], float, float]]:

@@ -1,11 +1,11 @@
 """Warns when translations stay too close to their inputs (identity collapse) or to each other (mode collapse)."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from evaluation.collapse import QUIET_UNTIL, Floors
 from lightning_modules.callbacks.access import Split, module_of, split_of, tensorboards
 from limits import check_settings
 from metrics.scores import SCORES, log_key
@@ -16,17 +16,7 @@ IDENTITY, MODE = "identity_collapse", "mode_collapse"
 class CollapseAlarm(Callback):
     """Compares the scores of `Evaluation` with floors, per direction, after every validation and on the test split.
 
-    *Identity collapse* is measured relative to the difference of the two domains, since no absolute threshold works: a
-    lossy autoencoder alone changes an image as much as fog does.
-
-    - Where the data has ground truth: ``identity_gap / (identity_gap + lpips_truth)``.  0 is a copy, 1 the ground
-      truth; above a half, translations are nearer to the ground truth than to their inputs.
-    - Else ``domain_shift``, the share of the distance between the domains: 0 is a copy, 1 the target domain.  Blur
-      alone moves an image some of the way.
-    - Where there are too few images to tell the domains apart, ``identity_gap`` itself, which finds exact copies only.
-
-    *Mode collapse* is measured by ``diversity``: 0 where a few images serve all inputs, 1 where outputs differ as
-    inputs do.
+    See `evaluation.collapse` for what is compared.
 
     A warning goes to the log and, as text, to TensorBoard; ``alarm/<name>_<direction>`` is logged as 0 or 1 each time.
 
@@ -36,6 +26,7 @@ class CollapseAlarm(Callback):
         identity_floor: perceptual distance to the input below which they do, where nothing else is known.
         diversity_floor: distance to the nearest other output, relative to the inputs', below which outputs are alike.
         patience: validations in a row below a floor before the warning; on the test split, one result is enough.
+        quiet_until: images seen in training before the first warning: an untrained model has moved nothing yet.
     """
 
     def __init__(
@@ -45,12 +36,12 @@ class CollapseAlarm(Callback):
         identity_floor: float = 0.01,
         diversity_floor: float = 0.3,
         patience: int = 2,
+        quiet_until: int = QUIET_UNTIL,
     ) -> None:
         check_settings(truth_floor=truth_floor, shift_floor=shift_floor, identity_floor=identity_floor)
         check_settings(diversity_floor=diversity_floor, patience=patience)
-        self.truth_floor, self.shift_floor, self.identity_floor = truth_floor, shift_floor, identity_floor
-        self.diversity_floor = diversity_floor
-        self.patience = patience
+        self.floors = Floors(truth_floor, shift_floor, identity_floor, diversity_floor)
+        self.patience, self.quiet_until = patience, quiet_until
         self.below: dict[str, int] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,32 +72,13 @@ class CollapseAlarm(Callback):
         findings = []
         for direction in module_of(pl_module).generator.directions:
             known = {name: logged[key] for name in SCORES if (key := log_key(split, name, direction)) in logged}
-            stays, alike = self._identity(known), self._mode(known)
-            findings.append((IDENTITY, direction, stays and f"identity collapse in {direction}: {stays}"))
-            findings.append((MODE, direction, alike and f"mode collapse in {direction}: {alike}"))
+            findings.append((IDENTITY, direction, self.floors.identity_collapse(direction, known)))
+            findings.append((MODE, direction, self.floors.mode_collapse(direction, known)))
         return findings
 
-    def _identity(self, known: Mapping[str, float]) -> str:
-        gap, truth, shift = (known.get(name) for name in ("identity_gap", "lpips_truth", "domain_shift"))
-        too_close = "translations stay too close to their inputs"
-        if gap is not None and truth is not None and gap + truth > 0:
-            share = gap / (gap + truth)
-            measured = f"identity_gap {gap:.3f}, lpips_truth {truth:.3f}: share {share:.2f}, floor {self.truth_floor}"
-            return f"{too_close} ({measured})" if share < self.truth_floor else ""
-        if shift is not None:
-            measured = f"domain_shift {shift:.2f}, floor {self.shift_floor}"
-            return f"{too_close} ({measured})" if shift < self.shift_floor else ""
-        if gap is not None and gap < self.identity_floor:
-            return f"{too_close} (identity_gap {gap:.4f}, floor {self.identity_floor})"
-        return ""
-
-    def _mode(self, known: Mapping[str, float]) -> str:
-        diversity = known.get("diversity")
-        if diversity is None or diversity >= self.diversity_floor:
-            return ""
-        return f"translations are too close to each other (diversity {diversity:.3f}, floor {self.diversity_floor})"
-
     def _warn(self, trainer: Trainer, pl_module: LightningModule, message: str) -> None:
+        if module_of(pl_module).images_seen < self.quiet_until:
+            return
         rank_zero_warn(message)
         for writer in tensorboards(trainer):
             writer.add_text("alarm", message, module_of(pl_module).images_seen)

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from datamodules.batches import Translation
-from evaluation.gallery import FAILURES, Gallery
+from evaluation.gallery import FAILURES, Gallery, Record
 from evaluation.report import write_report
+from evaluation.verdict import verdict
 
 N = 12
 BLOCK = {
@@ -56,7 +57,7 @@ def scores():
 @pytest.fixture
 def page(tmp_path):
     records = gallery().records(scores())
-    report = {"base": "pocket", "data": "twin <world>", "images_seen": 7, "a2b": BLOCK}
+    report = {"base": "pocket", "data": "twin <world>", "images_seen": 700, "a2b": BLOCK}
     write_report(tmp_path / "report.html", report, {"a2b": records}, None)
     return tmp_path / "report.html"
 
@@ -113,3 +114,49 @@ def test_the_page_shows_input_and_translation_side_by_side(page, browser_page):
     row = rows[len(rows) // 2]
     assert np.flatnonzero(red[row]).max() < np.flatnonzero(green[row]).min() + 8
     assert (browser_page.outside, browser_page.errors) == ([], [])
+
+
+def verdict_of(n=60, lpips=0.2, **changed):
+    """Sixty images whose distance to the truth varies a little around 0.2."""
+    values = (lpips + 0.01 * torch.randn(n, generator=torch.Generator().manual_seed(0))).tolist()
+    records = [Record(str(k), {}, (0.0, 0.0), {"lpips_truth": value}) for k, value in enumerate(values)]
+    block = {"n_fake": n, "n_real": n, "fid": 50.0, "lpips_truth": lpips}
+    block |= {"copy_input": {"fid": 90.0, "lpips_truth": 0.3}} | changed
+    return " ".join(verdict(block, records, {"saturated": 19, "copy": 0}))
+
+
+def test_the_verdict_compares_with_copying_the_input():
+    text = verdict_of()
+    assert "Better than copying the input by FID and LPIPS." in text
+    assert "19 of 60 images blown out." in text
+    assert "Not compared with copying, since not measured: KID and PSNR." in text
+    mixed = verdict_of(lpips=0.4)
+    assert "Better than copying the input by FID; worse than copying the input by LPIPS." in mixed
+
+
+def test_the_verdict_calls_noise_noise():
+    assert "no clear difference to copying by LPIPS" in verdict_of(lpips=0.301)
+    assert "no clear difference to copying by FID" in verdict_of(fid=88.0).replace("No", "no")
+    assert "FID of 12 images are mostly noise" in verdict_of(n=12)
+    noisy = verdict_of(kid=0.01, kid_std=0.02, copy_input={"kid": 0.03})
+    assert "No clear difference to copying by KID." in noisy
+
+
+def test_the_page_says_the_verdict_first_and_leaves_out_what_is_empty(page):
+    text = page.read_text()
+    order = [text.index(words) for words in ("mode collapse in a2b", 'class="strip"', "short side 32")]
+    assert order == sorted(order), "verdict and alarm, then images, then protocol"
+    assert "<td>kid</td>" not in text
+    block = {key: value for key, value in BLOCK.items() if key != "copy_input"}
+    write_report(page, {"a2b": block}, {"a2b": gallery().records(scores())}, None)
+    assert "<th>input unchanged</th>" not in page.read_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_fits_its_window_and_cuts_no_image(page, browser_page, width):
+    browser_page.page.set_viewport_size({"width": width, "height": 800})
+    browser_page.page.goto(page.as_uri())
+    assert browser_page.page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = "[...document.images].filter(i => i.clientWidth && getComputedStyle(i).objectFit !== 'contain').length"
+    assert browser_page.page.evaluate(cut) == 0

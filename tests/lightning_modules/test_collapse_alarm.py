@@ -170,7 +170,7 @@ def test_a_healthy_run_is_left_in_peace(tmp_path):
     assert "alarm/text_summary" not in events.Tags()["tensors"]
 
 
-def warnings_of(figures, split="val", times=1, **floors):
+def warnings_of(figures, split="val", times=1, seen=1000, **floors):
     """Warnings of a direction whose figures are given."""
     alarm = CollapseAlarm(**floors)
     trainer = SimpleNamespace(
@@ -181,7 +181,7 @@ def warnings_of(figures, split="val", times=1, **floors):
         is_global_zero=True,
         callback_metrics={f"{split}/{name}_b2a": torch.tensor(value) for name, value in figures.items()},
     )
-    module = Mock(spec=CycleGANTurbo, generator=SimpleNamespace(directions=["b2a"]), images_seen=0)
+    module = Mock(spec=CycleGANTurbo, generator=SimpleNamespace(directions=["b2a"]), images_seen=seen)
     tested = scoring_best() if split == "best" else nullcontext()
     with tested, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -222,4 +222,18 @@ def test_counts_go_on_after_a_resume():
     first.below = {"identity_collapse_a2b": 1}
     second.load_state_dict(first.state_dict())
     assert second.below == first.below
-    assert math.isclose(second.truth_floor, 0.45)
+    assert math.isclose(second.floors.truth, 0.45)
+
+
+def test_changed_images_are_not_called_copies():
+    changed = {"identity_gap": 0.079, "domain_shift": 0.2}
+    assert "did not move towards A" in warnings_of(changed, "test")[0]
+    copied = {"identity_gap": 0.001, "domain_shift": 0.2}
+    assert "stay too close to their inputs" in warnings_of(copied, "test")[0]
+
+
+def test_the_alarm_is_quiet_while_training_has_seen_few_images():
+    copies = {"identity_gap": 0.0, "lpips_truth": 0.1}
+    for split, times in (("val", 3), ("test", 1)):
+        assert warnings_of(copies, split, times, seen=199) == []
+        assert len(warnings_of(copies, split, times, seen=200)) > 0
