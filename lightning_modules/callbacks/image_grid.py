@@ -1,12 +1,15 @@
 """Image grids: validation images in TensorBoard, test images as a PNG in the run folder."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision.utils import make_grid
 
 from datamodules.batches import Translation
@@ -15,22 +18,29 @@ from lightning_modules.callbacks.access import split_of, tensorboards
 from limits import check_settings
 from storage import atomic_write
 
+EXTRA = {"rec": "back again", "idt": "identity"}  # label of the row of what a model adds
+
 
 class ImageGrid(Callback):
     """Logs ``val/pictures_a2b`` and ``_b2a`` to TensorBoard and writes ``pictures_a2b.png`` and ``_b2a.png``.
 
-    The grid in TensorBoard has a row per validation image, the same ones each time: the input, its translation, what
-    the model adds (reconstruction, identity), and the ground truth where it is known.  The PNG in the run folder shows
-    test images translated by the last state: a row of inputs, a row of translations, and a row of ground truths where
-    they are known.
+    The grid in TensorBoard has a labelled row per kind of image: inputs, translations, what the model adds (back again,
+    identity), and ground truths where they are known.  Its columns are validation images spread over the split, the
+    same ones each time.  The PNG in the run folder shows the first test images translated by the last state: a row of
+    inputs, a row of translations, and a row of ground truths where they are known.
 
     Args:
-        images: images per direction, taken from the first batch.
+        images: images per direction; fewer where the split, or for the PNG its first batch, has fewer.
     """
 
     def __init__(self, images: int = 4) -> None:
         check_settings(images=images)
         self.images = images
+        self._rows: dict[str, dict[str, list[Tensor]]] = {}  # by direction and kind, (3, H, W)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the images of the last validation."""
+        self._rows = {}
 
     def on_validation_batch_end(
         self,
@@ -41,12 +51,25 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log the first batch of each direction."""
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        """Take what the grid shows of a batch."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, TranslationModule) and isinstance(outputs, Translation)
-        for writer in tensorboards(trainer):
-            writer.add_image(f"val/pictures_{outputs.direction}", self.draw(outputs), pl_module.images_seen)
+        assert isinstance(outputs, Translation)
+        batches = trainer.num_val_batches[dataloader_idx]
+        places = spread(self.images, batches, batch_idx, len(outputs.real))
+        rows = self._rows.setdefault(outputs.direction, {})
+        for label, images in labelled(outputs).items():
+            rows.setdefault(label, []).extend(images[k].float().cpu() for k in places)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the grids."""
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, TranslationModule)
+        for direction, rows in self._rows.items():
+            for writer in tensorboards(trainer):
+                writer.add_image(f"val/pictures_{direction}", draw(rows), pl_module.images_seen)
+        self._rows = {}
 
     def on_test_batch_end(
         self,
@@ -67,13 +90,47 @@ class ImageGrid(Callback):
             rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
             write_grid(Path(folder) / f"pictures_{outputs.direction}.png", [part[: self.images] for part in rows])
 
-    def draw(self, translation: Translation) -> Tensor:
-        """The grid for TensorBoard, ``(3, H, W)`` in [0, 1]."""
-        columns = [translation.real, translation.fake, *translation.extra.values()]
-        if translation.truth is not None:
-            columns.append(translation.truth)
-        images = torch.stack(columns, dim=1)[: self.images].flatten(0, 1)  # (rows x columns, 3, H, W)
-        return _grid(images, len(columns))
+
+def spread(images: int, batches: float, batch: int, size: int) -> list[int]:
+    """Places in a batch of those images that are spread evenly over all batches.
+
+    Args:
+        images: wanted of all batches.
+        batches: their number; infinite where it is not known, and the first batch is all then.
+        batch: its number, from 0.
+        size: images in this batch.
+    """
+    if math.isinf(batches):
+        batches = 1
+    # Integers, since a rounded fraction may fall into the batch before.
+    numbers = [(int(batches) * (2 * k + 1), 2 * images) for k in range(images)]
+    return sorted({top % bottom * size // bottom for top, bottom in numbers if top // bottom == batch})
+
+
+def labelled(translation: Translation) -> dict[str, Tensor]:
+    """The images of a batch by the label of their row, ``(B, 3, H, W)`` in [-1, 1]."""
+    rows = {"input": translation.real, "translation": translation.fake}
+    rows |= {EXTRA.get(name, name): images for name, images in translation.extra.items()}
+    return rows if translation.truth is None else rows | {"truth": translation.truth}
+
+
+def draw(rows: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    """A grid with a label left of each row, ``(3, H, W)`` in [0, 1].
+
+    Args:
+        rows: by label, as many images in each, ``(3, H, W)`` in [-1, 1]; smaller ones are padded with black.
+    """
+    images = [image for row in rows.values() for image in row]
+    height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
+    padded = [pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2]), value=-1.0) for i in images]
+    columns = len(images) // len(rows)
+    grid = _grid(torch.stack(padded), columns)
+    font = ImageFont.load_default()
+    strip = Image.new("L", (4 + math.ceil(max(map(font.getlength, rows))), grid.shape[1]))
+    for k, label in enumerate(rows):
+        ImageDraw.Draw(strip).text((2, k * (height + 2) + 2 + height // 2), label, 255, font, anchor="lm")
+    text = torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8).view(strip.height, strip.width) / 255
+    return torch.cat([text.expand(3, -1, -1), grid], dim=2)
 
 
 def write_grid(path: Path, rows: list[Tensor]) -> None:

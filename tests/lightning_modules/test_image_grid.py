@@ -1,26 +1,68 @@
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.utils import save_image
 
 from datamodules.batches import Translation
+from lightning_modules import CycleGANTurbo
 from lightning_modules.callbacks import ImageGrid
+from lightning_modules.callbacks.image_grid import draw, labelled, spread
 
 from .conftest import pictures
 
 
-def test_the_grid_shows_each_image_in_a_row_of_its_columns():
-    real, fake, truth = (torch.full((2, 3, 4, 4), v) for v in (-1.0, 0.0, 1.0))
-    fake[1] = 0.5
-    grid = ImageGrid().draw(Translation("a2b", real, fake, torch.arange(2), ["0", "1"], truth))
-    assert grid.shape == (3, 2 * 6 + 2, 3 * 6 + 2)
-    row = grid[0, 3, [3, 9, 15]]
-    assert row.tolist() == [0.0, 0.5, 1.0]
-    assert grid[0, 9, 9] == 0.75
+def made_up(direction, first, count, size=(12, 12), known=True):
+    """Images as bright as their place in a split of eight, with what a model adds."""
+    index = torch.arange(first, first + count)
+    real = (index / 8).view(-1, 1, 1, 1).expand(-1, 3, *size)
+    extra = {"rec": real, "idt": real}
+    return Translation(direction, real, real - 1, index, [str(k) for k in index], real if known else None, extra=extra)
+
+
+def test_a_row_per_kind_of_image_stands_beside_its_label():
+    rows = labelled(made_up("a2b", 0, 3))
+    assert list(rows) == ["input", "translation", "back again", "identity", "truth"]
+    grid = draw(rows)
+    images, labels = grid[:, :, -(3 * 14 + 2) :], grid[:, :, : -(3 * 14 + 2)]
+    assert images.shape == (3, 5 * 14 + 2, 3 * 14 + 2)
+    assert images[0, 8, [8, 22, 36]].tolist() == [0.5, 0.5625, 0.625]
+    assert images[0, 22, [8, 22, 36]].tolist() == [0.0, 0.0625, 0.125]
+    assert all(labels[:, 14 * k + 2 : 14 * k + 14].max() > 0.5 for k in range(5)), "every row has its label"
+
+
+def test_images_of_several_sizes_share_a_grid():
+    wide, high = (made_up("a2b", 0, 1, size, known=False).real[0] for size in ((12, 20), (16, 12)))
+    assert draw({"input": [wide, high]}).shape[1] == 16 + 4
+
+
+@pytest.mark.parametrize(("batches", "size"), [(8, 1), (4, 2), (2, 4), (1, 8)])
+def test_the_images_are_spread_over_the_split_and_as_many_in_both_directions(tmp_path, batches, size):
+    logger = TensorBoardLogger(tmp_path, "", "")
+    trainer = SimpleNamespace(
+        sanity_checking=False, is_global_zero=True, num_val_batches=[batches] * 2, loggers=[logger]
+    )
+    module, grid = Mock(spec=CycleGANTurbo, images_seen=6), ImageGrid(4)
+    grid.on_validation_start(trainer, module)
+    for loader, direction in enumerate(("a2b", "b2a")):
+        for k in range(batches):
+            grid.on_validation_batch_end(trainer, module, made_up(direction, k * size, size), None, k, loader)
+    shown = {d: [round(float(i[0, 0, 0]) * 8) for i in rows["input"]] for d, rows in grid._rows.items()}
+    assert shown == {"a2b": [1, 3, 5, 7], "b2a": [1, 3, 5, 7]}
+    grid.on_validation_end(trainer, module)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [[i.step for i in events.Images(f"val/pictures_{d}")] for d in shown] == [[6], [6]]
+
+
+def test_a_small_split_is_shown_whole():
+    assert [spread(4, 2, batch, 1) for batch in range(2)] == [[0], [0]]
+    assert spread(4, float("inf"), 0, 4) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("known", [True, False])
