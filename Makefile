@@ -144,7 +144,7 @@ format: ## format the code (ruff)
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: ## write the documentation's site to site/; every warning is an error (its diagrams need npm, once)
 	@$(run) -c 'import material, mkdocstrings' 2>/dev/null || { echo "mkdocs is not in .venv: run \`make setup\` first" >&2; exit 2; }
-	@$(run) -m mkdocs build --strict --quiet $(ARGS)
+	@$(run) -m mkdocs build --strict $(ARGS)
 	@echo "Written to site/. To look at it: python3 -m http.server --directory site"
 
 pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
