@@ -76,7 +76,8 @@ class Page:
     @property
     def alarms(self) -> list[str]:
         """What the collapse alarm says of these scores, by its default floors; nothing after a very short training."""
-        if self._report.get("images_seen", QUIET_UNTIL) < QUIET_UNTIL:
+        seen = self._report.get("images_seen")  # None for images of another program
+        if seen is not None and seen < QUIET_UNTIL:
             return []
         floors = Floors()
         found = [floors.identity_collapse(self.direction, self.block), floors.mode_collapse(self.direction, self.block)]

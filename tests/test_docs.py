@@ -33,6 +33,7 @@ NOT_RUN = {
     "make ablate": "trains for an hour; tests/commands/test_ablate.py runs a small grid",
     "make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=openvino": "half a minute; test_export_models.py",
     "make export CKPT=runs/clear2foggy/pocket/version_0 FORMAT=web": "needs npm; tests/exporting/test_web.py",
+    "make export CKPT=runs/day2night/pocket/version_0 FORMAT=web": "likewise",
     "make translate CKPT=foggy-model": "its folder",
     "make publish": "uploads; tests/commands/test_hub.py does, to an imitation of the hub",
     "make translate CKPT=owner/name": "downloads; likewise",

@@ -62,7 +62,7 @@ GENERATOR = "--model.init_args.generator.init_args"
         ("train", [EXP, "--base=pockt"], "Did you mean 'pocket'?"),
         ("train", [EXP, "--memory=12g"], "Did you mean '12gb'?"),
         ("train", [EXP, "--data=no/folder"], "no/folder"),
-        ("train", [EXP, "--init=no/adapter"], "No checkpoint at no/adapter"),
+        ("train", [EXP, "--init=no/adapter"], "No adapter no/adapter: there is no such path"),
         (
             "train",
             [EXP, "--model.init_args.max_image=5"],
