@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+# A search path that leads to this checkout would make pip find the package installed already.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,12 @@ def installed(tmp_path_factory):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", work, source], check=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", work / "fresh"], check=True)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", work, source]
+    subprocess.run(build, env=ENVIRONMENT, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", work / "fresh"], env=ENVIRONMENT, check=True)
     python = work / "fresh" / "bin" / "python"
     (wheel,) = work.glob("*.whl")
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], env=ENVIRONMENT, cwd=work, check=True)
     (packages,) = (work / "fresh" / "lib").glob("python*/site-packages")
     # A path in a .pth file: the one below it that leads to this checkout is not read.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
@@ -37,8 +40,7 @@ def installed(tmp_path_factory):
 
 
 def run(command, folder):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
