@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket
+.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket adapters pictures
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -149,6 +149,12 @@ docs: ## write the documentation's site to site/; every warning is an error (its
 
 pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
 	@$(run) -m commands.pocket $(ARGS)
+
+adapters: ## train the packaged adapters from scratch, resumable; takes two hours [EXP=day2night]
+	@$(run) -m commands.adapters $(call flags,EXP:--exp) $(ARGS)
+
+pictures: ## draw the README's images by the packaged adapters; after make adapters
+	@$(run) -m docs_site.pictures $(ARGS)
 
 bench: ## time a training step of pocket; bench-step has the larger table
 	@$(run) -m benchmarks.step --bases pocket --exp clear2foggy --sizes 128 $(ARGS)

@@ -15,6 +15,7 @@ from images.listing import list_images
 from inference.backends import check_precision
 from inference.high_resolution import RESOLUTIONS
 from limits import LIMITS, check_range
+from packaged_adapters import FOLDER
 from storage import check_writable, read_json, write_json
 
 if TYPE_CHECKING:
@@ -83,8 +84,14 @@ def main(args: list[str] | None = None) -> int:
         check_range("SIZE", own.size, LIMITS["eval_size"])
     base = base_source(own.base)
     trust = [*filter(None, own.trust.split(","))]
-    config = _run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
-    out = _out(path, own.out, beside=not external and path.suffix != ".pkl" and hub_name(path) is None)
+    config = run_config(path, trust) if own.exp is None else compose(own.exp, own.base or "pocket").config
+    if config is None:
+        raise ValueError(
+            f"{path} is not part of a run (no config.yaml), so its task is not known: "
+            f"give EXP=, one of {', '.join(names())}."
+        )
+    written_beside = not external and path.suffix != ".pkl" and hub_name(path) is None and path.parent != FOLDER
+    out = _out(path, own.out, written_beside)
     for name in ("metrics.json", "report.html"):
         check_writable(out / name)
     if own.data is not None:
@@ -201,15 +208,17 @@ def run_folder(path: Path) -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def _run_config(path: Path, trust: Sequence[str]) -> Settings:
-    """The configuration of the run that a checkpoint belongs to; see `read_run`."""
+def run_config(path: Path, trust: Sequence[str]) -> Settings | None:
+    """The configuration that an adapter was trained with; None where nothing tells.
+
+    Args:
+        path: of a checkpoint or adapter; a packaged one's is that of its experiment.
+        trust: see `read_run`.
+    """
+    if path.parent == FOLDER:
+        return compose(path.name, "pocket").config
     run = run_folder(path)
-    if run is None:
-        raise ValueError(
-            f"{path} is not part of a run (no config.yaml), so its task is not known: "
-            f"give EXP=, one of {', '.join(names())}."
-        )
-    return read_run(run / "config.yaml", trust)
+    return None if run is None else read_run(run / "config.yaml", trust)
 
 
 def build_data(config: Settings, root: str | None, eval_size: int | None = None) -> "TranslationData":

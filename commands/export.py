@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from commands.cli.errors import user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import Settings, base_source
-from commands.cli.trust import limit_parser, read_run
-from commands.evaluate import build_data, build_scorer, run_folder
+from commands.cli.trust import limit_parser
+from commands.evaluate import build_data, build_scorer, run_config
 from exporting import site_files
 from images.listing import list_images
 from inference.backends import check_precision
@@ -153,8 +153,8 @@ def export_models(own: argparse.Namespace, out: Path) -> int:
     """
     check_models(own, out)
     path = Path(own.ckpt)
-    run, trust = run_folder(path), [*filter(None, (own.trust or "").split(","))]
-    config = None if run is None else read_run(run / "config.yaml", trust)
+    trust = [*filter(None, (own.trust or "").split(","))]
+    config = run_config(path, trust)
     if config is None and own.data is None:
         raise ValueError(
             f"{path} is not part of a run (no config.yaml), so it has no test images to measure the difference to "

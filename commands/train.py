@@ -9,6 +9,7 @@ from commands.cli.paths import check_checkpoint, new_run_folder
 from commands.cli.recipes import MEMORY, Recipe, compose, names
 from commands.cli.values import check_values
 from datamodules.files.layouts import existing_root
+from packaged_adapters import packaged_adapter
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +65,8 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
         existing_root(own.data)
         arguments.append(f"--data.init_args.root={own.data}")
     if own.init is not None:
-        own.init = check_checkpoint(own.init)
+        if packaged_adapter(own.init) is None:  # whose name, unlike its folder, is the same on another machine
+            own.init = check_checkpoint(own.init)
         arguments.append(f"--model.init_args.generator.init_args.init={own.init}")
     return own, recipe, [*arguments, *overrides]
 

@@ -10,7 +10,7 @@ from storage import did_you_mean
 
 COMMANDS = (
     *("train", "resume", "translate", "serve", "demo", "export", "publish"),
-    *("evaluate", "compare", "estimate", "ablate", "data", "check-data", "doctor", "pocket"),
+    *("evaluate", "compare", "estimate", "ablate", "data", "check-data", "doctor", "pocket", "adapters"),
 )
 
 

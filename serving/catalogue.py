@@ -12,6 +12,7 @@ from pathlib import Path
 from adapter_hub import fetch, hub_name, pin
 from inference.backends import Training
 from inference.backends.exported import CARD, MANIFEST, Manifest
+from packaged_adapters import packaged_adapter
 from prompt_embeddings import DIRECTIONS
 from storage import read_json
 
@@ -84,8 +85,8 @@ def find_models(given: str | Path) -> dict[str, Path]:
 
     Args:
         given: a run folder, an adapter folder, the folder of an exported model, a .ckpt or a released .pkl;
-            ``owner/name[@revision]`` of the hub, which is fetched; a folder of such folders, which is searched to a
-            depth of five; or several of these, joined by commas.
+            ``owner/name[@revision]`` of the hub, which is fetched; ``pocket:NAME``; a folder of such folders, which is
+            searched to a depth of five; or several of these, joined by commas.
 
     Returns:
         Their paths (name and commit of the hub's) by names that are unique and need no quoting in a URL, the shortest
@@ -110,6 +111,7 @@ def find_models(given: str | Path) -> dict[str, Path]:
 
 def _models(path: Path) -> list[tuple[Path, tuple[str, ...]]]:
     """What a path leads to, each with the parts of its path that tell it from others."""
+    path = packaged_adapter(path) or path
     if path.is_dir():
         if _is_model(path):
             return [(path, _telling_parts(path, Path(os.path.abspath(path)).parts[-1:]))]

@@ -22,7 +22,7 @@ PACKAGES = (
     ),
 )
 # that all may import; they import storage at most
-SHARED = ("storage", "limits", "prompt_embeddings", "adapter_hub", "ray_cluster")
+SHARED = ("storage", "limits", "prompt_embeddings", "adapter_hub", "packaged_adapters", "ray_cluster")
 SOURCES = [
     *(ROOT / f"{name}.py" for name in SHARED),
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from adapter_hub import hub_name, pin
+from packaged_adapters import packaged_adapter
 from storage import check_writable
 
 ADAPTER = "adapter.json"
@@ -20,7 +21,8 @@ def check_checkpoint(given: str) -> str:
     """Refuse a path that cannot be an adapter or checkpoint, before it is read; fetch an adapter of the hub.
 
     Returns:
-        The path as given; for an adapter of the hub, its name with the commit, which is printed.
+        The path as given; for an adapter of the hub, its name with the commit, which is printed; the folder of a
+        packaged one.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without adapter.
@@ -30,6 +32,8 @@ def check_checkpoint(given: str) -> str:
         pinned = str(pin(name))
         print(f"Adapter: {pinned}", flush=True)
         return pinned
+    if (packaged := packaged_adapter(given)) is not None:
+        return str(packaged)
     path = Path(given)
     if path.is_dir() and not any((folder / ADAPTER).is_file() for folder in (path, path / "adapter")):
         raise FileNotFoundError(

@@ -29,6 +29,7 @@ from networks.checkpoints.weights import check_fit, check_weights
 from networks.one_step.bases import may_fetch
 from networks.one_step.lora import trainable_names
 from networks.one_step.prompts import PromptEncoder
+from packaged_adapters import packaged_adapter
 from prompt_embeddings import PROMPTS, PromptEmbeddings
 from storage import atomic_write, digest, parse_json, read_json, shortened
 
@@ -134,14 +135,15 @@ def read_adapter(path: str | Path) -> Adapter:
     """Read a run folder, an adapter folder, a checkpoint of ours (.ckpt) or a released file (.pkl).
 
     Nothing in the file is run: pickles may hold tensors, numbers, strings, lists and dicts only.  An adapter on the hub
-    (``owner/name[@revision]``, where there is no such path) is fetched first, unless a file of others names it.
+    (``owner/name[@revision]``, where there is no such path) is fetched first, unless a file of others names it;
+    ``pocket:NAME`` comes with the package.
 
     Raises:
         FileNotFoundError: nothing of the kind is there.
         ValueError: the file is none of ours, is damaged or an unsafe pickle, or holds weights that no training writes.
     """
     name = hub_name(path)
-    path = Path(path) if name is None else fetch(name, may_fetch())
+    path = (packaged_adapter(path) or Path(path)) if name is None else fetch(name, may_fetch())
     if path.is_dir():
         for folder in (path / "adapter", path):
             if (folder / CARD).is_file() and (folder / WEIGHTS).is_file():

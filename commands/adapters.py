@@ -1,0 +1,120 @@
+"""``make adapters``: train the packaged adapters from scratch, a longer quick start of every task on pocket.
+
+Their rank is smaller than the quick starts' and their weights are stored in 16 bits, so that each takes at most 2 MiB;
+the scores on their cards are of what is stored.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from commands import evaluate
+from commands.cli.errors import user_errors
+from commands.cli.progress import Progress
+from packaged_adapters import FOLDER, PREFIX
+from prompt_embeddings import DIRECTIONS, PROMPTS
+from storage import atomic_folder, did_you_mean, read_json
+
+if TYPE_CHECKING:
+    from ablation.trials import Trial
+
+RANK = 8  # of UNet and VAE
+IMAGES = {"clear2foggy": 1200, "day2night": 1200, "horse2zebra": 1200, "edge2image": 2400, "sketch2image": 2400}
+"""Training images by experiment."""
+LIMIT = 2 * 2**20  # bytes of the weights
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of this command."""
+    p = argparse.ArgumentParser(
+        prog="one-step adapters",
+        description="Train the packaged adapters: a longer quick start of every task, stored in 16 bits and measured "
+        "on its test split. A finished training is not repeated, an interrupted one is resumed.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--exp", metavar="EXP", help="this task alone (default: all five)")
+    p.add_argument(
+        "--work", type=Path, default=Path("runs/adapters"), metavar="FOLDER", help="run folders (%(default)s)"
+    )
+    p.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help="default: networks/pocket/adapters")
+    return p
+
+
+@user_errors
+def main(args: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parser().parse_args(args)
+    if options.exp not in (None, *IMAGES):
+        raise ValueError(f"Unknown EXP={options.exp}.{did_you_mean(options.exp, IMAGES)} Known: {', '.join(IMAGES)}.")
+    for name in IMAGES if options.exp is None else [options.exp]:
+        trial = train(name, options.work.absolute())
+        pack(name, Path(trial.folder), options.out / name)
+        print(f"{name}: written to {options.out / name}", flush=True)
+    return 0
+
+
+def train(name: str, work: Path) -> "Trial":
+    """Train an experiment in a child process; returns the finished trial, whose folder is its run folder.
+
+    Raises:
+        ValueError: the run folder was trained with other settings.
+        TrialFailedError: the training failed.
+    """
+    from ablation import trials
+
+    generator = {"rank_unet": RANK, "alpha_unet": RANK, "rank_vae": RANK, "alpha_vae": 2 * RANK}  # released scales
+    words = [f"--exp={name}", "--base=pocket", f"--model.init_args.max_images={IMAGES[name]}"]
+    words += [f"--model.init_args.generator.init_args.{key}={value}" for key, value in generator.items()]
+    trial = trials.Trial(point=name, labels={"task": name}, seed=0, folder=str(work / name), arguments=words)
+    if not trials.missing([trial]):
+        return trial
+    print(f"{name}: training, log {trial.log}", flush=True)
+    shown = 0
+    with Progress(IMAGES[name]) as progress:
+
+        def show(now: trials.Progress) -> None:
+            nonlocal shown
+            progress.update(now["images"] - shown)
+            shown = now["images"]
+
+        trials.train(trial, show)
+    return trial
+
+
+def pack(name: str, run: Path, out: Path) -> None:
+    """Store a run's adapter in 16 bits, measure it on the test split, and write its card.
+
+    Args:
+        name: of the experiment.
+        run: the run folder.
+        out: the folder to write, replaced as a whole.
+
+    Raises:
+        ValueError: the weights take more than 2 MiB, or cannot be measured.
+    """
+    import torch
+
+    from evaluation.model_card import readme
+    from networks.checkpoints.adapter import CARD, WEIGHTS, read_adapter, write_adapter, write_card
+
+    adapter = read_adapter(run)
+    with atomic_folder(out, (WEIGHTS, CARD, PROMPTS, "README.md").__contains__) as folder:
+        tensors = {key: tensor.to(torch.float16) for key, tensor in adapter.tensors.items()}
+        write_adapter(folder, tensors, replace(adapter.card, metrics=None, best=None), adapter.prompts)
+        size = (folder / WEIGHTS).stat().st_size
+        if size > LIMIT:
+            raise ValueError(f"The adapter in {run} takes {size / 2**20:.2f} MiB, a packaged one may take 2.")
+        with TemporaryDirectory() as measured:
+            if evaluate.main([f"--ckpt={folder}", f"--exp={name}", f"--out={measured}"]):
+                raise ValueError(f"The adapter in {run} cannot be measured.")
+            scores = read_json(Path(measured) / "metrics.json")
+        card = read_adapter(folder).card
+        card = replace(card, metrics={direction: scores[direction] for direction in DIRECTIONS if direction in scores})
+        write_card(folder, card)
+        (folder / "README.md").write_text(readme(card, size / 2**20, f"{PREFIX}{name}"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
