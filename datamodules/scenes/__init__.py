@@ -2,6 +2,22 @@
 
 from datamodules.scenes.captions import WORDS, caption
 from datamodules.scenes.images import SceneImages
+from datamodules.scenes.states import ATTRIBUTES, State, describe, render_state, render_state_pixels, states
 from datamodules.scenes.world import PROMPTS, RENDERER_VERSION, TASKS, render, render_pixels
 
-__all__ = ["PROMPTS", "RENDERER_VERSION", "TASKS", "WORDS", "SceneImages", "caption", "render", "render_pixels"]
+__all__ = [
+    "ATTRIBUTES",
+    "PROMPTS",
+    "RENDERER_VERSION",
+    "TASKS",
+    "WORDS",
+    "SceneImages",
+    "State",
+    "caption",
+    "describe",
+    "render",
+    "render_pixels",
+    "render_state",
+    "render_state_pixels",
+    "states",
+]

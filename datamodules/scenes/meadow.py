@@ -45,11 +45,14 @@ class Meadow:
     grass: str
 
 
-def draw_meadow(layout: np.random.Generator, texture: np.random.Generator, size: int) -> Meadow:
-    """Draw one meadow; arguments as in `draw_street`."""
+def draw_meadow(
+    layout: np.random.Generator, texture: np.random.Generator, size: int, grass: str | None = None
+) -> Meadow:
+    """Draw one meadow; arguments as in `draw_street`, and the ground's colour, which else is drawn too."""
     camera = Camera(layout.uniform(0.9, 1.2), 0.5, layout.uniform(0.26, 0.46), layout.uniform(1.4, 2.0))
     canvas = Canvas(camera, size, texture)
-    grass = list(GRASS)[layout.integers(3)]
+    drawn = list(GRASS)[layout.integers(3)]
+    grass = grass or drawn
     r, g, b = (float(layout.uniform(0.9, 1.1)) * c for c in GRASS[grass])
     canvas.ground((r, g, b))
     _hills(canvas, layout)

@@ -22,6 +22,7 @@ FOG_LIGHT = _rgb([0.76, 0.78, 0.80])
 DAY_AMBIENT = _rgb([0.50, 0.53, 0.58])
 SUNLIGHT = _rgb([0.62, 0.58, 0.50])
 NIGHT_AMBIENT = _rgb([0.12, 0.14, 0.22])
+NIGHT_FOG = _rgb([0.11, 0.12, 0.15])
 LAMPLIGHT = _rgb([0.95, 0.72, 0.38])
 HEADLIGHT = _rgb([0.70, 0.70, 0.62])
 WINDOW_LIGHT = _rgb([1.0, 0.78, 0.36])
@@ -300,9 +301,48 @@ def fog(clear: Array, s: Surfaces) -> Array:
         clear: the scene by day ``J``, same shape.
         s: its surfaces; the sky is infinitely far.
     """
-    transmission = np.where(s.sky, 0, np.exp(-FOG_DENSITY * s.depth))
     light = FOG_LIGHT[..., None]
-    return light + (clear - light) * transmission
+    return light + (clear - light) * _transmission(s)
+
+
+def night_fog(clear: Array, s: Surfaces) -> Array:
+    """Fog as in `fog`, lit by the scene's own lights: each has a halo, of what reaches the camera of it.
+
+    Args:
+        clear: the scene by night, ``(3, H, W)`` in [0, 1].
+        s: its surfaces.
+    """
+    transmission, side = _transmission(s), len(s.depth)
+    light = NIGHT_FOG[..., None]
+    image = light + (clear - light) * transmission
+    for plane, glow in zip(image, s.glow * transmission, strict=True):
+        quarter = cv2.resize(glow, (side // 4, side // 4), interpolation=cv2.INTER_AREA)
+        near, far = (cv2.GaussianBlur(quarter, (0, 0), side / cells) for cells in (160, 40))
+        plane += cv2.resize(2.0 * near + 5.0 * far, (side, side), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _transmission(s: Surfaces) -> Array:
+    return np.where(s.sky, 0, np.exp(-FOG_DENSITY * s.depth))
+
+
+def wet(dry: Array, canvas: Canvas, s: Surfaces) -> Array:
+    """The scene after rain: its road is darker, and mirrors what stands above it, more so at a flat angle.
+
+    Args:
+        dry: the scene under its light, before fog, ``(3, H, W)`` in [0, 1].
+        canvas: the drawing, of a street.
+        s: its surfaces.
+    """
+    table, ids, side = canvas.table(), canvas.ids.astype(np.intp), canvas.side
+    middle, half = (table[:, Columns.PARAMS + k].take(ids) for k in range(2))
+    road = (table[:, Columns.KIND].take(ids) == GROUND) & (np.abs(s.x - middle) < half)
+    # What is far away is mirrored at the horizon.
+    horizon = canvas.camera.horizon * side - 0.5
+    rows = np.rint(2 * horizon - np.arange(side)).clip(0, horizon).astype(int)
+    mirrored = np.stack([cv2.blur(plane[rows], (1, side // 24 + 1)) for plane in dry])
+    share = 0.15 + 0.5 * (1 - np.exp(-s.depth / 12))
+    return np.where(road, 0.55 * (1 - share) * dry + share * mirrored, dry)
 
 
 def cloud_cover(canvas: Canvas, share: float) -> Array:

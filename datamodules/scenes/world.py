@@ -42,9 +42,15 @@ def check_world(task: str, domain: str) -> None:
         raise ValueError(f"No scenes {task!r} in domain {domain!r}: tasks are {', '.join(TASKS)}, domains a and b.")
 
 
+def draws_of(task: str, seed: int, index: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """Draws of a scene's layout, and of its textures."""
+    layout, texture = (np.random.default_rng([seed, TASKS.index(task), index, k]) for k in range(2))
+    return layout, texture
+
+
 def draw_scene(task: str, seed: int, index: int, size: int, place: float = 0.0) -> Street | Meadow:
     """Layout and materials of a scene, the same in both domains; see `render`, and `Camera.place`."""
-    layout, texture = (np.random.default_rng([seed, TASKS.index(task), index, k]) for k in range(2))
+    layout, texture = draws_of(task, seed, index)
     return draw_meadow(layout, texture, size) if task == "horse_zebra" else draw_street(layout, texture, size, place)
 
 
