@@ -224,7 +224,6 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
 
     video = videos.Video.check(source, target)
     from commands.cli.progress import Progress
-    from inference.computing import auto_batch
     from inference.translator import Translator
 
     translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
@@ -236,11 +235,9 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
     describe(options, translator, settings)
     print(f"Video: {video.description}")
     print(f"Resolution: {layout}", flush=True)
-    batch = options.batch or auto_batch(layout, translator.backend.device)
-    frames = 1 if layout.mode == "tiles" else batch
     try:
         with Progress(video.frames, "frame") as progress:
-            damage = videos.translate_video(translator, video, settings, frames, batch, progress.update, progress.skip)
+            damage = videos.translate_video(translator, video, settings, options.batch, progress.update, progress.skip)
     except MemoryError as error:
         raise ValueError(f"{error}: give a smaller SIZE.") from error
     for line in damage:

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from inference.computing import Compute
-from inference.high_resolution import BEFORE, LOCAL_CHANGE, WHOLE_CHANGE
+from inference.computing import Compute, auto_batch
+from inference.high_resolution import BEFORE, LOCAL_CHANGE, WHOLE_CHANGE, Layout
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
 from inference.video_reading import Reader, Time, import_av, other_streams
@@ -74,7 +74,7 @@ class Video:
         check_writable(target)
         av = import_av()
         with closing(Reader(av, source)) as reader:
-            first = next(reader.frames(0), None)
+            first = next(reader.frames(), None)
             if first is None:
                 raise ValueError(f"No frame of {source} can be decoded: the file is damaged or cut off.")
             height, width = first[0].shape[:2]
@@ -93,8 +93,7 @@ def translate_video(
     translator: Translator,
     video: Video,
     settings: Settings,
-    batch_size: int = 1,
-    tiles: int = 1,
+    batch: int | None = None,
     progress: Callable[[int], object] = lambda frames: None,
     finished: Callable[[int], object] = lambda frames: None,
 ) -> list[str]:
@@ -104,8 +103,8 @@ def translate_video(
         translator: of an adapter or an exported model.
         video: what is read and written.
         settings: of the translation; for a strength below 1, every frame gets the same noise.
-        batch_size: frames translated together, at most; halved where the device's memory does not suffice.
-        tiles: of one frame that are translated together; likewise.
+        batch: frames, or tiles of one frame, translated together, at most; None chooses by their size and the device.
+            Where the device's memory does not suffice, it is halved.
         progress: is called with the number of frames that were written since the last call.
         finished: is called at the beginning, with the number of frames that earlier work has written.
 
@@ -118,6 +117,7 @@ def translate_video(
         OSError: the disk is full, read-only or gone.
     """
     av = import_av()
+    layout = translator.layout(video.source, video.shape, settings.size, settings.preprocess, settings.resolution)
     facts = [str(video.source.resolve()), *size_and_mtime(video.source), translator.backend.identity]
     smoothing = BEFORE, LOCAL_CHANGE, WHOLE_CHANGE
     key = digest(json.dumps([*facts, asdict(settings), SEGMENT_SECONDS, ENCODER, av.__version__, smoothing]))
@@ -127,7 +127,7 @@ def translate_video(
         finished(segments.frames)
         try:
             with closing(Reader(av, video.source)) as reader:
-                _translate(translator, reader, Writer(av, segments, reader), settings, batch_size, tiles, progress)
+                _translate(translator, reader, Writer(av, segments, reader), settings, layout, batch, progress)
                 damage = reader.damage
             # In this folder, where the next call removes what a killed process leaves.
             whole = folder / video.target.name
@@ -145,27 +145,28 @@ def _translate(
     reader: "Reader",
     writer: "Writer",
     settings: Settings,
-    batch_size: int,
-    tiles: int,
+    layout: Layout,
+    batch: int | None,
     progress: Callable[[int], object],
 ) -> None:
     """Translate the frames that no segment has yet."""
 
     def prepare() -> Iterator[tuple[Prepared, Time]]:
-        for pixels, time in reader.frames(writer.segments.frames):
+        for pixels, time in reader.frames(writer.segments.frames, writer.segments.last):
             yield translator.prepare(pixels, settings.size, settings.preprocess, settings.resolution), time
 
-    compute = Compute(translator, max(batch_size, tiles))
+    compute = Compute(translator, batch)
+    together = 1 if layout.mode == "tiles" else batch or auto_batch(layout, translator.backend.device)
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:
-            for batch in _batches(_ahead(reading, prepare(), batch_size + 1), batch_size):
-                outputs = compute([prepared for prepared, _ in batch], settings)
-                for (prepared, time), output in zip(batch, outputs, strict=True):
+            for frames in _batches(_ahead(reading, prepare(), together + 1), together):
+                outputs = compute([prepared for prepared, _ in frames], settings)
+                for (prepared, time), output in zip(frames, outputs, strict=True):
                     if isinstance(output, str):
                         raise MemoryError(output)
                     waiting.append(writing.submit(writer.add, translator.finish, prepared, output, time))
-                while len(waiting) > batch_size + 1:
+                while len(waiting) > together + 1:
                     waiting.popleft().result()
                     progress(1)
             for written in waiting:

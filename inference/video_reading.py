@@ -1,5 +1,8 @@
 """Decode the frames of a video, with their times, colours and rotation."""
 
+import contextlib
+import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,15 +24,38 @@ MATRICES = {BT709, 4, 5, BT601, 7, 9}  # that swscale knows
 LIMITED, FULL = 1, 2  # ranges, as `av.video.reformatter.ColorRange` numbers them
 # Flags of swscale; PyAV names them all from 18 on.
 BICUBIC, POINT, AREA = 4, 16, 32
+MARGINS = (0, 2, 10)  # seconds before a place from which the keyframe before it is searched
 EXACT = 0x40000 | 0x80000 | 0x2000  # accurate rounding, the same on every processor, chroma at every pixel
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a frame lies in a file, so that decoding can go on behind it.
+
+    Attributes:
+        start: when it is shown, in units of the stream's time base.
+        position: of its packet in the file, bytes.
+        checksum: CRC-32 of its pixels, as `Reader.frames` gives them.
+    """
+
+    start: int
+    position: int
+    checksum: int
+
+
+@dataclass(frozen=True)
 class Time:
-    """When a frame is shown, in units of the stream's time base."""
+    """When a frame is shown, in units of the stream's time base.
+
+    Attributes:
+        start: from when.
+        duration: for how long.
+        place: where the frame lies; None behind damage, and where its timestamp does not tell.
+    """
 
     start: int
     duration: int
+    place: Place | None
 
     @property
     def end(self) -> int:
@@ -48,14 +74,18 @@ class Reader:
 
     def __init__(self, av: ModuleType, path: Path) -> None:
         self._av, self._path = av, path
-        self.container = open_video(av, path)
-        self.stream = video_stream(self.container, path)
-        self.stream.thread_type = "AUTO"
+        self._open()
         self.time_base = time_base_of(self.stream)
         self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
         self.matrix = BT709
         self.primaries = self.transfer = 2  # not specified
         self.aspect: Fraction | None = None
+        self._shape: tuple[int, int] | None = None  # width and height of the first frame, before it is turned
+
+    def _open(self) -> None:
+        self.container = open_video(self._av, self._path)
+        self.stream = video_stream(self.container, self._path)
+        self.stream.thread_type = "AUTO"
         self.damage: list[str] = []
         self._bad, self._first_bad = 0, 0.0
 
@@ -70,20 +100,21 @@ class Reader:
             return float(self.stream.duration * self.stream.time_base)
         return self.container.duration / 1e6 if self.container.duration else None
 
-    def frames(self, skip: int) -> Iterator[tuple[Frame, Time]]:
+    def frames(self, skip: int = 0, last: Place | None = None) -> Iterator[tuple[Frame, Time]]:
         """The frames as they are meant to be seen, turned upright, ``(H, W, 3)``.
 
         Args:
-            skip: number of frames at the beginning that are decoded only, which is exact for every file.
+            skip: number of frames at the beginning that are left out.
+            last: where the last of them lies.  Decoding then starts at a keyframe before it, or at the beginning where
+                that does not lead to the same pixels.
         """
         usual = max(round(1 / self.rate / self.time_base), 1)
-        shape: tuple[int, int] | None = None
-        previous: tuple[av.VideoFrame, int] | None = None
-        number = 0
-        for frame in self._decoded():
-            if shape is None:
-                shape = frame.width, frame.height
-                self._describe(frame)
+        decoded, number = self._decoded(), 0
+        previous: tuple[av.VideoFrame, int, int | None] | None = None  # with its start and its packet's position
+        if last is not None and (behind := self._behind(last)) is not None:
+            (frame, decoded), number = behind, skip - 1
+            previous = frame, last.start, last.position
+        for frame, position in decoded:
             stamp = frame.pts if frame.pts is not None else frame.dts
             if previous is None:
                 start = stamp or 0
@@ -92,15 +123,45 @@ class Reader:
                 start = stamp if stamp is not None and stamp > previous[1] else previous[1] + usual
                 number += 1
                 if number > skip:
-                    yield self._pixels(previous[0], shape), Time(previous[1], start - previous[1])
-            previous = frame, start
-        if previous is not None and shape is not None and number >= skip:
-            yield self._pixels(previous[0], shape), Time(previous[1], previous[0].duration or usual)
+                    yield self._shown(*previous, start - previous[1])
+            previous = frame, start, position if start == stamp and not self._bad else None
+        if previous is not None and number >= skip:
+            yield self._shown(*previous, previous[0].duration or usual)
         self._report(None if previous is None else previous[1] + (previous[0].duration or usual))
 
-    def _decoded(self) -> Iterator["av.VideoFrame"]:
+    def _behind(self, last: Place) -> tuple["av.VideoFrame", Iterator[tuple["av.VideoFrame", int | None]]] | None:
+        """The frame at a place and those behind it; None, at the beginning of the file, where seeking does not help."""
+        next(self._decoded(), None)  # it describes the video
+        for margin in MARGINS:
+            with contextlib.suppress(self._av.error.FFmpegError):
+                self.container.seek(last.start - round(margin / self.time_base), stream=self.stream)
+                decoded = self._decoded()
+                for frame, position in decoded:
+                    if (frame.pts, position) == (last.start, last.position):
+                        # Pixels differ where a frame that they were predicted from was not decoded.
+                        if zlib.crc32(self._pixels(frame)) != last.checksum:
+                            break
+                        self.damage, self._bad = [], 0  # of the search, such as frames whose predecessors are missing
+                        return frame, decoded
+                    if frame.pts is None or position is None or (frame.pts > last.start and position > last.position):
+                        break
+        self.container.close()
+        self._open()
+        return None
+
+    def _shown(self, frame: "av.VideoFrame", start: int, position: int | None, duration: int) -> tuple[Frame, Time]:
+        pixels = self._pixels(frame)
+        place = None if position is None else Place(start, position, zlib.crc32(pixels))
+        return pixels, Time(start, duration, place)
+
+    def _decoded(self) -> Iterator[tuple["av.VideoFrame", int | None]]:
+        """Frames from here on, each with the position of its packet in the file where that is known."""
         errors = self._av.error
         packets = self.container.demux(self.stream)
+        positions: dict[int | None, int | None] = {}
+        # .avi has no timestamps: FFmpeg numbers packets, also those of B-frames, which are stored in another order.
+        numbered = self.container.format.name == "avi"
+        numbers: deque[int | None] = deque()
         time = 0.0
         while True:
             try:
@@ -108,18 +169,29 @@ class Reader:
             except errors.FFmpegError as error:
                 self.damage.append(f"{self._path} cannot be read beyond {time:.1f} s: {error.strerror}.")
                 packet = None
+            if packet is not None and packet.size:
+                positions[packet.pts] = packet.pos
+                if numbered:
+                    numbers.append(packet.dts)
             try:
                 frames = self.stream.codec_context.decode(packet)
             except errors.EOFError:  # the decoder is drained
                 return
             except errors.FFmpegError:
                 frames = []
+                if numbers:
+                    numbers.pop()
                 self._note_bad(time)
             for frame in frames:
+                position = None if frame.pts is None else positions.pop(frame.pts, None)
+                if numbered:
+                    frame.pts = numbers.popleft() if numbers else None
                 if frame.is_corrupt:
                     self._note_bad(time)
                 time = frame.time if frame.time is not None else time
-                yield frame
+                if self._shape is None:
+                    self._describe(frame)
+                yield frame, position
             if packet is None:
                 return
 
@@ -141,18 +213,20 @@ class Reader:
         # Untagged video is BT.709 if it is high definition, as players take it.
         usual = BT709 if frame.height > 576 else BT601
         self.matrix = int(frame.colorspace) if int(frame.colorspace) in MATRICES else usual
+        self._shape = frame.width, frame.height
         self.primaries, self.transfer = int(frame.color_primaries), int(frame.color_trc)
         aspect = self.stream.sample_aspect_ratio
         if aspect:
             self.aspect = 1 / Fraction(aspect) if _turns(frame)[0] else Fraction(aspect)
 
-    def _pixels(self, frame: "av.VideoFrame", shape: tuple[int, int]) -> Frame:
+    def _pixels(self, frame: "av.VideoFrame") -> Frame:
+        assert self._shape is not None  # of the first frame
         # Chroma is repeated here and averaged by `Writer`: together they change nothing.
-        kernel = POINT if (frame.width, frame.height) == shape else BICUBIC
+        kernel = POINT if (frame.width, frame.height) == self._shape else BICUBIC
         full = frame.format.is_rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj")
         frame.colorspace = self.matrix
         rgb = frame.reformat(
-            *shape,
+            *self._shape,
             format="rgb24",
             src_color_range=FULL if full else LIMITED,
             dst_color_range=FULL,

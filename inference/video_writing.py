@@ -21,7 +21,18 @@ from numpy.typing import NDArray
 from images.ranges import to_pixels
 from inference.high_resolution import SmoothedModels
 from inference.translator import Prepared
-from inference.video_reading import AREA, EXACT, FULL, LIMITED, Reader, Time, open_video, time_base_of, video_stream
+from inference.video_reading import (
+    AREA,
+    EXACT,
+    FULL,
+    LIMITED,
+    Place,
+    Reader,
+    Time,
+    open_video,
+    time_base_of,
+    video_stream,
+)
 from storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:  # an extra, imported where it is used
@@ -44,12 +55,21 @@ KEY = "segments.json"
 
 @dataclass(frozen=True)
 class Segment:
-    """A file with the frames of some seconds; its timestamps count from `start`."""
+    """A file with the frames of some seconds; its timestamps count from `start`.
+
+    Attributes:
+        path: its name holds the rest: number, start, end, frames, and the last frame's place if it is known.
+        start: of its first frame, in units of the stream's time base.
+        end: of its last one, likewise.
+        frames: how many it has.
+        last: place of the last one in the input.
+    """
 
     path: Path
     start: int
     end: int
     frames: int
+    last: Place | None
 
     @property
     def state(self) -> Path:
@@ -77,10 +97,12 @@ class Segments:
         note = folder / KEY
         if note.is_file() and read_json(note).get("key") == key:
             for path in sorted(folder.glob("*.nut")):
-                found = re.fullmatch(r"(\d+)_(-?\d+)_(-?\d+)_(\d+)", path.stem)
-                if found is None or int(found[1]) != len(files):
+                if re.fullmatch(r"\d+_-?\d+_-?\d+_\d+(_-?\d+_\d+_\d+)?", path.stem) is None:
                     break
-                files.append(Segment(path, int(found[2]), int(found[3]), int(found[4])))
+                number, start, end, frames, *place = map(int, path.stem.split("_"))
+                if number != len(files):
+                    break
+                files.append(Segment(path, start, end, frames, Place(*place) if place else None))
         kept = {note, *(segment.path for segment in files), files[-1].state} if files else set()
         for path in folder.iterdir():
             if path not in kept:
@@ -94,19 +116,27 @@ class Segments:
         """How many frames they have together."""
         return sum(segment.frames for segment in self.files)
 
-    def add(self, content: bytes, start: int, end: int, frames: int) -> None:
+    @property
+    def last(self) -> Place | None:
+        """Place of the last frame in the input, if it is known."""
+        return self.files[-1].last if self.files else None
+
+    def add(self, content: bytes, start: int, end: int, frames: int, last: Place | None) -> None:
         """Write a segment, which then counts as done.
 
         Args:
             content: of its file.
-            start: of its first frame, in units of the stream's time base.
-            end: of its last one, likewise.
-            frames: how many it has.
+            start: see `Segment`.
+            end: likewise.
+            frames: likewise.
+            last: likewise.
 
         Raises:
             OSError: the disk is full, read-only or gone.
         """
-        segment = Segment(self.folder / f"{len(self.files):06d}_{start}_{end}_{frames}.nut", start, end, frames)
+        place = [] if last is None else [last.start, last.position, last.checksum]
+        name = "_".join([f"{len(self.files):06d}", *map(str, [start, end, frames, *place])])
+        segment = Segment(self.folder / f"{name}.nut", start, end, frames, last)
         self.smoothed.write(segment.state)  # before it: a segment that is there can be continued
         with atomic_write(segment.path) as part:
             part.write_bytes(content)
@@ -124,6 +154,7 @@ class Writer:
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._start = self._end = self._frames = 0
+        self._last: Place | None = None
 
     def add(
         self,
@@ -149,7 +180,7 @@ class Writer:
         frame.pts, frame.time_base = time.start - self._start, self._reader.time_base
         self._container.mux(self._stream.encode(frame))
         self._frames += 1
-        self._end = time.end
+        self._end, self._last = time.end, time.place
 
     def close(self) -> None:
         """Write the last segment."""
@@ -158,7 +189,7 @@ class Writer:
         self._container.mux(self._stream.encode(None))
         self._container.close()
         self._container = None
-        self.segments.add(self._buffer.getvalue(), self._start, self._end, self._frames)
+        self.segments.add(self._buffer.getvalue(), self._start, self._end, self._frames, self._last)
 
     def _open(self, shape: tuple[int, ...], time: Time) -> None:
         self._buffer = io.BytesIO()
