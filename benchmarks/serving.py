@@ -32,7 +32,7 @@ from datamodules.scenes import render
 from images.headers import check_headers
 from images.writing import write_image
 from inference.backends.exported import CARD
-from inference.folder import remaining, translate_folder
+from inference.folder import choose, translate_folder
 from inference.jobs import Settings, plan
 from inference.translator import Translator
 from metrics.scores import markdown_table
@@ -166,9 +166,9 @@ def folder_per_second(translator: Translator, folder: Path, out: Path) -> float:
     """Images per second of `translate_folder`, which `make translate` calls."""
     settings = Settings(prompt=translator.prompts(None, "a2b")[0])
     jobs = plan(folder, out)
-    left = remaining(jobs, check_headers(image for image, _ in jobs), translator, settings)
+    tasks, _ = choose(jobs, check_headers(image for image, _ in jobs), translator, settings)
     start = time.perf_counter()
-    outcomes = list(translate_folder(translator, left.tasks, settings))
+    outcomes = list(translate_folder(translator, tasks, settings))
     return len(outcomes) / (time.perf_counter() - start)
 
 

@@ -16,7 +16,7 @@ from datamodules.scenes import render
 from images.headers import check_headers
 from images.writing import encode_image, write_image
 from inference.backends import Training
-from inference.folder import remaining, translate_folder
+from inference.folder import choose, translate_folder
 from inference.jobs import Settings, plan
 from inference.translator import Translator
 from metrics.scores import markdown_table
@@ -33,8 +33,8 @@ def measured(translator: Translator, folder: Path, out: Path) -> dict[str, float
     """
     settings = Settings(prompt=translator.prompts(None, "a2b")[0])
     jobs = plan(folder, out)
-    left = remaining(jobs, check_headers(image for image, _ in jobs), translator, settings)
-    (first,) = [translator.prepare(task.source) for task in left.tasks[:1]]
+    tasks, _ = choose(jobs, check_headers(image for image, _ in jobs), translator, settings)
+    (first,) = [translator.prepare(task.source) for task in tasks[:1]]
     translator.compute([first], settings.prompt)  # embeds the prompt and merges the LoRA
     seconds: dict[str, float] = {}
 
@@ -44,11 +44,11 @@ def measured(translator: Translator, folder: Path, out: Path) -> dict[str, float
         seconds[name] = time.perf_counter() - start
         return result
 
-    prepared = timed("reading", lambda: [translator.prepare(task.source) for task in left.tasks])
+    prepared = timed("reading", lambda: [translator.prepare(task.source) for task in tasks])
     outputs = timed("computing", lambda: [translator.compute([one], settings.prompt)[0] for one in prepared])
     pairs = list(zip(prepared, outputs, strict=True))
     timed("writing", lambda: [encode_image(translator.finish(*pair)) for pair in pairs])
-    timed("folder", lambda: list(translate_folder(translator, left.tasks, settings)))
+    timed("folder", lambda: list(translate_folder(translator, tasks, settings)))
     return seconds
 
 

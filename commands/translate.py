@@ -153,7 +153,7 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
     # These take seconds to import: errors above come at once.
     from commands.cli.progress import Progress
     from images.headers import read_headers, refuse
-    from inference.folder import bytes_needed, remaining, translate_folder
+    from inference.folder import bytes_needed, choose, remaining, translate_folder
     from inference.translator import Translator
 
     shapes, failed = read_headers(image for image, _ in jobs)
@@ -164,6 +164,10 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
     backend = translator.backend
     (prompt,) = translator.prompts(options.prompt, options.direction)
     settings = settings_of(options, prompt)
+    tasks, unusable = choose(jobs, shapes, translator, settings)
+    if unusable and (options.strict or not tasks):
+        raise ValueError(next(iter(unusable.values())))
+    failed |= unusable
     with ExitStack() as stack:
         record = None
         if folder is not None:
@@ -171,27 +175,26 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
             record = stack.enter_context(Record(target, folder, backend.identity, settings))
             if record.path.is_file():  # else nothing of ours was killed there
                 remove_unfinished(target)
-        left = remaining(jobs, shapes, translator, settings, record)
-        if left.unusable and (options.strict or (not left.tasks and not left.finished)):
-            raise ValueError(next(iter(left.unusable.values())))
-        failed |= left.unusable
+        left = tasks if record is None else remaining(tasks, record)
+        written = len(tasks) - len(left)
         describe(options, translator, settings)
-        if left.finished:
-            print(f"{left.finished} of {len(jobs)} are finished already ({record and record.path})")
-        for how, count in Counter(str(task.layout) for task in left.tasks).most_common():
+        if written:
+            print(f"{written} of {len(jobs)} are finished already ({record and record.path})")
+        if not left:
+            return failed
+        for how, count in Counter(str(task.layout) for task in left).most_common():
             print(f"Resolution: {how}, {count} image{'s' if count > 1 else ''}", flush=True)
-        needed, room = bytes_needed(left.tasks, settings.depth), free_space(target)
+        needed, room = bytes_needed(left, settings.depth), free_space(target)
         if needed > room:
             sizes = f"about {needed / GB:.1f} GB will be written, {room / GB:.1f} GB are free"
             print(f"warning: {sizes} on the disk of {target}", file=sys.stderr)
-        with Progress(len(left.tasks)) as progress:
+        with Progress(len(left)) as progress:
             if options.address is None:
                 backend.embed([prompt])
                 backend.release()  # the one prompt is cached
-                outcomes = translate_folder(translator, left.tasks, settings, options.batch, record)
+                outcomes = translate_folder(translator, left, settings, options.batch, record)
             else:
-                outcomes = on_cluster(options, backend.precision, left.tasks, settings, record)
-            written = left.finished
+                outcomes = on_cluster(options, backend.precision, left, settings, record)
             try:
                 for outcome in outcomes:
                     progress.update()
@@ -264,9 +267,7 @@ def settings_of(options: argparse.Namespace, prompt: str) -> Settings:
 def on_cluster(
     options: argparse.Namespace, precision: str, tasks: "list[Task]", settings: Settings, record: Record | None
 ) -> "Iterator[Outcome]":
-    """Translate on a Ray cluster, where there is anything to do."""
-    if not tasks:
-        return iter(())
+    """Translate on a Ray cluster."""
     from inference.cluster import Model, translate_on_cluster  # Ray takes seconds to import
 
     address = None if options.address == "local" else options.address

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from threading import Event
@@ -56,57 +56,53 @@ class Outcome:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Remaining:
-    """What is left of a list of jobs.
-
-    Attributes:
-        tasks: to do.
-        finished: number of outputs that are there already.
-        unusable: why inputs cannot be translated.
-    """
-
-    tasks: list[Task]
-    finished: int
-    unusable: dict[Path, str]
-
-
-def remaining(
-    jobs: Iterable[Job],
-    shapes: Mapping[Path, tuple[int, int]],
-    translator: Translator,
-    settings: Settings,
-    record: Record | None = None,
-) -> Remaining:
-    """Choose how each image is translated, and leave out what is finished.
+def choose(
+    jobs: Iterable[Job], shapes: Mapping[Path, tuple[int, int]], translator: Translator, settings: Settings
+) -> tuple[list[Task], dict[Path, str]]:
+    """Choose how each image is translated.
 
     Args:
         jobs: see `plan`.
         shapes: height and width of each input that can be used; see `images.headers.read_headers`.
         translator: of an adapter or an exported model.
         settings: of the translation.
-        record: of finished outputs.
+
+    Returns:
+        The tasks, and why other images cannot be translated.
     """
-    left: list[Task] = []
+    tasks: list[Task] = []
     unusable: dict[Path, str] = {}
-    finished = 0
-    for job in jobs:
-        source, target = job
+    for source, target in jobs:
         if source not in shapes:
             continue
         height, width = shapes[source]
         try:
             layout = translator.layout(source, (height, width), settings.size, settings.preprocess, settings.resolution)
-            entry = record.entry(job, str(layout)) if record is not None else None
         except (ValueError, OSError) as error:
             unusable[source] = str(error)
-            continue
-        if record is not None and entry is not None and record.holds(entry):
-            finished += 1
         else:
             pixels = max(height * width, layout.shape[0] * layout.shape[1])
-            left.append(Task(source, target, layout, pixels, entry))
-    return Remaining(left, finished, unusable)
+            tasks.append(Task(source, target, layout, pixels))
+    return tasks, unusable
+
+
+def remaining(some: Iterable[Task], record: Record) -> list[Task]:
+    """The tasks whose outputs are not finished, each with its line of the record.
+
+    Args:
+        some: see `choose`.
+        record: of finished outputs.
+    """
+    left = []
+    for task in some:
+        try:
+            entry = record.entry((task.source, task.target), str(task.layout))
+        except OSError:  # reading it says why
+            left.append(task)
+        else:
+            if not record.holds(entry):
+                left.append(replace(task, entry=entry))
+    return left
 
 
 def bytes_needed(some: Iterable[Task], depth: int) -> float:

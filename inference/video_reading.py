@@ -139,7 +139,7 @@ class Reader:
                 for frame, position in decoded:
                     if (frame.pts, position) == (last.start, last.position):
                         # Pixels differ where a frame that they were predicted from was not decoded.
-                        if zlib.crc32(self._pixels(frame)) != last.checksum:
+                        if zlib.crc32(self._pixels(frame).data) != last.checksum:
                             break
                         self.damage, self._bad = [], 0  # of the search, such as frames whose predecessors are missing
                         return frame, decoded
@@ -151,7 +151,7 @@ class Reader:
 
     def _shown(self, frame: "av.VideoFrame", start: int, position: int | None, duration: int) -> tuple[Frame, Time]:
         pixels = self._pixels(frame)
-        place = None if position is None else Place(start, position, zlib.crc32(pixels))
+        place = None if position is None else Place(start, position, zlib.crc32(pixels.data))
         return pixels, Time(start, duration, place)
 
     def _decoded(self) -> Iterator[tuple["av.VideoFrame", int | None]]:

@@ -14,7 +14,7 @@ from commands.translate import main
 from images.headers import read_headers
 from inference import Translator
 from inference.cluster import Model, _Work, translate_on_cluster
-from inference.folder import Task, remaining
+from inference.folder import Task, choose, remaining
 from inference.high_resolution import Layout
 from inference.jobs import RECORD, Record, Settings, plan
 
@@ -45,10 +45,10 @@ def test_a_lost_worker_costs_only_what_it_was_at(adapter, photos, tmp_path):
     translator = Translator.load(adapter, "float32", "cpu")
     shapes, _ = read_headers(image for image, _ in jobs)
     with Record(out, photos, translator.backend.identity, SETTINGS) as record:
-        left = remaining(jobs, shapes, translator, SETTINGS, record)
+        left = remaining(choose(jobs, shapes, translator, SETTINGS)[0], record)
         outcomes = []
         model = Model(adapter, "float32")
-        for outcome in translate_on_cluster(None, model, left.tasks, SETTINGS, record=record, cores=1):
+        for outcome in translate_on_cluster(None, model, left, SETTINGS, record=record, cores=1):
             outcomes.append(outcome)
             if len(outcomes) == 4:
                 assert len(workers()) == min(2, len(os.sched_getaffinity(0)))
