@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import zipfile
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,17 +111,20 @@ def read_headers(files: Iterable[Path | str]) -> tuple[ImageSizes, dict[Path, st
     absolute = sorted(given, key=lambda path: path.replace(os.sep, "\0"))
     cache = cache_folder() / f"checked-images-{digest(os.path.dirname(absolute[0]))}.npz"
     known = _read_cache(cache, absolute)
-    rows: Array = np.full((len(absolute), 4), -1, np.int64)
+    found = array("q")  # size and time of change of one file after the other
     unusable: dict[int, str] = {}
     for row, path in enumerate(absolute):
         try:
             stat = os.stat(given[path])
         except OSError as error:
             unusable[row] = reason(error)
+            found.extend((-1, -1))
         else:
-            rows[row, :2] = stat.st_size, stat.st_mtime_ns
+            found.append(stat.st_size)
+            found.append(stat.st_mtime_ns)
+    rows: Array = np.concatenate([np.frombuffer(found, np.int64).reshape(-1, 2), known[:, 2:]], axis=1)
+    del found
     changed = (rows[:, :2] != known[:, :2]).any(axis=1)
-    rows[:, 2:] = known[:, 2:]
     for row in np.flatnonzero(changed).tolist():
         if row not in unusable:
             try:
@@ -138,13 +142,13 @@ def read_headers(files: Iterable[Path | str]) -> tuple[ImageSizes, dict[Path, st
 
 def _by_absolute_path(files: Iterable[str]) -> dict[str, str]:
     """The files as given, each once, by their absolute path."""
-    folders: dict[str, str] = {}
     found: dict[str, str] = {}
+    last, above = None, ""
     for path in files:
         folder, _, name = path.rpartition(os.sep)
-        if folder not in folders:
-            folders[folder] = os.path.abspath(path).removesuffix(name)
-        found[folders[folder] + name] = path
+        if folder != last:
+            last, above = folder, os.path.abspath(path).removesuffix(name)
+        found[above + name] = path
     return found
 
 
