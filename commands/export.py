@@ -1,4 +1,4 @@
-"""``make export``: an adapter as ONNX or OpenVINO models, in the released files' format, or as diffusers' LoRA."""
+"""``make export``: an adapter as ONNX or OpenVINO models, as a page, as a released .pkl, or as diffusers' LoRA."""
 
 import argparse
 import sys
@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         "the UNet, and conv_in.safetensors; what these cannot hold is said.",
         allow_abbrev=False,
     )
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="run folder, adapter folder, .ckpt or released .pkl")
+    p.add_argument(
+        "--ckpt",
+        required=True,
+        metavar="PATH",
+        help="run folder, adapter folder, .ckpt, released .pkl, or owner/name[@revision] on the hub",
+    )
     p.add_argument("--format", required=True, choices=FORMATS, help="which")
     p.add_argument(
         "--out", required=True, metavar="FOLDER", help="made if missing; an earlier export in it is replaced"
@@ -109,7 +114,7 @@ def export_weights(ckpt: str, base: str | None, wanted: str, out: Path) -> list[
     adapter = read_adapter(ckpt)
     generator = load_generator(adapter, base)
     if not isinstance(generator, OneStepGenerator):
-        raise ValueError(f"{ckpt} is a plain ResNet: of the formats, onnx and openvino hold it.")
+        raise ValueError(f"{ckpt} is a plain ResNet: of the formats, {', '.join(MODELS)} hold it.")
     lost = _write_weights(generator, wanted, out)
     exported = {"format": wanted, "cannot_hold": lost}
     card = adapter.card
@@ -268,7 +273,10 @@ def _from_run(config: Settings, own: argparse.Namespace, directions: Sequence[st
 
 
 def _from_folder(adapter: "Adapter", own: argparse.Namespace, directions: Sequence[str]) -> "Samples":
-    """Images of a folder for every direction, at the size of the adapter's evaluation; the next ones calibrate."""
+    """Images of a folder for every direction, at the size of the adapter's evaluation.
+
+    The next ones calibrate; where there are none, the same.
+    """
     from exporting.export import Samples
     from exporting.parity import ENOUGH
     from inference.processing import Preprocessing

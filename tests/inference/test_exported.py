@@ -22,20 +22,21 @@ TEXTS = {"a2b": "a street at night", "b2a": "a street by day"}
 VALUES = {"a2b": np.full((2, 3), 0.25, np.float32), "b2a": np.full((2, 3), -0.5, np.float32)}
 
 
-def write_onnx(path, weight=None):
+def write_onnx(path, weight=None, output=TensorProto.FLOAT):
     """``translated = image * weight + mean(embedding)``, the weight in the file unless another tensor is given."""
     weight = weight or helper.make_tensor("weight", TensorProto.FLOAT, [1], [0.5])
     nodes = [
         helper.make_node("ReduceMean", ["embedding", "axes"], ["mean"], keepdims=1),
         helper.make_node("Unsqueeze", ["mean", "last"], ["shift"]),
         helper.make_node("Mul", ["image", "weight"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "shift"], ["translated"]),
+        helper.make_node("Add", ["scaled", "shift"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["translated"], to=output),
     ]
     axes, last = (helper.make_tensor(n, TensorProto.INT64, [len(v)], v) for n, v in (("axes", [1, 2]), ("last", [3])))
     shapes = {"image": ["b", 3, "h", "w"], "embedding": ["b", 2, 3]}
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    output = helper.make_tensor_value_info("translated", TensorProto.FLOAT, shapes["image"])
-    graph = helper.make_graph(nodes, "graph", inputs, [output], [weight, axes, last])
+    result = helper.make_tensor_value_info("translated", output, shapes["image"])
+    graph = helper.make_graph(nodes, "graph", inputs, [result], [weight, axes, last])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     path.write_bytes(model.SerializeToString())
 
@@ -228,6 +229,24 @@ def test_a_model_of_other_inputs_or_another_output_is_refused(folder):
         translated(folder)
     with pytest.raises(ValueError, match=r"could not translate 1 x 8 x 8 pixels"):
         ExportedBackend(folder).translate(np.zeros((1, 5, 8, 8), np.float32), VALUES["a2b"][None], "b2a")
+
+
+@pytest.mark.parametrize("folder", ["onnx"], indirect=True)
+@pytest.mark.parametrize(
+    ("changed", "gives"),
+    [
+        ({"output": TensorProto.FLOAT16}, r"float16 \(2, 3, 8, 16\)"),
+        (
+            {"weight": helper.make_tensor("weight", TensorProto.FLOAT, [2, 1, 1, 1, 1], [0.5, 0.5])},
+            r"float32 \(2, 2, 3, 8, 16\)",
+        ),
+    ],
+)
+def test_what_is_no_image_of_the_input_s_shape_is_refused(folder, changed, gives):
+    write_onnx(folder / "a2b.onnx", **changed)
+    seal(folder)
+    with pytest.raises(ValueError, match=rf"is damaged: its a2b gives {gives} for \(2, 3, 8, 16\)"):
+        translated(folder)
 
 
 def test_one_model_serves_shapes_in_any_order(folder, monkeypatch):

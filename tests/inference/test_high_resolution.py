@@ -70,6 +70,14 @@ def test_strips_change_nothing(smooth, monkeypatch):
     np.testing.assert_allclose(models.apply(smooth), whole, atol=1e-6)
 
 
+def test_results_lie_in_the_range_of_images(smooth):
+    small = resize(smooth, (30, 47))
+    lifted = AffineModels.fit(small, 3 * small).apply(smooth)
+    tiled = translate_tiles(smooth, (64, 64), 4, lambda tiles: 3 * tiles)
+    for result in (lifted, tiled):
+        assert result.min() == -1 and result.max() == 1
+
+
 def lifted(frames):
     """Translations ``(B, 3, 256, 256)`` of pairs of an input and its small translation, smoothed over time."""
     smoothed, results = SmoothedModels(), []
