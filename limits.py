@@ -79,6 +79,7 @@ LIMITS = {
     "train_scenes": Range(1, 10**7, whole=True),
     "val_scenes": Range(1, 10**7, whole=True),
     "test_scenes": Range(1, 10**7, whole=True),
+    "noops": Range(0, 1),
     "train_limit": Range(1, whole=True, optional=True),
     # networks
     "rank_unet": Range(1, 4096, whole=True),

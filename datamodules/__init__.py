@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datamodules.base import TranslationData
+    from datamodules.edits import Edits
     from datamodules.paired import PairedImages
     from datamodules.tasks import ClearFoggy, DayNight, EdgeToImage, HorseZebra, SketchToImage
     from datamodules.unpaired import UnpairedImages
@@ -16,6 +17,7 @@ __all__ = [
     "ClearFoggy",
     "DayNight",
     "EdgeToImage",
+    "Edits",
     "HorseZebra",
     "PairedImages",
     "SketchToImage",
@@ -27,6 +29,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from datamodules import base, paired, tasks, unpaired
+    from datamodules import base, edits, paired, tasks, unpaired
 
-    return next(vars(module)[name] for module in (base, paired, unpaired, tasks) if name in vars(module))
+    return next(vars(module)[name] for module in (base, paired, unpaired, edits, tasks) if name in vars(module))

@@ -76,6 +76,10 @@ def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
     """The paper's own YAML with the sd-turbo overlay, on a folder in Hugging Face layout and a folder of images."""
     paired = read_settings(EXPERIMENTS / f"{exp}.yaml")["method"] == "paired"
     data = photographs(tmp_path / "photographs", paired)
+    if exp == "edit":
+        for folder in ("train", "test"):
+            rows = [{"input": f"{k}.png", "target": f"{k + 1}.png", "prompt": "make it night"} for k in range(0, 10, 2)]
+            (data / folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     extra = ["--model.init_args.weights.clip=0"] if paired else []
     arguments = [a for a in FAST if "scenes" not in a]
     assert main([f"--exp={exp}", f"--base={two_level_base}", f"--data={data}", *arguments, *RANDOM_JUDGES, *extra]) == 0

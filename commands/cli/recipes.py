@@ -118,7 +118,8 @@ def compose(exp: str, base: str | None = None, memory: str | None = None, data_c
         start = {METHODS / f"{method}.yaml": read_settings(METHODS / f"{method}.yaml")}
         base = base or "pocket"
     name, overlay, source = (_own_base(task), None, None) if base is None else _base(base)
-    on_base = {} if overlay is None else _with_method(overlay, method)
+    own_name = path.stem if path.parent == EXPERIMENTS else None
+    on_base = {} if overlay is None else _with_method(overlay, method, own_name)
     if path.parent == EXPERIMENTS:
         files = start | {path: task} | on_base
     else:
@@ -256,9 +257,9 @@ def _base(base: str) -> tuple[str, Path, str | None]:
     return name, BASES / f"{FULL_SIZE[0]}.yaml", base
 
 
-def _with_method(path: Path, method: str | None) -> dict[Path, Settings]:
-    """A YAML, and what it sets for one method alone: NAME.METHOD.yaml beside it."""
-    files = [path, path.with_name(f"{path.stem}.{method}.yaml")]
+def _with_method(path: Path, method: str | None, task: str | None = None) -> dict[Path, Settings]:
+    """A YAML, and what it sets for one method or task alone: NAME.METHOD.yaml and NAME.TASK.yaml beside it."""
+    files = [path, *(path.with_name(f"{path.stem}.{name}.yaml") for name in (method, task))]
     return {file: read_settings(file) for file in files if file.is_file()}
 
 

@@ -1,5 +1,6 @@
 """Lists of images that are read on access: the protocol, and image files."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from images.headers import ImageSizes
-from images.listing import PathList
+from images.listing import PathList, texts
 from images.reading import read_image
 from images.resizing import check_resized
 from storage import digest, size_and_mtime
@@ -77,12 +78,25 @@ class FileImages:
                 height, width = shapes[k].tolist()
                 check_resized(self.files[int(first[k])], height, width, short_side)
 
+        self._repeats: dict[int, int] = {}
+
     def __len__(self) -> int:
         return len(self.files)
 
+    def number_repeats(self) -> None:
+        """From now on, the second place of a file is named ``name-2.png`` and so on, so that names are unique."""
+        times: Counter[str] = Counter()
+        for index, text in enumerate(texts(self.files)):
+            times[text] += 1
+            if times[text] > 1:
+                self._repeats[index] = times[text]
+
     def name(self, index: int) -> str:
         """Path relative to the folder."""
-        return self.files[index].relative_to(self.folder).as_posix()
+        path = self.files[index].relative_to(self.folder)
+        if index in self._repeats:
+            path = path.with_stem(f"{path.stem}-{self._repeats[index]}")
+        return path.as_posix()
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of the file, pixels."""

@@ -1,0 +1,339 @@
+"""Edits by words: an image, a prompt that says what to change or what there is, and the result."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from datamodules.base import EvaluationStage
+from datamodules.batches import Edit, PairedBatch
+from datamodules.files.edits import find_edits
+from datamodules.files.images import FileImages
+from datamodules.files.layouts import STAGES, Pairs, Stage
+from datamodules.paired import PairedImages
+from datamodules.plausibility import is_one_colour
+from datamodules.samples import CROP_A, STRENGTH, PairedSample, PairedTraining, TrainingSet
+from datamodules.sampling import draws, sample_seed
+from datamodules.scenes import ATTRIBUTES, RENDERER_VERSION, State, describe, render_state, states
+from datamodules.transforms import TrainTransform
+from limits import check_settings
+from storage import did_you_mean
+
+EDIT = 5  # purpose of `draws`; see `samples`
+MOST_CHANGED = 2  # attributes
+NO_CHANGE = "no-op"
+UNSEEN: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "street": ({"light": "day", "air": "clear"}, {"light": "night", "air": "foggy"}),
+    "meadow": ({"animal": "horse", "ground": "green"}, {"animal": "zebra", "ground": "sandy"}),
+}
+"""What is never trained, by place: from the first attributes to the second."""
+FEW = 64  # prompts of a folder that are measured apart, and that an adapter names
+PROBE = 336  # renders, 24 of each state, that train the probes
+PROBE_FIRST = 10**8  # index of their first scene, which no split reaches
+
+
+@dataclass(frozen=True)
+class SceneEdit:
+    """An edit of a rendered scene.
+
+    Attributes:
+        place: "street" or "meadow".
+        source: state before.
+        target: state after; the same where nothing changes.
+        named: the attributes that the prompt names; all others stay.
+    """
+
+    place: str
+    source: State
+    target: State
+    named: tuple[str, ...]
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What the prompt asks for: value by attribute."""
+        return {name: value for name, value in self._values(self.target).items() if name in self.named}
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What it does not name and must stay."""
+        return {name: value for name, value in self._values(self.target).items() if name not in self.named}
+
+    @property
+    def prompt(self) -> str:
+        """Description of what is asked for."""
+        return describe(self.place, self.asked)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it is one of `UNSEEN`."""
+        before, after = UNSEEN[self.place]
+        return (
+            before.items() <= self._values(self.source).items() and after.items() <= self._values(self.target).items()
+        )
+
+    @property
+    def kind(self) -> str:
+        """Under which name it is measured: its prompt, where it changes one attribute."""
+        if self.source == self.target:
+            return NO_CHANGE
+        if self.unseen:
+            before, after = (" ".join(values.values()) for values in UNSEEN[self.place])
+            return f"unseen: {before} to {after}"
+        return self.prompt if len(self.named) == 1 else f"{self.place}, two at once"
+
+    def _values(self, state: State) -> dict[str, str]:
+        return dict(zip(ATTRIBUTES[self.place], state, strict=True))
+
+
+def scene_edits(place: str) -> list[SceneEdit]:
+    """Every edit of a place, unseen ones too, that changes one or two attributes, or none and names one."""
+    found = []
+    for source, target in itertools.product(states(place), repeat=2):
+        pairs = zip(ATTRIBUTES[place], source, target, strict=True)
+        changed = tuple(name for name, before, after in pairs if before != after)
+        if source == target:
+            found += [SceneEdit(place, source, target, (name,)) for name in ATTRIBUTES[place]]
+        elif len(changed) <= MOST_CHANGED:
+            found.append(SceneEdit(place, source, target, changed))
+    return found
+
+
+class SceneStates:
+    """Scenes, each in a state of its own, rendered when read; satisfies `datamodules.files.images.Images`.
+
+    Args:
+        scenes: place, state and index of each.
+        seed: of the whole world.
+        side: pixels of the square's side.
+    """
+
+    folder = None
+
+    def __init__(self, scenes: Sequence[tuple[str, State, int]], seed: int, side: int) -> None:
+        self.scenes, self.seed, self.side = scenes, seed, side
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def name(self, index: int) -> str:
+        """Place, state and number of the scene."""
+        place, state, number = self.scenes[index]
+        return f"{place}/{'-'.join(state)}/{number:06d}"
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.side, self.side
+
+    def read(self, index: int) -> Tensor:
+        """The scene, ``(3, H, W)`` in [-1, 1]."""
+        place, state, number = self.scenes[index]
+        return render_state(place, state, self.seed, number, self.side)
+
+    def stamp(self) -> str:
+        """Changes with the renderer."""
+        return f"renderer {RENDERER_VERSION}"
+
+
+class EditTraining(TrainingSet[PairedSample, PairedBatch]):
+    """Rendered edits, drawn anew for every ``(seed, epoch, index)``; scenes are those of the indices from 0 on.
+
+    Args:
+        edits: what is trained.
+        unchanged: edits that change nothing.
+        noops: share of these.
+        count: samples of an epoch.
+        transform: one draw of it for input and target.
+        seed: of every draw, and of the world.
+        stochastic: see `PairedTraining`.
+    """
+
+    def __init__(
+        self,
+        edits: Sequence[SceneEdit],
+        unchanged: Sequence[SceneEdit],
+        noops: float,
+        count: int,
+        transform: TrainTransform,
+        seed: int,
+        stochastic: bool = False,
+    ) -> None:
+        self.edits, self.noops, self.count = [edits, unchanged], noops, count
+        self.transform, self.seed, self.stochastic = transform, seed, stochastic
+        self.places = sorted({edit.place for edit in edits})
+
+    def __len__(self) -> int:
+        return self.count
+
+    def edit(self, epoch: int, index: int) -> SceneEdit:
+        """The edit that is trained at ``(epoch, index)``."""
+        draw = draws(self.seed, epoch, index, EDIT)
+        changes, unchanged = self.edits
+        place = self.places[draw.integers(len(self.places))]
+        known = [edit for edit in (unchanged if draw.random() < self.noops else changes) if edit.place == place]
+        return known[draw.integers(len(known))]
+
+    def __getitem__(self, key: tuple[int, int]) -> PairedSample:
+        """The sample of ``(epoch, index)``."""
+        epoch, index = key
+        edit, side = self.edit(epoch, index), self.transform.resize
+        images = [render_state(edit.place, state, self.seed, index, side) for state in (edit.source, edit.target)]
+        real_a, real_b = self.transform(images, draws(self.seed, epoch, index, CROP_A))
+        return {
+            "real_a": real_a,
+            "real_b": real_b,
+            "caption": edit.prompt,
+            "index": index,
+            "seed": sample_seed(self.seed, epoch, index),
+            "name": f"{edit.place}/{'-'.join(edit.target)}/{index:06d}",
+            "strength": draws(self.seed, epoch, index, STRENGTH).random() if self.stochastic else None,
+        }
+
+    collate = staticmethod(PairedTraining.collate)
+
+
+class Edits(PairedImages):
+    """Images, prompts and results, for one model that does what the prompt says.
+
+    .. code-block:: text
+
+        root/metadata.jsonl               {"input": "a.png", "target": "b.png", "prompt": "make it night"}, a line each
+        root/train/metadata.jsonl ...     or one of train/, and perhaps of val/ and test/, each beside its images
+
+    Several lines may share an input or a target.  Without ``val/`` a part is held out, such that no image is on both
+    sides.  Without `root`, scenes are rendered: source and target attributes are drawn for every sample, but for
+    `UNSEEN` combinations, which are only measured.
+
+    Args:
+        caption: prompt of the adapter where none is given; None takes the most frequent one.
+        noops: share of rendered samples whose prompt names what is there, so that nothing changes.
+        kinds: rendered edits to train, by the name under which they are measured; None trains all.  Validation and
+            test have all kinds whatever it says.
+        **settings: as in `PairedImages`.
+    """
+
+    domain_names = ("image", "edited image")
+
+    def __init__(
+        self,
+        *,
+        caption: str | None = None,
+        noops: float = 0.1,
+        kinds: list[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        check_settings(noops=noops)
+        self.noops, self.kinds = noops, kinds
+        self._edits: dict[Stage, list[Edit]] = {}
+        super().__init__(caption=caption or "", **settings)
+        self.edit_prompts = tuple(text for text, _ in Counter(self.captions["train"]).most_common(FEW))
+        self.prompts = {"a2b": caption or self.edit_prompts[0]}
+
+    @classmethod
+    def list_files(cls, root: Path, seed: int) -> Pairs:
+        """Files and prompts by stage; see `find_edits`."""
+        return find_edits(root, seed)
+
+    @property
+    def description(self) -> str:
+        """One-line description of the data."""
+        if self.root is not None:
+            return super().description
+        counts = ", ".join(f"{stage} {count}" for stage, count in self.scene_counts.items())
+        return f"twin world: rendered scenes before and after an edit by words, not photographs ({counts})"
+
+    def _read(self, pairs: Pairs) -> None:
+        super()._read(pairs)
+        assert self.inputs is not None
+        for images in (*self.inputs.values(), *self.targets.values()):
+            assert isinstance(images, FileImages)
+            images.number_repeats()
+        for stage in STAGES:
+            inputs, targets, captions = self.inputs[stage], self.targets[stage], self.captions[stage]
+            assert isinstance(inputs, FileImages) and isinstance(targets, FileImages)
+            few = len({*captions}) <= FEW
+            files = zip(inputs.files, targets.files, captions, strict=True)
+            self._edits[stage] = [Edit(NO_CHANGE if a == b else text if few else "edits") for a, b, text in files]
+
+    def _render(self) -> None:
+        every = [edit for place in ATTRIBUTES for edit in scene_edits(place)]
+        known = list(dict.fromkeys(edit.kind for edit in every))
+        trainable = [kind for kind in known if kind != NO_CHANGE and not kind.startswith("unseen")]
+        for kind in self.kinds or ():
+            if kind not in trainable:
+                near = did_you_mean(kind, trainable)
+                raise ValueError(f"data: no kind of edit {kind!r} to train.{near} Known: {'; '.join(trainable)}.")
+        self.trained = [edit for edit in every if edit.kind in (self.kinds or trainable)]
+        self.trained.sort(key=lambda edit: (len(edit.named), list(ATTRIBUTES[edit.place]).index(edit.named[0])))
+        prompts = list(dict.fromkeys(edit.prompt for edit in self.trained))
+        # Of a few kinds alone, no-ops by the prompts of these.
+        self.unchanged = [
+            edit for edit in every if edit.kind == NO_CHANGE and (self.kinds is None or edit.prompt in prompts)
+        ]
+        if self.noops and not self.unchanged:
+            raise ValueError("data: noops must be 0 for these kinds: none of their prompts can name what is there.")
+        self.captions["train"] = list(dict.fromkeys([*prompts, *(edit.prompt for edit in self.unchanged)]))
+        self.inputs = {}
+        first = self.scene_counts["train"]
+        for stage in ("validate", "test"):
+            count = self.scene_counts[stage]
+            edits = [self._measured(every, known, first + k, k) for k in range(count)]
+            numbers = range(first, first + count)
+            self.inputs[stage], self.targets[stage] = (
+                SceneStates(
+                    [(edit.place, getattr(edit, side), n) for edit, n in zip(edits, numbers, strict=True)],
+                    self.seed,
+                    self.eval_size,
+                )
+                for side in ("source", "target")
+            )
+            self.captions[stage] = [edit.prompt for edit in edits]
+            self._edits[stage] = [Edit(edit.kind, edit.asked, edit.kept) for edit in edits]
+            first += count
+
+    def _measured(self, every: Sequence[SceneEdit], kinds: Sequence[str], scene: int, k: int) -> SceneEdit:
+        """The edit of an evaluated scene: kinds take turns."""
+        alike = [edit for edit in every if edit.kind == kinds[k % len(kinds)]]
+        return alike[draws(self.seed, 0, scene, EDIT).integers(len(alike))]
+
+    def suspicions(self) -> list[str]:
+        """Sentences on training images that cannot be meant; an image may well be an input here and a target there."""
+        if self.is_rendered:
+            return []
+        assert self.inputs is not None
+        inputs, targets = self.inputs["train"], self.targets["train"]
+        some = range(0, len(inputs), max(1, len(inputs) // 8))
+        found = [
+            f"every image of the {name} that was looked at ({len(some)}) is of a single colour"
+            for name, images in (("inputs", inputs), ("targets", targets))
+            if all(is_one_colour(images.read(index)) for index in some)
+        ]
+        if all(edit.kind == NO_CHANGE for edit in self._edits["train"]):
+            found.append("every input is its own target: there is nothing to edit")
+        return found
+
+    def training_set(self) -> PairedTraining | EditTraining:  # type: ignore[override]  # both give PairedBatch
+        """Samples of inputs with prompts and targets."""
+        if not self.is_rendered:
+            return super().training_set()
+        count = self.limited(self.scene_counts["train"])
+        return EditTraining(self.trained, self.unchanged, self.noops, count, self.transform, self.seed, self.stochastic)
+
+    def edits(self, stage: EvaluationStage) -> Sequence[Edit]:
+        """What is known of each evaluated edit, in the order of the split."""
+        return self._edits[stage]
+
+    def labelled(self) -> Iterator[tuple[Tensor, Mapping[str, str]]]:
+        """Renders of scenes outside of every split, ``(3, H, W)`` in [-1, 1], with their attributes.
+
+        Attributes of streets and meadows have different names.  Of a folder there are none.
+        """
+        count = min(PROBE, self.scene_counts["train"]) if self.is_rendered else 0
+        every = [(place, state) for place in ATTRIBUTES for state in states(place)]
+        for k in range(count):
+            place, state = every[k * 5 % len(every)]  # every attribute soon takes every value
+            image = render_state(place, state, self.seed, PROBE_FIRST + k, self.eval_size)
+            yield image, dict(zip(ATTRIBUTES[place], state, strict=True))

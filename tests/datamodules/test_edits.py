@@ -1,0 +1,215 @@
+"""Edits by words: folders of triples, and rendered edits that are functions of (seed, epoch, index)."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from commands.check_data import main as check_data
+from datamodules import Edits
+from datamodules.edits import NO_CHANGE, UNSEEN, scene_edits
+from datamodules.files.edits import find_edits
+from datamodules.scenes import ATTRIBUTES, render_state
+from images.reading import read_image
+from tests.datamodules.miniature import save
+
+SMALL = {"resize": 16, "crop": 16, "eval_size": 16, "num_workers": 0}
+
+
+def lines(root, *rows, folder=""):
+    """A metadata.jsonl of (input, target, prompt), and the images that are not there yet."""
+    below = root / folder
+    for number, name in enumerate(dict.fromkeys(name for row in rows for name in row[:2])):
+        if not (below / name).is_file():
+            save(below / name, shade=10 * number)
+    keys = ("input", "target", "prompt")
+    text = "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
+    (below / "metadata.jsonl").write_text(text)
+    return root
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Twelve scenes of three images, each of which is an input, a target or both."""
+    rows = []
+    for k in range(12):
+        rows += [(f"{k}/day.png", f"{k}/night.png", "make it night"), (f"{k}/day.png", f"{k}/fog.png", "add fog")]
+        rows += [(f"{k}/fog.png", f"{k}/night.png", "make it night"), (f"{k}/day.png", f"{k}/day.png", "by day")]
+    return lines(tmp_path, *rows)
+
+
+def used(images):
+    return {images.files[k] for k in range(len(images))}
+
+
+def test_lines_become_triples(scenes):
+    data = Edits(root=str(scenes), **{**SMALL, "flip": False})
+    (sample,) = [s for k in range(len(data.training_set())) for s in [data.training_set()[0, k]] if k == 1]
+    train = data.inputs["train"]
+    source, target = (images["train"].files[1] for images in (data.inputs, data.targets))
+    assert (source.name, target.name, sample["caption"]) == ("day.png", "fog.png", "add fog")
+    assert len(train) == len(data.captions["train"]) == 4 * 8
+    assert data.prompts == {"a2b": "make it night"}, "the most frequent one"
+    assert data.edit_prompts == ("make it night", "add fog", "by day")
+    evaluated = data.evaluation_set("a2b", "validate")[0]
+    assert torch.equal(evaluated["real"], data.evaluation_set("a2b", "validate")[0]["real"])
+    assert read_image(source).shape == (3, 16, 24)
+
+
+def test_no_image_is_on_both_sides_of_a_hold_out(scenes):
+    with pytest.warns(UserWarning, match="no test images"):
+        data = Edits(root=str(scenes), **SMALL)
+    train, validate = ({*used(data.inputs[s]), *used(data.targets[s])} for s in ("train", "validate"))
+    assert len(validate) == 4 * 3 and len(train) == 8 * 3
+    assert not train & validate
+    assert data.test_is_validation
+
+
+def test_groups_join_over_images_that_are_input_here_and_target_there(tmp_path):
+    chain = [("a.png", "b.png", "x"), ("c.png", "d.png", "x"), ("b.png", "c.png", "x")]
+    root = lines(tmp_path, *chain, *[(f"{k}.png", f"{k}0.png", "x") for k in range(1, 6)])
+    with pytest.warns(UserWarning):
+        pairs = find_edits(root, seed=0)
+    for files in pairs.inputs.files.values():
+        names = {path.name for path in files}
+        assert names & {"a.png", "b.png", "c.png"} in ({"a.png", "b.png", "c.png"}, set())
+
+
+def test_names_are_unique_where_lines_share_an_input(scenes):
+    data = Edits(root=str(scenes), **SMALL)
+    for images in (data.inputs["test"], data.targets["test"]):
+        names = [images.name(k) for k in range(len(images))]
+        assert len({*names}) == len(names) and any(name.endswith("-2.png") for name in names)
+
+
+def test_splits_of_folders(tmp_path):
+    for name, count in (("train", 6), ("val", 2), ("test", 3)):
+        lines(tmp_path / name, *[(f"{k}.png", f"{k}x.png", "wet") for k in range(count)])
+    data = Edits(root=str(tmp_path), **SMALL)
+    assert {stage: len(images) for stage, images in data.inputs.items()} == {"train": 6, "validate": 2, "test": 3}
+    assert data.inputs["test"].folder == tmp_path / "test" and not data.test_is_validation
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (None, FileNotFoundError, "looked for metadata.jsonl and train/metadata.jsonl"),
+        ("", ValueError, "has no lines"),
+        ("{", ValueError, "line 1"),
+        ('{"input": "a.png", "target": "b.png"}', ValueError, "line 1 is no edit: it needs the texts input"),
+        ('{"input": "a.png", "target": "b.png", "prompt": 3}', ValueError, "is no edit"),
+        ('\n{"input": "a.png", "target": "c.png", "prompt": "x"}', FileNotFoundError, "line 2 names an image"),
+        ('{"input": "../a.png", "target": "b.png", "prompt": "x"}', ValueError, "not below"),
+        ('{"input": "/etc/hosts", "target": "b.png", "prompt": "x"}', ValueError, "not below"),
+        ('{"input": "a.png", "target": "b.png", "prompt": "x"}', ValueError, "too few to hold out"),
+    ],
+)
+def test_mistakes_name_file_and_line(tmp_path, text, error, words):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    if text is not None:
+        (tmp_path / "metadata.jsonl").write_text(text)
+    with pytest.raises(error, match=words):
+        Edits(root=str(tmp_path), **SMALL)
+
+
+def test_check_data_looks_through_a_folder_of_edits(scenes, tmp_path, capsys):
+    sheet = str(tmp_path / "sheet.png")
+    assert check_data(["--exp=edit", f"--data={scenes}", f"--out={sheet}"]) == 0
+    printed = capsys.readouterr().out
+    assert "no problems found" in printed and "warning" not in printed
+    assert "captions  64 of 64" in printed
+    (scenes / "3/fog.png").write_bytes(b"broken")
+    assert check_data(["--exp=edit", f"--data={scenes}", f"--out={sheet}"]) == 1
+    assert "fog.png" in capsys.readouterr().out
+
+
+def test_suspicions_are_of_colours_and_of_edits_that_change_nothing(tmp_path, scenes):
+    assert Edits(root=str(scenes), **SMALL).suspicions() == []
+    same = lines(tmp_path / "same", *[(f"{k}.png", f"{k}.png", "x") for k in range(9)])
+    assert "nothing to edit" in Edits(root=str(same), **SMALL).suspicions()[0]
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return Edits(train_scenes=600, val_scenes=16, test_scenes=32, **SMALL)
+
+
+def test_unseen_combinations_are_measured_and_never_trained(rendered):
+    drawn = [rendered.training_set().edit(epoch, k) for epoch in range(8) for k in range(600)]
+    assert not any(edit.unseen for edit in (*drawn, *rendered.trained))
+    for place, (before, after) in UNSEEN.items():
+        for edit in (edit for edit in drawn if edit.place == place):
+            values = [dict(zip(ATTRIBUTES[place], s, strict=True)) for s in (edit.source, edit.target)]
+            assert not (before.items() <= values[0].items() and after.items() <= values[1].items())
+        assert sum(edit.unseen for edit in scene_edits(place)) >= 1
+    assert "a street at night in dense fog" not in {edit.prompt for edit in drawn}
+    for stage in ("validate", "test"):
+        assert (
+            Counter(e.kind.startswith("unseen") for e in rendered.edits(stage))[True] == len(rendered.edits(stage)) // 8
+        )
+
+
+def test_every_edit_and_a_tenth_of_no_ops_are_drawn(rendered):
+    drawn = [rendered.training_set().edit(epoch, k) for epoch in range(8) for k in range(600)]
+    assert {*drawn} == {*rendered.trained, *rendered.unchanged}
+    assert sum(edit.kind == NO_CHANGE for edit in drawn) / len(drawn) == pytest.approx(0.1, abs=0.02)
+    assert [rendered.training_set().edit(0, k) for k in range(50)] != [
+        rendered.training_set().edit(1, k) for k in range(50)
+    ]
+
+
+def test_a_sample_is_its_scene_before_and_after(rendered):
+    samples = rendered.training_set()
+    first, again = samples[2, 5], samples[2, 5]
+    assert torch.equal(first["real_a"], again["real_a"]) and first["caption"] == again["caption"]
+    plain = Edits(train_scenes=8, flip=False, random_crop=False, **SMALL).training_set()
+    edit = plain.edit(2, 5)
+    for key, state in (("real_a", edit.source), ("real_b", edit.target)):
+        assert torch.equal(plain[2, 5][key], render_state(edit.place, state, 0, 5, 16))
+    assert plain[2, 5]["caption"] == edit.prompt
+
+
+def test_the_prompt_names_what_changes_and_nothing_else(rendered):
+    for edit in rendered.trained:
+        names = [*ATTRIBUTES[edit.place]]
+        changed = [n for n, a, b in zip(names, edit.source, edit.target, strict=True) if a != b]
+        assert list(edit.asked) == changed and {*edit.asked, *edit.kept} == {*names}
+    for edit in rendered.unchanged:
+        assert edit.asked.items() <= dict(zip(ATTRIBUTES[edit.place], edit.source, strict=True)).items()
+
+
+def test_evaluation_has_every_kind_of_the_same_scenes_whatever_is_trained(rendered):
+    kinds = Counter(edit.kind for edit in rendered.edits("test"))
+    assert len(kinds) == 16 and {*kinds.values()} == {2}
+    single = Edits(train_scenes=600, val_scenes=16, test_scenes=32, kinds=["a street at night"], **SMALL)
+    assert single.protocol("a2b", "test") == rendered.protocol("a2b", "test")
+    assert single.captions["test"] == rendered.captions["test"]
+    drawn = [single.training_set().edit(0, k) for k in range(100)]
+    assert {edit.prompt for edit in drawn} == {"a street at night"}
+    trained, validated, tested = (
+        {*range(600)},
+        {n for *_, n in rendered.inputs["validate"].scenes},
+        {n for *_, n in rendered.inputs["test"].scenes},
+    )
+    assert not trained & validated and not tested & (trained | validated)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kinds": ["a street at nite"]}, "Did you mean 'a street at night'"),
+        ({"kinds": ["unseen: day clear to night foggy"]}, "no kind of edit"),
+        ({"noops": 1.5}, "noops"),
+    ],
+)
+def test_wrong_settings_are_named(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Edits(train_scenes=8, **SMALL, **settings)
+
+
+def test_labelled_renders_show_every_value(rendered):
+    found = [values for _, values in zip(range(28), (v for _, v in rendered.labelled()), strict=False)]
+    seen = {pair for values in found for pair in values.items()}
+    assert seen == {(n, v) for place in ATTRIBUTES.values() for n, values in place.items() for v in values}
