@@ -50,9 +50,9 @@ lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs 
 doctor: ## check that training can run here: versions, devices, weights on disk
 	@$(run) -m commands.doctor
 
-train: ## train a model: EXP=clear2foggy|my.yaml [BASE=pocket] [DATA=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--model.init_args.max_images=2000"]
+train: ## train a model: EXP=clear2foggy|my.yaml [BASE=pocket] [DATA=folder | A=folder B=folder] [MEMORY=12gb] [INIT=adapter-or-.pkl] [ARGS="--model.init_args.max_images=2000"]
 	$(call need,EXP,make train EXP=clear2foggy DATA=my-data)
-	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data MEMORY:--memory INIT:--init) $(ARGS)
+	@$(run) -m commands.train $(call flags,EXP:--exp BASE:--base DATA:--data A:--a B:--b MEMORY:--memory INIT:--init) $(ARGS)
 
 resume: ## resume a run from its last checkpoint, in the same folder: RUN=folder [TRUST=modules-of-your-own] [ARGS="--model.init_args.max_images=600"]
 	$(call need,RUN,make resume RUN=runs/clear2foggy/pocket/version_0)
@@ -110,10 +110,10 @@ data: ## download a public data set, or print where to get it: NAME=horse2zebra 
 	$(call need,NAME,make data NAME=horse2zebra)
 	@$(run) -m commands.data $(call flags,NAME:--name ARCHIVE:--archive OUT:--out) $(ARGS)
 
-check-data: ## check a data folder before training: EXP= DATA= [OUT=sheet.png]
+check-data: ## check the images before training: EXP= DATA=folder [OUT=sheet.png], or A=folder B=folder in place of DATA
 	$(call need,EXP,make check-data EXP=clear2foggy DATA=my-data)
-	$(call need,DATA,make check-data EXP=$(EXP) DATA=my-data)
-	@$(run) -m commands.check_data $(call flags,EXP:--exp DATA:--data OUT:--out) $(ARGS)
+	$(if $(A)$(B),,$(call need,DATA,make check-data EXP=$(EXP) DATA=my-data))
+	@$(run) -m commands.check_data $(call flags,EXP:--exp DATA:--data A:--a B:--b OUT:--out) $(ARGS)
 
 tensorboard: ## show runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)

@@ -234,6 +234,8 @@ def build_data(config: Settings, root: str | None, eval_size: int | None = None)
     section = config["data"]
     changes = {"root": root, "eval_size": eval_size}
     init_args = section.get("init_args", {}) | {name: value for name, value in changes.items() if value}
+    if root:  # in place of both folders of a run that had two
+        init_args.pop("root_b", None)
     if isinstance(workers := init_args.get("num_workers"), int):
         init_args["num_workers"] = min(workers, most_workers())  # the training's machine may have been a larger one
     data = build_section(TranslationData, "data", section | {"init_args": init_args})

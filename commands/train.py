@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from commands.cli.errors import user_errors
+from commands.cli.folders import add_folders, data_settings
 from commands.cli.keys import check_keys
 from commands.cli.paths import check_checkpoint, new_run_folder
 from commands.cli.recipes import MEMORY, Recipe, compose, names
 from commands.cli.values import check_values
-from datamodules.files.layouts import existing_root
 from packaged_adapters import packaged_adapter
 
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="BASE",
         help="pocket (default), sd-turbo, sdxl-turbo, resnet, a folder, owner/name[@revision], or a YAML file",
     )
-    p.add_argument("--data", metavar="FOLDER", help="your images; see docs/your-own-data.md")
+    add_folders(p)
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
     p.add_argument("--init", metavar="PATH", help="start from a run, an adapter, owner/name or a released .pkl")
     p.add_argument("--run", metavar="FOLDER", help="run folder; default runs/EXP/BASE/version_N with the next free N")
@@ -52,18 +52,17 @@ def configuration(args: list[str] | None) -> tuple[argparse.Namespace, Recipe, l
     """
     own, overrides = parser().parse_known_args(args)
     recipe = compose(own.exp, own.base, own.memory, data_class(overrides))
-    if own.data is None and not recipe.renders:
+    folders = data_settings(own, recipe)
+    if not folders and not recipe.renders:
         raise ValueError(
-            f"{recipe.base} trains on photographs and DATA is not given: name a folder (DATA=...), "
-            "or see `make data NAME=...` for "
-            "the public set of this experiment. The packaged base (BASE=pocket) renders its own."
+            f"{recipe.base} trains on photographs and DATA is not given: name a folder (DATA=...), or two (A=... "
+            "B=...), or see `make data NAME=...` for the public set of this experiment. The packaged base "
+            "(BASE=pocket) renders its own."
         )
     check_keys(recipe, overrides)
     check_values(recipe, overrides)
     arguments = recipe.arguments
-    if own.data is not None:
-        existing_root(own.data)
-        arguments.append(f"--data.init_args.root={own.data}")
+    arguments += [f"--data.init_args.{name}={folder}" for name, folder in folders.items()]
     if own.init is not None:
         if packaged_adapter(own.init) is None:  # whose name, unlike its folder, is the same on another machine
             own.init = check_checkpoint(own.init)

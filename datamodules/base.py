@@ -60,6 +60,7 @@ class TranslationData(LightningDataModule, ABC):
             sample in its place, for at most 1 % of the draws.  Validation and test always stop.
 
     Attributes:
+        root: where the images are, as described to the user; None where they are rendered.
         directions: directions that can be evaluated: "a2b", and "b2a" where the task has it.
         domain_names: names of A and B.
         scenes: task of the twin world that is rendered without a folder; None where a folder is needed.

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datamodules.base import TranslationData
 from datamodules.edits import Edits
-from datamodules.files.layouts import Domain, Pairs
+from datamodules.files.layouts import Domain, Pairs, find_two_folders
 from datamodules.paired import PairedImages, different_shapes
 from datamodules.plausibility import is_one_colour, same_content
 from datamodules.unpaired import UnpairedImages
@@ -82,12 +82,12 @@ class Inspection:
         return lines
 
 
-def inspect_folder(kind: type[TranslationData], root: Path, sides: set[int]) -> Inspection:
-    """Look through a folder as a data module would read it, decoding every image.
+def inspect_folders(kind: type[TranslationData], roots: Sequence[Path], sides: set[int]) -> Inspection:
+    """Look through one folder, or one of each domain, as a data module would read it, decoding every image.
 
     Args:
         kind: data module whose layout is expected.
-        root: the folder.
+        roots: the folder, or that of A and that of B.
         sides: short sides, pixels, at which images are used.
 
     Raises:
@@ -102,19 +102,24 @@ def inspect_folder(kind: type[TranslationData], root: Path, sides: set[int]) -> 
         warnings.simplefilter("always")
         try:
             if issubclass(kind, PairedImages):
-                pairs = kind.list_files(root, seed=0)
+                pairs = kind.list_files(roots[0], seed=0)
                 domains = _named(pairs)
             else:
-                domains = dict(zip(kind.domain_names, kind.list_files(root, seed=0), strict=True))
+                listed = (
+                    find_two_folders(roots[0], roots[1], seed=0)
+                    if len(roots) == 2
+                    else kind.list_files(roots[0], seed=0)
+                )
+                domains = dict(zip(kind.domain_names, listed, strict=True))
             files: Mapping[str, Mapping[str, Sequence[Path]]] = {
                 name: {str(stage): paths for stage, paths in d.files.items()} for name, d in domains.items()
             }
         except ValueError as error:
             # Which file belongs where is not known; the images can be looked at all the same.
             problems.append(str(error))
-            files = {"photograph": {"all": list_images(root)}}
+            files = {"photograph": {"all": [path for root in roots for path in list_images(root)]}}
     found = Inspection(files, notes=[str(note.message) for note in caught], problems=problems)
-    _decode(found, root)
+    _decode(found, roots)
     _check_resized(found, sides)
     if not issubclass(kind, Edits):  # there an image may be an input and a target
         _compare_domains(found)
@@ -138,7 +143,7 @@ def _named(pairs: Pairs) -> dict[str, Domain]:
     return {"input": pairs.inputs, "target": pairs.targets} if pairs.inputs else {"photograph": pairs.targets}
 
 
-def _decode(found: Inspection, root: Path) -> None:
+def _decode(found: Inspection, roots: Sequence[Path]) -> None:
     files = sorted({path for _, _, paths in found.rows() for path in paths})
     broken: list[str] = []
     plain: set[Path] = set()
@@ -164,9 +169,10 @@ def _decode(found: Inspection, root: Path) -> None:
             found.warnings.append(
                 f"{len(alike)} of {len(paths)} images of {domain} are of a single colour, such as {alike[0]}"
             )
-    others = (path for path in root.rglob("*") if path.is_file() and path.suffix not in ANNOTATIONS)
     known = set(files)
-    found.unused = sorted(path.relative_to(root).as_posix() for path in others if path not in known)
+    for root in roots:
+        others = (path for path in root.rglob("*") if path.is_file() and path.suffix not in ANNOTATIONS)
+        found.unused += sorted(path.relative_to(root).as_posix() for path in others if path not in known)
 
 
 def _compare_domains(found: Inspection) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from datamodules.base import EvaluationStage, TranslationData
 from datamodules.batches import DOMAINS, Direction, DomainLetter
 from datamodules.files.images import FileImages, Images
-from datamodules.files.layouts import STAGES, Domain, Stage, find_unpaired, read_prompt
+from datamodules.files.layouts import STAGES, Domain, Stage, existing_root, find_two_folders, find_unpaired, read_prompt
 from datamodules.plausibility import suspicions
 from datamodules.samples import EvaluationImages, UnpairedTraining
 from images.headers import check_headers
@@ -24,6 +24,7 @@ class UnpairedImages(TranslationData):
         root/fixed_prompt_a.txt, fixed_prompt_b.txt  optional
 
     Args:
+        root_b: folder of the images of B, anywhere; `root` then holds those of A, and neither needs a layout.
         prompt_a: describes domain A; else the folder's file, else the class's `default_prompts`.
         prompt_b: describes domain B, likewise.
         **settings: as in `TranslationData`.
@@ -36,13 +37,20 @@ class UnpairedImages(TranslationData):
 
     default_prompts = ("picture of domain A", "picture of domain B")
 
-    def __init__(self, *, prompt_a: str | None = None, prompt_b: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, root_b: str | None = None, prompt_a: str | None = None, prompt_b: str | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.images: dict[Stage, dict[DomainLetter, Images]] = {}
         self.truths: dict[Stage, dict[DomainLetter, Images]] = {}
+        own: list[str | None] = [None, None]
         if self.folder is None:
+            if root_b is not None:
+                raise ValueError(f"data: root_b is {root_b}, but root, the folder of A, is not given.")
             self._render()
-            own: list[str | None] = [None, None]
+        elif root_b is not None:
+            self._read(*find_two_folders(self.folder, existing_root(root_b), self.seed))
+            self.root = f"{self.root} and {root_b}"
         else:
             self._read(*self.list_files(self.folder, self.seed))
             own = [read_prompt(self.folder, letter) for letter in "ab"]

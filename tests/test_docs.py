@@ -191,6 +191,8 @@ def desk(tmp_path_factory, two_level_base):
                 picture = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=draw), size=(72, 80))[0]
                 write_image(folder / side / f"{k}.png", picture * 2 - 1)
             write_image(folder / "my-photos" / split / f"{k}.png", picture * 2 - 1)
+            for side, shade in (("clear-photos", 0.5), ("foggy-photos", 0.25)):
+                write_image(folder / side / f"{split}-{k}.png", (picture * 2 - 1) * shade)
     write_image(folder / "photos" / "sub" / "a.png", picture * 2 - 1)
     Image.fromarray(to_pixels(picture * 2 - 1)).save(folder / "photo.jpg")
     with av.open(str(folder / "drive.mp4"), "w") as video:

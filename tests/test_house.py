@@ -99,7 +99,10 @@ def test_variables_of_the_users_shell_are_not_ours(recorded):
         (["data"], "NAME= is missing"),
         (["check-data", "EXP=clear2foggy"], "DATA= is missing"),
         (["train", "EXP=clear2foggy", "DATE=folder"], "Unknown variable DATE"),
-        (["train", "EXP=clear2foggy", "SIZE=256", "SEED=7"], "takes no SEED SIZE, only EXP BASE DATA MEMORY INIT ARGS"),
+        (
+            ["train", "EXP=clear2foggy", "SIZE=256", "SEED=7"],
+            "no SEED SIZE, only EXP BASE DATA A B MEMORY INIT ARGS",
+        ),
         (["train", "EXP=clear2foggy", "PY=/nowhere/python"], "make setup"),
     ],
 )

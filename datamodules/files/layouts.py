@@ -171,6 +171,34 @@ def find_unpaired(root: Path, seed: int) -> tuple[Domain, Domain]:
     return domains[0], domains[1]
 
 
+def find_two_folders(folder_a: Path, folder_b: Path, seed: int) -> tuple[Domain, Domain]:
+    """Both domains of any two folders: every image below them, of which a part is held out for validation and test.
+
+    Raises:
+        FileNotFoundError: there is no image in one of them.
+        ValueError: they share images, or are too small for a part to be held out.
+    """
+    real_a, real_b = folder_a.resolve(), folder_b.resolve()
+    if real_a == real_b:
+        raise ValueError(f"{folder_a} and {folder_b} are one folder: each domain needs its own.")
+    for (inner, real), (outer, above) in (
+        ((folder_a, real_a), (folder_b, real_b)),
+        ((folder_b, real_b), (folder_a, real_a)),
+    ):
+        if above in real.parents:
+            raise ValueError(
+                f"{inner} is inside {outer}, so that its images would be in both domains: move one of them."
+            )
+    domains = []
+    for folder in (folder_a, folder_b):
+        images = list_images(folder)
+        if not images:
+            raise FileNotFoundError(f"No images in {folder} or below it.")
+        files, test_is_validation = complete({"train": images}, seed, f"{folder}")
+        domains.append(Domain(dict.fromkeys(STAGES, folder), files, test_is_validation))
+    return domains[0], domains[1]
+
+
 def find_pairs(root: Path, seed: int) -> Pairs:
     """Pairs of ``train_A`` and ``train_B`` by file name without its ending, with their captions.
 

@@ -307,6 +307,44 @@ def test_missing_partners_are_a_problem_and_missing_folders_an_error(tmp_path, c
     assert "clear2foggy" in capsys.readouterr().err
 
 
+def check_two(a, b, exp="clear2foggy", *extra):
+    return check_data.main(["--exp", exp, "--a", str(a), "--b", str(b), "--out", str(a.parent / "sheet.png"), *extra])
+
+
+def test_two_folders_are_checked_where_they_lie(tmp_path, capsys):
+    a, b = folder(tmp_path / "here", **{"deep/er": 6, "beside": 6}) / "deep", folder(tmp_path, there=40) / "there"
+    (b / "39.png").write_bytes(picture(39)[:-30])
+    (b / "raw.nef").touch()
+    assert check_two(a, b) == 1
+    said = capsys.readouterr().out
+    for words in (f"ClearFoggy: {a} and {b}", "train     clear 2, foggy 36", "test      clear 4, foggy 4", "raw.nef"):
+        assert words in said
+    (problem,) = (line for line in said.splitlines() if line.startswith("problem: "))
+    assert str(b / "39.png") in problem
+    assert (tmp_path / "here" / "sheet.png").is_file()
+
+
+def test_two_folders_that_cannot_be_two_domains_are_refused_in_a_line(tmp_path, capsys):
+    a, b = folder(tmp_path, a=9) / "a", folder(tmp_path, b=9) / "b"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(a)
+    for words, says in (
+        ((a, tmp_path / "nowhere"), "nowhere"),
+        ((a, tmp_path / "empty"), f"No images in {tmp_path / 'empty'}"),
+        ((a, b, "edge2image"), "edge2image is no experiment for two unrelated folders"),
+        ((a, b, "clear2foggy", f"--data={tmp_path}"), "DATA= is given beside"),
+    ):
+        assert check_two(*words) == 2, words
+        assert says in capsys.readouterr().err
+    assert check_data.main(["--exp=clear2foggy", f"--b={b}"]) == 2
+    assert "A= is missing" in capsys.readouterr().err
+    assert check_data.main(["--exp=clear2foggy"]) == 2
+    assert "A=clear B=foggy" in capsys.readouterr().err
+    for other, says in ((tmp_path / "link", "are one folder"), (tmp_path, f"{a} is inside {tmp_path}")):
+        assert check_two(a, other) == 1, other
+        assert says in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "words"), [("data", ["--name=x"]), ("check_data", ["--exp=clear2foggy", "--data=/nowhere"])]
 )

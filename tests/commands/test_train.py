@@ -67,6 +67,30 @@ def test_resume_equals_no_interruption(
     assert {value.is_contiguous(memory_format=torch.channels_last) for value in weights} == {large}
 
 
+def test_two_folders_train_resume_and_evaluate(two_level_base, folder_of_two_domains, tmp_path, capsys):
+    """Anywhere, read where they lie: what is held out of each is the same in every command, and never trains."""
+    a, b = folder_of_two_domains / "train_A", folder_of_two_domains / "train_B"
+    before = sorted(folder_of_two_domains.rglob("*"))
+    run = tmp_path / "run"
+    words = [word for word in arguments(two_level_base, "", run) if not word.startswith("--data=")]
+    assert train.main([*words, f"--a={a}", f"--b={b}", "--model.init_args.max_images=3"]) == 0
+    assert resume.main([f"--run={run}", "--model.init_args.max_images=4"]) == 0
+    trained = json.loads((run / "metrics.json").read_text())
+    splits = "clear and foggy, train 6 + 6, validate 4 + 4, test 4 + 4 (test is validation)"
+    assert trained["data"] == f"{a} and {b}: {splits}"
+    assert evaluate.main([f"--ckpt={run}", f"--out={tmp_path / 'again'}"]) == 0
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert again["data"] == trained["data"]
+    assert again["a2b"]["fid"] == pytest.approx(trained["a2b"]["fid"], rel=1e-3)
+    # another folder of the usual layout takes the place of both
+    assert evaluate.main([f"--ckpt={run}", f"--data={folder_of_two_domains}", f"--out={tmp_path / 'other'}"]) == 0
+    assert "test 5 + 5" in json.loads((tmp_path / "other" / "metrics.json").read_text())["data"]
+    assert sorted(folder_of_two_domains.rglob("*")) == before
+    capsys.readouterr()
+    assert train.main([*words, f"--a={a}"]) == 2
+    assert "B= is missing" in capsys.readouterr().err
+
+
 def test_a_single_picture_of_validation_is_refused_before_training(
     two_level_base, folder_of_two_domains, tmp_path, capsys
 ):

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from datamodules import TranslationData, UnpairedImages
 from datamodules.batches import DOMAINS
 from datamodules.files.layouts import STAGES, Domain
-from datamodules.inspection import inspect_folder
+from datamodules.inspection import inspect_folders
 from datamodules.samples import EvaluationImages, UnpairedTraining
 from images.listing import list_images
 from tests.datamodules.miniature import domains
@@ -84,7 +84,7 @@ def test_another_layout_is_one_class_method(tmp_path):
     assert data.prompts == {"a2b": "a winter day", "b2a": "a summer day"}
     (batch,) = list(data.reference_dataloader("a2b", "test"))
     assert batch.names == ["000.png", "001.png", "002.png"]
-    assert inspect_folder(Seasons, tmp_path, {16}).problems == []
+    assert inspect_folders(Seasons, [tmp_path], {16}).problems == []
 
 
 def test_images_that_are_no_files_need_three_methods():
@@ -98,7 +98,7 @@ def test_images_that_are_no_files_need_three_methods():
     assert data.protocol("a2b", "test") != data.protocol("b2a", "test")
     assert data.reference_stamp("a2b", "test") == "[0.25, 0.5, 0.75]"
     with pytest.raises(ValueError, match="DarkBright does not list files"):
-        inspect_folder(DarkBright, Path(), set())
+        inspect_folders(DarkBright, [Path()], set())
 
 
 def test_a_subclass_takes_every_setting_of_its_base_from_the_command_line():

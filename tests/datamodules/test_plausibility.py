@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from datamodules import PairedImages, UnpairedImages
-from datamodules.inspection import inspect_folder
+from datamodules.inspection import inspect_folders
 from tests.datamodules.miniature import domains
 
 SIZES = {"resize": 16, "crop": 16, "eval_size": 16, "num_workers": 0}
@@ -22,7 +22,7 @@ def found(root, kind=UnpairedImages):
     """What a training says, and what check-data says."""
     with pytest.warns(UserWarning, match="no test images"):
         before_training = kind(root=str(root), **SIZES).suspicions()
-    return before_training, inspect_folder(kind, root, {16}).warnings
+    return before_training, inspect_folders(kind, [root], {16}).warnings
 
 
 def test_nothing_is_said_of_ordinary_folders(tmp_path):
