@@ -92,6 +92,7 @@ LIMITS = {
     # callbacks
     "images": Range(1, 64, whole=True),
     "patience": Range(1, 10**6, whole=True),
+    "quiet_until": Range(0, whole=True),
     "truth_floor": Range(0, 1),
     "shift_floor": Range(0, 1),
     "identity_floor": Range(0),

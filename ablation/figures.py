@@ -38,6 +38,7 @@ def images(trial: Trial, direction: str) -> list[NDArray[np.uint8]] | None:
     if "columns" not in layout or "rows" not in layout:
         return None
     columns, rows = int(layout["columns"]), int(layout["rows"])
+    whole = whole[:, int(layout.get("left", 0)) :]  # right of the labels
     height, width = ((size - PAD) // count for size, count in zip(whole.shape, (rows, columns), strict=False))
     # every image has its padding above and to the left
     cells = whole[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)

@@ -191,8 +191,8 @@ def _open_model(own: argparse.Namespace) -> "tuple[Translator, AdapterCard, int 
         translator = Translator.load(path, own.precision or "auto", own.device, own.base)
         return translator, AdapterCard.from_json(read_json(path / CARD, CARD_BYTES), str(path / CARD)), None
     adapter = read_adapter(path)
-    translator = Translator(TorchBackend(adapter, own.precision or "float32", own.device, own.base))
-    return translator, adapter.card, sum(tensor.numel() for tensor in adapter.tensors.values())
+    backend = TorchBackend(adapter, own.precision or "float32", own.device, own.base)
+    return Translator(backend), adapter.card, backend.trained_parameters
 
 
 def _holds_images(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import FileWriter, SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 FLUSH_SECONDS = 10.0
 MOST = 64 * 2**20  # bytes that wait for a disk at most
@@ -105,6 +107,17 @@ class EventLogger(TensorBoardLogger):
         if self._experiment is None:
             self._experiment = _SummaryWriter(self.log_dir)
         return self._experiment
+
+    def log_settings(self, settings: Mapping[str, object], scores: Mapping[str, float]) -> None:
+        """A row of TensorBoard's HPARAMS: settings, and scores by the tags that already have curves.
+
+        Lightning's `log_hyperparams` would draw every score a second time, above the curves of the training.
+        """
+        params = self._sanitize_params({name: value for name, value in settings.items() if value is not None})
+        self.hparams.update(params)
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(params, dict(scores)):
+            writer.add_summary(summary)
 
     def save(self) -> None:
         """Write what waits, and hparams.yaml."""

@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.accelerator_connector import _PRECISION_INPUT
 
 from commands.cli.keys import CALLBACKS
@@ -182,7 +183,7 @@ class TrainCLI(LightningCLI):
         check_processes(self.config["trainer"], self.config["data"].get("init_args.num_workers"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, logging into the run folder and nowhere else, with the callbacks of `callbacks`."""
+        """The trainer, logging into the run folder and to the user's loggers, with the callbacks of `callbacks`."""
         root, name, version = self.run_folder.parent.parent.parent, *self.run_folder.parts[-3:-1]
         settings = dict(self.config_init["trainer"])
         if settings["precision"] == "auto":
@@ -194,7 +195,7 @@ class TrainCLI(LightningCLI):
         settings["enable_progress_bar"] = settings["enable_progress_bar"] is not False
         settings["callbacks"] = self.callbacks(settings["callbacks"], settings["enable_progress_bar"])
         self.logger = EventLogger(root, f"{name}/{version}", self.run_folder.name, default_hp_metric=False)
-        settings["logger"] = self.logger
+        settings["logger"] = [self.logger, *_loggers(settings["logger"])]  # the first one names the run folder
         # In a SLURM job, Lightning restores hpc_ckpt_*.ckpt of this folder, whoever wrote it.
         settings["default_root_dir"] = str(self.run_folder)
         plugins = settings["plugins"] or []
@@ -270,6 +271,13 @@ def build_section(kind: type, key: str, settings: Mapping[str, object]) -> objec
         cause = _from_the_class(error)
         raise (ValueError(explain(str(error))) if cause is None else cause) from error
     return built
+
+
+def _loggers(chosen: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
+    """Those that ``trainer.logger`` names beside the run folder's own."""
+    if isinstance(chosen, bool) or chosen is None:
+        return []
+    return [chosen] if isinstance(chosen, Logger) else [*chosen]
 
 
 def _prompts(data: TranslationData) -> dict[str, str]:

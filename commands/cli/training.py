@@ -181,11 +181,14 @@ def _report(cli: TrainCLI, metrics: Metrics) -> None:
     folder, model = cli.run_folder, cli.model
     write_json(folder / "metrics.json", metrics)
     results: Metrics = {d: metrics[d] for d in ("a2b", "b2a") if d in metrics}
-    flat = {f"final/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
+    scores = {f"test/{k}_{d}": v for d, r in results.items() for k, v in r.items() if isinstance(v, float)}
     settings = {"experiment": model.run.experiment or "", **model.generator.settings.to_json()}
     settings |= {"lr": model.full_rates["generator"][0], **(model.run.ablation or {})}
-    cli.logger.log_hyperparams(settings, flat)
+    cli.logger.log_settings(settings, scores)
     cli.logger.save()
+    for logger in cli.trainer.loggers[1:]:  # of the user's choice
+        logger.log_hyperparams(settings)
+        logger.save()
     print(summary(metrics))
     if (folder / "adapter" / CARD).is_file():
         # Of the final state, as its files: the module may hold the best state by now.

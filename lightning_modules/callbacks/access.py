@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Literal
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms.functional import to_pil_image
 
 from evaluation.protocol import EvaluationData
 from lightning_modules.base import TranslationModule
+from storage import atomic_write
 
 Split = Literal["val", "test", "best"]
 
@@ -64,3 +68,30 @@ def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def log_image(trainer: Trainer, tag: str, image: Tensor, images_seen: int) -> None:
+    """Give an image to every logger that takes one; nothing on ranks other than the first.
+
+    TensorBoard and Weights & Biases show it under the tag, MLflow as an artifact of the run; the CSV logger has a PNG
+    beside its table.
+
+    Args:
+        trainer: whose loggers.
+        tag: such as ``val/pictures_a2b``.
+        image: ``(3, H, W)`` in [0, 1].
+        images_seen: position on the horizontal axis.
+    """
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, image, images_seen)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(tag, [to_pil_image(image)], images_seen)
+        elif isinstance(logger, MLFlowLogger):
+            name = f"{tag}/{images_seen}.png"
+            logger.experiment.log_image(logger.run_id, to_pil_image(image), artifact_file=name)
+        elif isinstance(logger, CSVLogger):
+            with atomic_write(Path(logger.log_dir) / f"{tag.replace('/', '_')}_{images_seen}.png") as part:
+                to_pil_image(image).save(part, format="PNG")

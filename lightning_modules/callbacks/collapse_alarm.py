@@ -18,7 +18,8 @@ class CollapseAlarm(Callback):
 
     See `evaluation.collapse` for what is compared.
 
-    A warning goes to the log and, as text, to TensorBoard; ``alarm/<name>_<direction>`` is logged as 0 or 1 each time.
+    A warning goes to the log and, as text, to TensorBoard; ``val_alarm/<name>_<direction>`` is logged as 0 or 1 each
+    time.
 
     Args:
         truth_floor: share of the distance to the ground truth below which translations count as copies.
@@ -39,7 +40,7 @@ class CollapseAlarm(Callback):
         quiet_until: int = QUIET_UNTIL,
     ) -> None:
         check_settings(truth_floor=truth_floor, shift_floor=shift_floor, identity_floor=identity_floor)
-        check_settings(diversity_floor=diversity_floor, patience=patience)
+        check_settings(diversity_floor=diversity_floor, patience=patience, quiet_until=quiet_until)
         self.floors = Floors(truth_floor, shift_floor, identity_floor, diversity_floor)
         self.patience, self.quiet_until = patience, quiet_until
         self.below: dict[str, int] = {}
@@ -51,7 +52,7 @@ class CollapseAlarm(Callback):
         scalars: dict[str, float] = {}
         for name, direction, finding in self._findings(trainer, pl_module, "val"):
             key = f"{name}_{direction}"
-            scalars[f"alarm/{key}"] = float(bool(finding))
+            scalars[f"val_alarm/{key}"] = float(bool(finding))
             self.below[key] = self.below.get(key, 0) + 1 if finding else 0
             if finding and self.below[key] >= self.patience:
                 self._warn(trainer, pl_module, f"{finding}, {self.below[key]} validations in a row.")
@@ -81,7 +82,7 @@ class CollapseAlarm(Callback):
             return
         rank_zero_warn(message)
         for writer in tensorboards(trainer):
-            writer.add_text("alarm", message, module_of(pl_module).images_seen)
+            writer.add_text("val_alarm", message, module_of(pl_module).images_seen)
 
     def state_dict(self) -> dict[str, dict[str, int]]:
         """Counts continue over a resume."""

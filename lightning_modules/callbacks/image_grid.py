@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torchvision.utils import make_grid
 
 from datamodules.batches import Translation
 from lightning_modules.base import TranslationModule
-from lightning_modules.callbacks.access import split_of, tensorboards
+from lightning_modules.callbacks.access import log_image, split_of
 from limits import check_settings
 from storage import atomic_write
 
@@ -22,7 +23,7 @@ EXTRA = {"rec": "back again", "idt": "identity"}  # label of the row of what a m
 
 
 class ImageGrid(Callback):
-    """Logs ``val/pictures_a2b`` and ``_b2a`` to TensorBoard and writes ``pictures_a2b.png`` and ``_b2a.png``.
+    """Logs ``val/pictures_a2b`` and ``_b2a`` to every logger and writes ``pictures_a2b.png`` and ``_b2a.png``.
 
     The grid in TensorBoard has a labelled row per kind of image: inputs, translations, what the model adds (back again,
     identity), and ground truths where they are known.  Its columns are validation images spread over the split, the
@@ -67,8 +68,7 @@ class ImageGrid(Callback):
             return
         assert isinstance(pl_module, TranslationModule)
         for direction, rows in self._rows.items():
-            for writer in tensorboards(trainer):
-                writer.add_image(f"val/pictures_{direction}", draw(rows), pl_module.images_seen)
+            log_image(trainer, f"val/pictures_{direction}", draw(rows), pl_module.images_seen)
         self._rows = {}
 
     def on_test_batch_end(
@@ -87,8 +87,8 @@ class ImageGrid(Callback):
         # Not trainer.log_dir: it waits for the other ranks, which have returned.
         folder = trainer.logger.log_dir
         if folder is not None:
-            rows = [part for part in (outputs.real, outputs.fake, outputs.truth) if part is not None]
-            write_grid(Path(folder) / f"pictures_{outputs.direction}.png", [part[: self.images] for part in rows])
+            rows = {label: [*part[: self.images]] for label, part in labelled(replace(outputs, extra={})).items()}
+            write_grid(Path(folder) / f"pictures_{outputs.direction}.png", rows)
 
 
 def spread(images: int, batches: float, batch: int, size: int) -> list[int]:
@@ -133,22 +133,25 @@ def draw(rows: Mapping[str, Sequence[Tensor]]) -> Tensor:
     return torch.cat([text.expand(3, -1, -1), grid], dim=2)
 
 
-def write_grid(path: Path, rows: list[Tensor]) -> None:
-    """Write a PNG of rows of images with 2 pixels of black around each.
+def write_grid(path: Path, rows: Mapping[str, Sequence[Tensor]]) -> None:
+    """Write a PNG of labelled rows of images with 2 pixels of black around each.
 
-    Its text chunks ``columns`` and ``rows`` hold their numbers, so that a reader can cut the images out again.
+    Its text chunks ``columns`` and ``rows`` hold their numbers, and ``left`` the width of the labels in pixels, so that
+    a reader can cut the images out again.
 
     Args:
         path: the file to write.
-        rows: per row its images, ``(columns, 3, H, W)`` in [-1, 1].
+        rows: see `draw`; images of one size.
     """
-    columns = len(rows[0])
-    grid = _grid(torch.cat(rows), columns)
+    first = next(iter(rows.values()))
+    columns = len(first)
+    drawn = draw(rows)
     # [0, 1] => uint8
-    pixels = grid.mul(255).add(0.5).clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy()
+    pixels = drawn.mul(255).add(0.5).clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy()
     text = PngInfo()
     text.add_text("columns", str(columns))
     text.add_text("rows", str(len(rows)))
+    text.add_text("left", str(drawn.shape[2] - columns * (first[0].shape[-1] + 2) - 2))
     with atomic_write(path) as part:
         Image.fromarray(pixels).save(part, format="PNG", pnginfo=text)
 

@@ -141,7 +141,7 @@ def train(tmp_path, blind=False, truth=True, steps=60, **weights):
 
 
 def drawn(events, name):
-    return [e.value for d in ("a2b", "b2a") for e in events.Scalars(f"alarm/{name}_{d}")]
+    return [e.value for d in ("a2b", "b2a") for e in events.Scalars(f"val_alarm/{name}_{d}")]
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -153,7 +153,7 @@ def test_a_run_without_adversary_copies_and_is_called_so(tmp_path, truth):
     assert all(("lpips_truth" if truth else "domain_shift") in m and "floor" in m for m in messages)
     assert drawn(events, "identity_collapse") == [1.0] * 6
     assert drawn(events, "mode_collapse") == [0.0] * 6
-    assert "alarm/text_summary" in events.Tags()["tensors"]
+    assert "val_alarm/text_summary" in events.Tags()["tensors"]
 
 
 def test_a_run_that_does_not_see_its_input_is_called_so(tmp_path):
@@ -167,7 +167,7 @@ def test_a_run_that_does_not_see_its_input_is_called_so(tmp_path):
 def test_a_healthy_run_is_left_in_peace(tmp_path):
     messages, events = train(tmp_path, gan=1.0, steps=120)
     assert messages == []
-    assert "alarm/text_summary" not in events.Tags()["tensors"]
+    assert "val_alarm/text_summary" not in events.Tags()["tensors"]
 
 
 def warnings_of(figures, split="val", times=1, seen=1000, **floors):

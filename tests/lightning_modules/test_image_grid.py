@@ -4,7 +4,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.utils import save_image
@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 from datamodules.batches import Translation
 from lightning_modules import CycleGANTurbo
 from lightning_modules.callbacks import ImageGrid
+from lightning_modules.callbacks.access import log_image
 from lightning_modules.callbacks.image_grid import draw, labelled, spread
 
 from .conftest import pictures
@@ -65,6 +66,45 @@ def test_a_small_split_is_shown_whole():
     assert spread(4, float("inf"), 0, 4) == [0, 1, 2, 3]
 
 
+class Wandb(WandbLogger):
+    """Takes what Weights & Biases would, without its package: `log_image` is Lightning's, but for `wandb.Image`."""
+
+    def __init__(self):
+        self.logged = []
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.logged.append((key, images, step))
+
+
+class MLFlow(MLFlowLogger):
+    """Likewise; `MlflowClient.log_image` has these arguments."""
+
+    def __init__(self):
+        self.logged = []
+
+    run_id = "7"
+
+    @property
+    def experiment(self):
+        def log_image(run_id, image, artifact_file=None, key=None, step=None):
+            self.logged.append((run_id, image, artifact_file))
+
+        return SimpleNamespace(log_image=log_image)
+
+
+def test_every_kind_of_logger_gets_the_image(tmp_path):
+    wandb, mlflow, csv = Wandb(), MLFlow(), CSVLogger(tmp_path, "", "")
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[wandb, mlflow, csv])
+    image = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1).expand(3, 4, 6)
+    log_image(trainer, "val/pictures_a2b", image, 12)
+    ((key, (shown,), step),) = wandb.logged
+    assert (key, step, shown.size, shown.getpixel((0, 0))) == ("val/pictures_a2b", 12, (6, 4), (0, 127, 255))
+    ((run, shown, name),) = mlflow.logged
+    assert (run, name, shown.size) == ("7", "val/pictures_a2b/12.png", (6, 4))
+    with Image.open(tmp_path / "val_pictures_a2b_12.png") as written:
+        assert written.getpixel((0, 0)) == (0, 127, 255)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_the_png_says_how_many_images_it_holds_and_has_the_pixels_of_torchvision(tmp_path, known):
     real, fake, truth = (pictures(6, seed) * 1.1 for seed in range(3))  # translations may leave [-1, 1]
@@ -75,7 +115,9 @@ def test_the_png_says_how_many_images_it_holds_and_has_the_pixels_of_torchvision
     ImageGrid(images=5).on_test_batch_end(trainer, None, translation, None, 0)
     rows = [real, fake, truth][: 2 + known]
     with Image.open(tmp_path / "pictures_b2a.png") as image:
-        assert image.text == {"columns": "5", "rows": str(len(rows))}
+        left = int(image.text["left"])
+        assert image.text == {"columns": "5", "rows": str(len(rows)), "left": str(left)}
         found = np.asarray(image)
+    assert found[:, :left].max() > 128, "a label beside each row"
     save_image((torch.cat([r[:5] for r in rows]).clamp(-1, 1) + 1) / 2, tmp_path / "expected.png", nrow=5, padding=2)
-    assert np.array_equal(found, np.asarray(Image.open(tmp_path / "expected.png")))
+    assert np.array_equal(found[:, left:], np.asarray(Image.open(tmp_path / "expected.png")))
