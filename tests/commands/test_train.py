@@ -350,3 +350,25 @@ def test_a_full_disk_stops_and_keeps_the_last_good_checkpoint(finished, tmp_path
     assert f"the last checkpoint holds 4. Resume with: make resume RUN={run}" in caplog.text
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == good
     assert not list(run.rglob("*.part"))
+
+
+def test_loggers_of_the_user_are_written_beside_tensorboard(two_level_base, folder_of_two_domains, tmp_path):
+    """Two at once: curves, scores and images; the run folder stays that of the first, TensorBoard's."""
+    kind = "lightning.pytorch.loggers.CSVLogger"
+    table = tmp_path / "table.yaml"
+    made = [{"class_path": kind, "init_args": {"save_dir": str(tmp_path), "name": name}} for name in ("one", "two")]
+    table.write_text(json.dumps({"trainer": {"logger": made}}))
+    run = tmp_path / "run"
+    more = (f"--config={table}", "--model.init_args.max_images=2", "--trainer.val_check_interval=2")
+    assert train.main(arguments(two_level_base, folder_of_two_domains, run, *more)) == 0
+    for name in ("one", "two"):
+        (folder,) = (tmp_path / name).iterdir()
+        columns = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"train/gan_a2b", "val/fid_a2b", "test/fid_b2a"} <= set(columns)
+        with Image.open(folder / "val_pictures_a2b_2.png") as grid:
+            assert grid.height > 4 * 32
+    events = EventAccumulator(str(run)).Reload()
+    assert "val/fid_a2b" in events.Tags()["scalars"]
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("final", "alarm", "hp"))]
+    assert not tags, "they would stand above the curves of the training"
+    assert events.PluginTagToContent("hparams")
