@@ -54,7 +54,8 @@ class TorchBackend(Backend):
         self.directions, self.prompts = self._unmerged.directions, self._unmerged.prompts
         self.weights = self._adapter.card.weights or _digest(self._adapter)
         self.training = Training.from_card(self._adapter.card.run.to_json())
-        self.trained_parameters = sum(self._adapter.tensors[name].numel() for name in self._unmerged.trained_names)
+        trained = set(self._unmerged.trained_names)  # a released file lacks some of them
+        self.trained_parameters = sum(t.numel() for name, t in self._adapter.tensors.items() if name in trained)
         self.multiple = 1  # generators take any size
         self.precision = pick_precision(self._unmerged, self._device) if precision == "auto" else precision
 
