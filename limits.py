@@ -33,7 +33,12 @@ class Range:
     but_zero: bool = False
 
     def holds(self, value: object) -> bool:
-        """Whether a value is within the range."""
+        """Whether a value is within the range.
+
+        Example:
+            >>> Range(1, 8, whole=True).holds(8), Range(1, 8, whole=True).holds(2.5)
+            (True, False)
+        """
         if value is None:
             return self.optional
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):

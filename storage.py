@@ -286,7 +286,12 @@ def digest(content: str | Iterable[bytes], digits: int = 16) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message: `` Did you mean 'x'?``, or an empty string where nothing known is similar."""
+    """A hint for an error message: `` Did you mean 'x'?``, or an empty string where nothing known is similar.
+
+    Example:
+        >>> did_you_mean("clear2fogy", ["clear2foggy", "day2night"])
+        " Did you mean 'clear2foggy'?"
+    """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

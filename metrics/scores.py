@@ -145,7 +145,12 @@ def shown_in(table: Table) -> list[Score]:
 
 
 def log_key(split: str, name: str, direction: str) -> str:
-    """The key of a score in TensorBoard and in Lightning's metrics, such as ``val/fid_a2b``."""
+    """The key of a score in TensorBoard and in Lightning's metrics, such as ``val/fid_a2b``.
+
+    Example:
+        >>> log_key("val", "fid", "a2b")
+        'val/fid_a2b'
+    """
     return f"{split}/{name}_{direction}"
 
 
