@@ -77,6 +77,8 @@ class Load:
         contents: different answers of each client, by their digest.
         lasted: seconds of it all.
         memory: of the server before and after, bytes.
+        server_cpu: seconds of CPU time that the server took.
+        clients_cpu: likewise, of this process.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -84,6 +86,8 @@ class Load:
     contents: list[dict[str, bytes]] = field(default_factory=list)
     lasted: float = 0.0
     memory: tuple[float, float] = (0.0, 0.0)
+    server_cpu: float = 0.0
+    clients_cpu: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -118,19 +122,21 @@ async def load(address: str, images: Sequence[bytes], seconds: float) -> Load:
                 else:
                     await asyncio.sleep(float(answer.headers.get("retry-after", 0)))
 
-        before = resident(await http.get("/metrics"))
-        start = time.perf_counter()
+        before = process_metrics(await http.get("/metrics"))
+        start, cpu = time.perf_counter(), time.process_time()
         end = start + seconds
         await asyncio.gather(*(client(number) for number in range(len(images))))
-        found.lasted = time.perf_counter() - start
-        found.memory = before, resident(await http.get("/metrics"))
+        found.lasted, found.clients_cpu = time.perf_counter() - start, time.process_time() - cpu
+        after = process_metrics(await http.get("/metrics"))
+    found.memory = before[0], after[0]
+    found.server_cpu = after[1] - before[1]
     return found
 
 
-def resident(metrics: httpx.Response) -> float:
-    """Bytes of a server's process in main memory, of its ``/metrics``."""
-    families = {family.name: family for family in text_string_to_metric_families(metrics.text)}
-    return families["process_resident_memory_bytes"].samples[0].value
+def process_metrics(answer: httpx.Response) -> tuple[float, float]:
+    """Bytes in main memory and seconds of CPU time of a server's process, of its ``/metrics``."""
+    samples = {one.name: one for family in text_string_to_metric_families(answer.text) for one in family.samples}
+    return samples["process_resident_memory_bytes"].value, samples["process_cpu_seconds_total"].value
 
 
 def largest_difference(found: Load, references: Sequence[np.ndarray[Any, Any]]) -> int:
@@ -162,14 +168,14 @@ def quick_start(work: Path) -> Path:
     return adapter
 
 
-def folder_per_second(translator: Translator, folder: Path, out: Path) -> float:
-    """Images per second of `translate_folder`, which `make translate` calls."""
+def folder_times(translator: Translator, folder: Path, out: Path) -> tuple[float, float]:
+    """Seconds, and seconds of CPU time, per image of `translate_folder`, which `make translate` calls."""
     settings = Settings(prompt=translator.prompts(None, "a2b")[0])
     jobs = plan(folder, out)
     tasks, _ = choose(jobs, check_headers(image for image, _ in jobs), translator, settings)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     outcomes = list(translate_folder(translator, tasks, settings))
-    return len(outcomes) / (time.perf_counter() - start)
+    return (time.perf_counter() - start) / len(outcomes), (time.process_time() - cpu) / len(outcomes)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -198,7 +204,8 @@ def main(args: list[str] | None = None) -> int:
                 asyncio.run(load(address, contents, 2.0))  # warms up
                 for number in range(own.rounds):
                     found = asyncio.run(load(address, contents, own.seconds / own.rounds))
-                    alone = folder_per_second(translator, folder, work / f"out-{size}-{number}")
+                    alone, alone_cpu = folder_times(translator, folder, work / f"out-{size}-{number}")
+                    answered = len(found.seconds)
                     rows.append(
                         {
                             "size": size,
@@ -206,14 +213,20 @@ def main(args: list[str] | None = None) -> int:
                             "answers": {str(status): count for status, count in sorted(found.statuses.items())},
                             "largest_difference": largest_difference(found, references),
                             "images_per_second": found.per_second,
-                            "folder_images_per_second": alone,
-                            "ratio": found.per_second / alone,
+                            "folder_images_per_second": 1 / alone,
+                            "ratio": found.per_second * alone,
+                            "server_cpu_per_image": found.server_cpu / answered,
+                            "clients_cpu_per_image": found.clients_cpu / answered,
+                            "folder_cpu_per_image": alone_cpu,
                             "p50_seconds": found.percentile(0.5),
                             "p99_seconds": found.percentile(0.99),
                             "memory_growth_mib": (found.memory[1] - found.memory[0]) / MIB,
                         }
                     )
-    heads = ["pixels", "answers", "images/s", "folder images/s", "ratio", "p50 s", "p99 s", "difference", "memory MiB"]
+    heads = [
+        *("pixels", "answers", "images/s", "folder images/s", "ratio", "CPU ms: server", "clients", "folder"),
+        *("p50 s", "p99 s", "difference", "memory MiB"),
+    ]
     cells = [
         [
             str(row["size"]),
@@ -221,6 +234,7 @@ def main(args: list[str] | None = None) -> int:
             f"{row['images_per_second']:.1f}",
             f"{row['folder_images_per_second']:.1f}",
             f"{row['ratio']:.2f}",
+            *(f"{row[f'{who}_cpu_per_image'] * 1000:.0f}" for who in ("server", "clients", "folder")),
             f"{row['p50_seconds']:.2f}",
             f"{row['p99_seconds']:.2f}",
             f"{row['largest_difference']}/255",

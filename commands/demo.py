@@ -11,7 +11,7 @@ from threading import Timer
 
 from commands.cli.errors import user_errors
 from commands.cli.recipes import base_source
-from commands.serve import is_loopback, listen, serve
+from commands.serve import add_common_arguments, listen, serve, warn_if_open
 from inference.backends import check_precision
 from limits import Range, check_range
 from serving.catalogue import Facts, find_models
@@ -33,11 +33,7 @@ def parser() -> argparse.ArgumentParser:
         help="run folder, adapter folder, .ckpt, released .pkl, exported model, a folder of such folders, or several "
         "of these joined by commas (default %(default)s)",
     )
-    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine alone)")
-    p.add_argument("--port", type=int, default=7860, help="port to listen on; 0 takes a free one (default %(default)s)")
-    p.add_argument("--precision", default="auto", help="float32, bfloat16, or auto (default %(default)s)")
-    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
-    p.add_argument("--device", default="auto", help="auto, cpu, or a device name of torch (default %(default)s)")
+    add_common_arguments(p, port=7860)
     return p
 
 
@@ -68,11 +64,8 @@ def main(args: list[str] | None = None) -> int:
         app = create_app(models, facts, Path(folder), last.start)
         for name, known in facts.items():
             print(f"{name}: {known.base or 'base not known before loading'}, by {known.backend} ({known.path})")
-        host, port = listener.getsockname()[:2]
-        if not is_loopback(host):
-            print(f"warning: everybody who reaches {host} can use this page: leave HOST out.", file=sys.stderr)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        serve(app, listener, 1, f"Open {address} in a browser (Ctrl-C ends)", "critical")
+        warn_if_open(listener, "leave HOST out")
+        serve(app, listener, 1, "Open {} in a browser (Ctrl-C ends)", "critical")
     print("Stopped.")
     gc.freeze()  # at its end Python would first collect what the page was made of, which takes seconds
     return 0

@@ -39,14 +39,10 @@ def parser() -> argparse.ArgumentParser:
         help="run folder, adapter folder, .ckpt, released .pkl or exported model; several, joined by commas; or a "
         "folder of runs. The first is the default",
     )
-    p.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
-    p.add_argument("--port", type=int, default=8000, help="0: a free one (default %(default)s)")
-    p.add_argument("--precision", default="auto", help="float32, bfloat16, or auto (default %(default)s)")
+    add_common_arguments(p, port=8000)
     p.add_argument(
         "--batch", type=number_or_auto, help="images translated together, at most; auto (default): by size and device"
     )
-    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
-    p.add_argument("--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device of torch")
     p.add_argument("--models", type=int, default=2, help="adapters in memory, at most (default %(default)s)")
     p.add_argument(
         "--requests", type=int, default=32, help="received, waiting or answered at once, at most (default %(default)s)"
@@ -57,6 +53,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def add_common_arguments(p: argparse.ArgumentParser, port: int) -> None:
+    """Add the arguments of `make serve` and `make demo`."""
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (default %(default)s)")
+    p.add_argument("--port", type=int, default=port, help="0: a free one (default %(default)s)")
+    p.add_argument("--precision", default="auto", help="float32, bfloat16, or auto (default %(default)s)")
+    p.add_argument("--base", help="pocket, sd-turbo, folder or hub id; a .pkl needs it, else the one trained on")
+    p.add_argument("--device", default="auto", help="auto (an accelerator if there is one), cpu, or a device of torch")
+
+
 @user_errors
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
@@ -64,7 +69,7 @@ def main(args: list[str] | None = None) -> int:
     check_options(options)
     token = os.environ.get(TOKEN) or None
     if token is not None and not re.fullmatch("[!-~]+", token):
-        raise ValueError("TOKEN may have letters, digits and punctuation of ASCII, and no spaces: a header holds it.")
+        raise ValueError("TOKEN may have letters, digits and punctuation of ASCII, but no spaces.")
     options.base = base_source(options.base)
     from serving.catalogue import find_models
 
@@ -91,15 +96,11 @@ def main(args: list[str] | None = None) -> int:
         pixels=int(options.megapixels * 1e6),
     )
     app = create_app(Server(models, limits, options.batch), token)
-    host, port = listener.getsockname()[:2]
     print(f"Adapters: {', '.join(models.names)} (at most {models.limit} in memory)")
     print(f"Default: {models.names[0]}, {translator.description}")
-    if token is None and not is_loopback(host):
-        print(
-            f"warning: everybody who reaches {host} can use this server: set TOKEN, or leave HOST out.", file=sys.stderr
-        )
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    serve(app, listener, int(options.seconds) + 1, f"Listening on {address} (Ctrl-C ends)")
+    if token is None:
+        warn_if_open(listener, "set TOKEN, or leave HOST out")
+    serve(app, listener, int(options.seconds) + 1, "Listening on {} (Ctrl-C ends)")
     print("Stopped.")
     return 0
 
@@ -138,6 +139,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"Cannot listen on HOST={host} PORT={port}: {why}. Give another PORT or HOST.") from error
 
 
+def warn_if_open(listener: socket.socket, advice: str) -> None:
+    """Warn where other machines can reach a socket."""
+    host = listener.getsockname()[0]
+    if not ipaddress.ip_address(host).is_loopback:
+        print(f"warning: everybody who reaches {host} can use this server: {advice}.", file=sys.stderr)
+
+
 def serve(app: "FastAPI", listener: socket.socket, seconds: int, line: str, log_level: str = "warning") -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -145,7 +153,7 @@ def serve(app: "FastAPI", listener: socket.socket, seconds: int, line: str, log_
         app: the application.
         listener: as `listen` returned it.
         seconds: that requests which run then have to end.
-        line: printed at the start, when signals end this function rather than the process.
+        line: printed with the address in place of ``{}``, once signals end this function rather than the process.
         log_level: of uvicorn; at "critical" it is silent on connections that had to be cut.
     """
     import uvicorn
@@ -159,13 +167,9 @@ def serve(app: "FastAPI", listener: socket.socket, seconds: int, line: str, log_
     # uvicorn's own handlers count while it runs; at its end it sends the signal again, which must not be an error then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    print(line, flush=True)
+    host, port = listener.getsockname()[:2]
+    print(line.format(f"http://{f'[{host}]' if ':' in host else host}:{port}"), flush=True)
     server.run(sockets=[listener])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    return ipaddress.ip_address(host).is_loopback
 
 
 if __name__ == "__main__":

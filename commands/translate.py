@@ -162,8 +162,7 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
     device = options.device if options.address is None else "cpu"  # there the workers compute
     translator = Translator.load(options.ckpt, options.precision, device, options.base)
     backend = translator.backend
-    (prompt,) = translator.prompts(options.prompt, options.direction)
-    settings = settings_of(options, prompt)
+    settings = settings_of(options, translator)
     tasks, unusable = choose(jobs, shapes, translator, settings)
     if unusable and (options.strict or not tasks):
         raise ValueError(next(iter(unusable.values())))
@@ -190,7 +189,7 @@ def translate(options: argparse.Namespace, jobs: list[Job], folder: Path | None,
             print(f"warning: {sizes} on the disk of {target}", file=sys.stderr)
         with Progress(len(left)) as progress:
             if options.address is None:
-                backend.embed([prompt])
+                backend.embed([settings.prompt])
                 backend.release()  # the one prompt is cached
                 outcomes = translate_folder(translator, left, settings, options.batch, record)
             else:
@@ -230,10 +229,9 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
     from inference.translator import Translator
 
     translator = Translator.load(options.ckpt, options.precision, options.device, options.base)
-    (prompt,) = translator.prompts(options.prompt, options.direction)
-    settings = settings_of(options, prompt)
+    settings = settings_of(options, translator)
     layout = translator.layout(source, video.shape, settings.size, settings.preprocess, settings.resolution)
-    translator.backend.embed([prompt])
+    translator.backend.embed([settings.prompt])
     translator.backend.release()  # the one prompt is cached
     describe(options, translator, settings)
     print(f"Video: {video.description}")
@@ -249,8 +247,13 @@ def translate_video(options: argparse.Namespace, source: Path, target: Path) -> 
     return 1 if damage else 0
 
 
-def settings_of(options: argparse.Namespace, prompt: str) -> Settings:
-    """What decides over the pixels of results."""
+def settings_of(options: argparse.Namespace, translator: "Translator") -> Settings:
+    """The settings that the command line gives.
+
+    Raises:
+        ValueError: the model has no such direction, or no prompt for it.
+    """
+    (prompt,) = translator.prompts(options.prompt, options.direction)
     return Settings(
         prompt=prompt,
         direction=options.direction,

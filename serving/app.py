@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi_offline import FastAPIOffline
+from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,6 +24,7 @@ from serving.server import Server
 
 GONE = 499  # as nginx counts requests whose client went away
 DRAIN_SECONDS = 5.0  # for the rest of a refused body
+STATIC = "static"  # address of the files that /docs loads
 KINDS = {
     **{400: "damaged", 401: "token", 404: "not_found", 406: "accept", 408: "slow_body", 413: "too_large"},
     **{415: "format", 422: "field", GONE: "client_gone", 500: "failure", 503: "queue_full", 504: "timeout"},
@@ -31,24 +33,23 @@ KINDS = {
 
 
 class DrainRefused:
-    """ASGI middleware: reads the rest of a refused request's body, up to a limit, before its answer is sent.
+    """ASGI middleware: sends the answer to a refused request at once, then reads and drops the rest of its body.
 
-    A client that is still sending would get an error of its connection instead of the answer.
+    If the connection were closed at once, a client that still sends would get an error instead of the answer.
 
     Args:
         app: the application.
-        most: bytes that are read and dropped.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        left = Headers(scope=scope).get("expect") != "100-continue"  # who waits for that sends nothing before
+        left = Headers(scope=scope).get("expect") != "100-continue"  # such a client sends no body before it is asked to
 
         async def watched() -> Message:
             nonlocal left
@@ -57,17 +58,18 @@ class DrainRefused:
             return message
 
         async def drain() -> None:
-            received = 0
-            while left and received <= self._most:
-                received += len((await watched()).get("body", b""))
+            while left:
+                await watched()
 
-        async def after_body(message: Message) -> None:
-            if left and message["type"] == "http.response.start":
+        async def answer(message: Message) -> None:
+            if left and message["type"] == "http.response.body" and not message.get("more_body"):
+                await send({**message, "more_body": True})
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(drain(), DRAIN_SECONDS)
+                message = {"type": "http.response.body"}
             await send(message)
 
-        await self._app(scope, watched, after_body)
+        await self._app(scope, watched, answer)
 
 
 def create_app(server: Server, token: str | None = None) -> FastAPI:
@@ -75,8 +77,8 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
 
     Args:
         server: that answers.
-        token: what a request has to bring as ``Authorization: Bearer``, except for ``/health``, ``/ready`` and
-            ``/docs``; None lets everybody in.
+        token: required as ``Authorization: Bearer`` by every address but ``/health`` and ``/ready``; None lets
+            everybody in.
     """
 
     @asynccontextmanager
@@ -84,15 +86,16 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
         async with server.running():
             yield
 
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         title="One-step image translation",
         description="Translates images with trained adapters.",
         version=version("one-step-translation"),
-        redoc_url=None,
+        openapi_url=None,  # FastAPI's own address needs no token
         redirect_slashes=False,  # to what the request's Host says, and behind a proxy without TLS
         lifespan=lifespan,
     )
-    app.add_middleware(DrainRefused, most=server.limits.body)
+    app.add_middleware(DrainRefused)
+    app.mount(f"/{STATIC}", StaticFiles(packages=[("fastapi_offline", "static")]))
 
     def check_token(
         found: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
@@ -121,6 +124,20 @@ def create_app(server: Server, token: str | None = None) -> FastAPI:
     @routes.get("/metrics", summary="Counters and times, as Prometheus reads them", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(server.monitoring.text(), media_type=CONTENT_TYPE)
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url=f"{STATIC}/swagger-ui-bundle.js",
+            swagger_css_url=f"{STATIC}/swagger-ui.css",
+            swagger_favicon_url=f"{STATIC}/favicon.png",
+        )
 
     @app.get("/health", summary="Whether the server works")
     async def health() -> JSONResponse:
@@ -158,8 +175,7 @@ async def _translate(server: Server, request: Request, name: str) -> Response:
     start, status, monitoring = time.perf_counter(), 500, server.monitoring
     try:
         kind = media_type(request.headers.get("accept", ""))
-        with monitoring.at_once.track_inprogress():
-            answer = await server.translate(request, name, TYPES[kind])
+        answer = await server.translate(request, name, TYPES[kind])
         status = 200
     except RequestError as error:
         status = error.status
@@ -180,7 +196,7 @@ async def _translate(server: Server, request: Request, name: str) -> Response:
 
 
 def _documented() -> dict[str, Any]:
-    """What OpenAPI's description says of both routes of translation: FastAPI sees only that they take a request."""
+    """OpenAPI's description of both routes of translation, of which FastAPI sees only that they take a request."""
     properties = Fields.model_json_schema()["properties"]
     parameters = [
         {"name": name, "in": "query", "description": schema["description"], "schema": schema}

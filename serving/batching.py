@@ -12,8 +12,6 @@ from inference.computing import Compute, auto_batch
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
 
-RECENT = 0.1  # weight of the latest batch in the mean of its time
-
 log = logging.getLogger(__name__)
 
 
@@ -59,18 +57,14 @@ class Item:
 
 
 class Batcher:
-    """One thread that computes; the queue before it is bounded by who fills it.
+    """One thread that computes; `Server` bounds the queue before it.
 
     Args:
         batch: images translated together, at most; None is `auto_batch`.  Nothing waits for a batch to fill: it holds
             what came while the one before was computed.
-
-    Attributes:
-        seconds: of the network per image, lately.
     """
 
     def __init__(self, batch: int | None = None) -> None:
-        self.seconds = 0.0
         self._batch = batch
         self._waiting: deque[Item] = deque()
         self._changed = Condition()
@@ -115,12 +109,10 @@ class Batcher:
 
     def _work(self) -> None:
         while items := self._next():
-            # Who no longer waits for an output has cancelled it.
+            # Outputs that nobody waits for any more are cancelled.
             wanted = [item for item in items if item.output.set_running_or_notify_cancel()]
             if wanted:
-                start = time.perf_counter()
                 self._compute(wanted)
-                self.seconds += RECENT * ((time.perf_counter() - start) / len(wanted) - self.seconds)
             del items, wanted  # or their images would stay in memory until the next ones come
 
     def _next(self) -> list[Item]:

@@ -199,6 +199,11 @@ def _url_safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", ascii_text)[:LONGEST_NAME].strip("-.") or "model"
 
 
+def without_folders(text: str) -> str:
+    """A text whose absolute paths are cut to their last part."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/,;()'\"]+/)*(?=[^\s/])", "", text)
+
+
 def _title(card: Mapping[str, object]) -> str:
     names = (card.get("experiment"), card.get("task"))
     return next((name for name in names if isinstance(name, str) and name), "")

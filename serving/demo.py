@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.opening import UNREADABLE, open_image
 from inference.high_resolution import RESOLUTIONS
-from serving.catalogue import Facts
+from serving.catalogue import Facts, without_folders
 from serving.models import LoadedModels
 from serving.variants import BACKENDS, DemoTranslator, Result
 
@@ -75,13 +75,13 @@ def create_app(
         yield
         ended()
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(openapi_url=None, lifespan=lifespan)  # without it there is no page of documentation either
     app.add_middleware(NothingFromOutside)
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
-        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"openapi_url": None},
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -366,9 +366,8 @@ async def _only_uploaded(url_or_file_path: str | Path | None) -> str | None:
 
 
 def _about(facts: Facts) -> str:
-    """What was trained, on what; of a base in a folder, the folder's name."""
-    base = facts.base.rpartition("/")[2] if facts.base.startswith("/") else facts.base
-    parts = [facts.title, f"base {base}" if base else "", BACKENDS.get(facts.backend, facts.backend)]
+    """What was trained, on what, without paths of this machine."""
+    parts = [facts.title, f"base {facts.base}" if facts.base else "", BACKENDS.get(facts.backend, facts.backend)]
     if facts.training.size is not None:
         parts.append(f"trained at {facts.training.size} px")
     about = ", ".join(part for part in parts if part)
@@ -376,7 +375,7 @@ def _about(facts: Facts) -> str:
         about += f". Trained on {facts.training.data}"
     if facts.kind == "exported":
         about += ". An exported model translates at strength 1, by the prompts it was exported with"
-    return f"{about}."
+    return f"{without_folders(about)}."
 
 
 def _direction(facts: Facts) -> gr.Radio:

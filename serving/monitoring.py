@@ -21,16 +21,16 @@ class Monitoring:
 
     Args:
         waiting: number of images before the network.
+        in_progress: number of requests that are received, wait or are answered now.
 
     Attributes:
         requests: for a translation, by status.
         errors: of them that failed, by kind; and requests to any address without a valid token.
         seconds: histogram of the time to an answer with an image.
         queue_seconds: histogram of the part of it that an image spent in the queue.
-        at_once: requests that are received, wait or are answered now.
     """
 
-    def __init__(self, waiting: Callable[[], float]) -> None:
+    def __init__(self, waiting: Callable[[], float], in_progress: Callable[[], float]) -> None:
         disable_created_metrics()  # a second series for each
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -45,9 +45,11 @@ class Monitoring:
         self.queue_seconds = Histogram(
             "one_step_queue_seconds", "Time of an image in the queue.", buckets=SECONDS, registry=registry
         )
-        self.at_once = Gauge("one_step_requests_in_progress", "Requests in progress.", registry=registry)
-        queue = Gauge("one_step_queue_length", "Images that wait for the network.", registry=registry)
-        queue.set_function(waiting)
+        for name, text, count in (
+            ("one_step_requests_in_progress", "Requests in progress.", in_progress),
+            ("one_step_queue_length", "Images that wait for the network.", waiting),
+        ):
+            Gauge(name, text, registry=registry).set_function(count)
 
     def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import fmean
 from typing import ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -25,7 +25,7 @@ from inference.high_resolution import MEGAPIXEL
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
 from serving.batching import Batcher, Item, PromptError
-from serving.catalogue import Facts
+from serving.catalogue import Facts, without_folders
 from serving.models import LoadedModels
 from serving.monitoring import Monitoring
 from serving.requests import Fields, Limits, RequestError, check_image, read_request
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class PixelBudget:
-    """Pixels that all images in progress may have together; who does not fit waits, in order.
+    """Pixels that all images in progress may have together; an image that does not fit waits, in order.
 
     Args:
         pixels: the most; an image of more goes alone.
@@ -106,8 +106,9 @@ class Server:
     def __init__(self, models: LoadedModels, limits: Limits, batch: int | None = None) -> None:
         self.models, self.limits = models, limits
         self.batcher = Batcher(batch)
-        self.monitoring = Monitoring(lambda: len(self.batcher))
+        self.monitoring = Monitoring(lambda: len(self.batcher), lambda: self._at_once)
         self._at_once = 0
+        self._seconds: deque[float] = deque(maxlen=limits.requests)  # from a request to its answer, recent ones
         self._budget = PixelBudget(IN_MEMORY)
         self._threads = ThreadPoolExecutor(cores(), "images", yield_to_computation)
         self._loading = ThreadPoolExecutor(1, "load")
@@ -145,11 +146,14 @@ class Server:
             known = ", ".join(self.models.names)
             raise RequestError(404, f"There is no adapter {shortened(name)} here.{near} Known: {known}.")
         if self._at_once >= self.limits.requests:
-            wait = max(1, math.ceil(self.batcher.seconds))
+            wait = max(1, math.ceil(fmean(self._seconds or [0])))  # by then those in progress are answered
             raise RequestError(503, "The server is busy: try again a little later.", {"Retry-After": str(wait)})
         self._at_once += 1
+        start = time.perf_counter()
         try:
-            return await self._within_time(request, name, suffix)
+            answer = await self._within_time(request, name, suffix)
+            self._seconds.append(time.perf_counter() - start)
+            return answer
         finally:
             self._at_once -= 1
 
@@ -162,7 +166,7 @@ class Server:
         }
 
     def _describe(self, name: str) -> dict[str, object]:
-        """What clients need to know of an adapter; nothing about the server's files."""
+        """What clients need to know of an adapter, without paths of this machine."""
         path = self.models.paths[name]
         try:
             facts = Facts.read(path)
@@ -170,21 +174,22 @@ class Server:
         except (OSError, ValueError):
             log.exception("The card of %s cannot be read", name)
             return {}
-        translator = self.models.loaded.get(name)
+        backend = loaded.backend if (loaded := self.models.loaded.get(name)) else None
         return {
             "title": facts.title,
             "kind": facts.kind,
-            "base": _without_folders(facts.base),
+            "base": without_folders(facts.base),
             "directions": facts.directions,
             "prompts": facts.prompts,
             "trained_only": facts.trained_only,
-            "trained_on": _without_folders(facts.training.data or ""),
+            "trained_on": without_folders(facts.training.data or ""),
             "trained_size": facts.training.size,
             "line_drawing": facts.training.line_drawing,
             "resolution": facts.training.resolution,
             "backend": facts.backend,
             "parity": parity,
-            "loaded": translator and {"precision": translator.backend.precision, "device": translator.backend.device},
+            "loaded": backend
+            and {"precision": backend.precision, "device": backend.device, "weight_bytes": backend.weight_bytes},
         }
 
     async def _within_time(self, request: Request, name: str, suffix: str) -> Answer:
@@ -192,7 +197,8 @@ class Server:
         try:
             content, fields = await asyncio.wait_for(read_request(request, self.limits), seconds)
         except asyncio.TimeoutError as error:
-            raise RequestError(408, f"The request did not arrive within {seconds:g} seconds.") from error
+            sentence = f"The request did not arrive within {seconds:g} seconds."
+            raise RequestError(408, sentence, {"Connection": "close"}) from error
         work = asyncio.create_task(self._translated(name, content, fields, suffix))
         gone = asyncio.create_task(_until_gone(request))
         try:
@@ -253,7 +259,7 @@ class Server:
         """The model of a name, which is loaded where it is not.
 
         Raises:
-            RequestError: 503; it cannot be loaded.
+            RequestError: 500; it cannot be loaded.
         """
         if found := self.models.in_memory(name):
             return found
@@ -261,14 +267,14 @@ class Server:
             return await asyncio.get_running_loop().run_in_executor(self._loading, self.models.get, name)
         except (ValueError, OSError) as error:
             log.exception("%s cannot be loaded", name)
-            raise RequestError(503, f"The adapter {name} cannot be loaded: the server's log says why.") from error
+            raise RequestError(500, f"The adapter {name} cannot be loaded: the server's log says why.") from error
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
 
 def _settings(translator: Translator, fields: Fields) -> Settings:
-    """What decides over the result's pixels.
+    """The settings that a request's fields give.
 
     Raises:
         RequestError: 422; this model cannot do it.
@@ -282,15 +288,7 @@ def _settings(translator: Translator, fields: Fields) -> Settings:
         raise RequestError(422, "This is an exported model: it translates at strength 1 only.")
     if backend.trained_only and prompt not in backend.prompts.values():
         raise RequestError(422, TRAINED_PROMPTS)
-    return Settings(
-        prompt=prompt,
-        direction=fields.direction,
-        strength=fields.strength,
-        seed=fields.seed,
-        size=fields.size,
-        preprocess=fields.preprocess,
-        resolution=fields.resolution,
-    )
+    return Settings(**fields.model_dump() | {"prompt": prompt})
 
 
 def _prepare(translator: Translator, content: bytes, how: Settings) -> Prepared:
@@ -316,11 +314,6 @@ def _encode(prepared: Prepared, output: Array, suffix: str) -> bytes:
         return encode_image(result, suffix, prepared.alpha)
     except ValueError as error:
         raise RequestError(422, f"{error} Accept image/png.") from error
-
-
-def _without_folders(text: str) -> str:
-    """A text whose absolute paths are cut to their last part."""
-    return re.sub(r"(?<![\w.:/])/(?:[^\s/,;()'\"]+/)*(?=[^\s/])", "", text)
 
 
 async def _until_gone(request: Request) -> None:

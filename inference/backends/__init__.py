@@ -63,6 +63,8 @@ class Backend(ABC):
         base_description: one line on the weights that the generator starts from.
         base_fingerprint: short hash of them.
         weights: digest of the adapter's weights, or of an exported model's files.
+        weight_bytes: bytes of the networks that are loaded now: of their parameters, or of an exported model's files;
+            without text encoders.
         training: what the adapter's card tells of its training.
         multiple: sides of images must be multiples of it, pixels.
         directions: the directions that it translates in.
@@ -76,6 +78,7 @@ class Backend(ABC):
     base_description: str
     base_fingerprint: str
     weights: str
+    weight_bytes: int
     training: Training
     multiple: int
     directions: Sequence[str]

@@ -173,6 +173,7 @@ class ExportedBackend(Backend):
         self.weights = digest(json.dumps(manifest.to_json(), sort_keys=True))
         self.training = Training.from_card(card)
         self._models: dict[str, Model] = {}
+        self.weight_bytes = 0
 
     def embed(self, prompts: Sequence[str]) -> Array:
         """Embeddings of trained prompts, which are all that a folder holds.
@@ -273,6 +274,7 @@ class ExportedBackend(Backend):
         if found != inputs:
             raise ValueError(f"{path} is refused: it takes {shortened(sorted(found))}, not {sorted(inputs)}.")
         self._models[direction] = model
+        self.weight_bytes += sum((self.folder / name).stat().st_size for name in self._manifest.directions[direction])
         return model
 
 

@@ -58,6 +58,7 @@ class TorchBackend(Backend):
         self.trained_parameters = sum(t.numel() for name, t in self._adapter.tensors.items() if name in trained)
         self.multiple = 1  # generators take any size
         self.precision = pick_precision(self._unmerged, self._device) if precision == "auto" else precision
+        self._weigh()
 
     def embed(self, prompts: Sequence[str]) -> Array:
         """See `Backend`."""
@@ -102,12 +103,19 @@ class TorchBackend(Backend):
             generator, self._unmerged = self._unmerged or self._load(), None
             generator.merge(torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
             self._merged = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._weigh()
         return self._merged
 
     def _at_any_strength(self) -> ImageTranslator:
         if self._unmerged is None:
             self._unmerged = self._load()
+            self._weigh()
         return self._unmerged
+
+    def _weigh(self) -> None:
+        """Count the bytes of what is loaded; weights that both directions share count once."""
+        loaded = [one for one in (self._merged, self._unmerged) if one is not None]
+        self.weight_bytes = sum(t.nbytes for one in loaded for t in (*one.parameters(), *one.buffers()))
 
 
 def _digest(adapter: Adapter) -> str:

@@ -78,7 +78,9 @@ def test_transparency_grey_and_resizing(translator, photo):
 def test_strength_blends_noise_of_a_seed_and_leaves_full_strength_as_it_was(adapter, photo):
     translator = Translator.load(adapter, device="cpu")
     weak = translator(photo, strength=0.5, seed=3)
+    unmerged = translator.backend.weight_bytes
     full = translator(photo)
+    assert translator.backend.weight_bytes > unmerged > 0, "strength 1 has loaded merged weights"
     assert np.array_equal(translator(photo, strength=0.5, seed=3), weak)
     assert not np.array_equal(translator(photo, strength=0.5, seed=4), weak)
     assert np.array_equal(translator(photo), full) and not np.array_equal(full, weak)

@@ -14,6 +14,7 @@ import pytest
 
 from commands import serve as command
 from inference import Translator
+from serving.app import DRAIN_SECONDS
 from tests.serving.conftest import file_of, photo, refused, same_picture
 
 ROOT = Path(__file__).parents[2]
@@ -58,10 +59,11 @@ def test_a_signal_ends_the_server_once_what_runs_is_answered(serve, exported, nu
 
 def test_a_body_that_comes_too_slowly_is_given_up(serve, exported):
     server = serve(exported, "--seconds=1")
+    begin = time.monotonic()
     with connected(server) as slow:
         slow.sendall(head(len(PNG)))
         slow.settimeout(0.3)
-        answer, end = b"", time.monotonic() + 20
+        answer, end = b"", begin + 20
         for byte in PNG:
             slow.sendall(bytes([byte]))
             try:
@@ -73,6 +75,8 @@ def test_a_body_that_comes_too_slowly_is_given_up(serve, exported):
         while b"}" not in answer:  # its head and its body may come apart
             answer += slow.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 1 seconds." in answer
+        assert time.monotonic() - begin < DRAIN_SECONDS, "it does not wait for the rest"
+        assert b"connection: close" in answer.lower()
     server.until_metric(IN_PROGRESS, value=0)
     assert server.metrics()["one_step_errors_total", "slow_body"] == 1
     assert server.translate(PNG).status_code == 200

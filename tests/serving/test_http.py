@@ -5,7 +5,9 @@ import socket
 import struct
 import zlib
 from io import BytesIO
+from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
+from urllib.request import urlopen
 
 import cv2
 import httpx
@@ -246,6 +248,23 @@ def test_a_body_is_limited_by_what_it_says_and_by_what_it_has(server):
     refused(server.client.post("/translate", content=pieces), 413, "at most 8 MiB")
     form = server.client.post("/translate", files={"image": bytes(9 << 20)})
     refused(form, 413, "at most 8 MiB")
+    with pytest.raises(HTTPError) as closing:  # it sends all of its body first, and "Connection: close"
+        urlopen(f"{server.url}/translate", data=bytes(50 << 20), timeout=20)
+    assert closing.value.code == 413 and b"at most 8 MiB" in closing.value.read()
+
+
+def test_info_has_the_bytes_of_the_weights_that_are_loaded(serve, exported):
+    """Of an exported model's files; each direction is opened when it is first used."""
+    served = serve(exported)
+
+    def weight_bytes():
+        (one,) = served.client.get("/info").json()["adapters"].values()
+        return one["loaded"]["weight_bytes"]
+
+    a2b, b2a = ((exported / f"{direction}.onnx").stat().st_size for direction in ("a2b", "b2a"))
+    assert weight_bytes() == 0
+    assert served.translate(PNG).status_code == 200 and weight_bytes() == a2b
+    assert served.translate(PNG, direction="b2a").status_code == 200 and weight_bytes() == a2b + b2a
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -308,7 +327,7 @@ def test_info_tells_what_clients_need_and_no_path(server, adapter, exported):
         "halves",
         True,
     )
-    assert first["loaded"] == {"precision": "float32", "device": "cpu"}
+    assert (first["loaded"]["precision"], first["loaded"]["device"]) == ("float32", "cpu")
     assert (found["limits"]["body"], found["limits"]["pixels"]) == (8 << 20, 20_000_000)
     assert not re.search(r"(?<![\w.:])/\w", info.text), info.text
     assert str(adapter) not in info.text and "/home" not in info.text and "data and " in info.text
@@ -374,10 +393,10 @@ def test_an_exported_model_needs_neither_torch_nor_lightning(serve, exported):
     assert served.said.endswith("Stopped.\n")
 
 
-def test_a_token_is_needed_but_for_probes_and_documentation(serve, exported):
+def test_a_token_is_needed_but_for_probes(serve, exported):
     served = serve(exported, token="correct-horse")
     with httpx.Client(base_url=served.url, trust_env=False) as stranger:
-        for path in ("/health", "/ready", "/docs", "/openapi.json"):
+        for path in ("/health", "/ready"):
             assert stranger.get(path).status_code == 200
         for wrong in (
             None,
@@ -392,12 +411,14 @@ def test_a_token_is_needed_but_for_probes_and_documentation(serve, exported):
             for method, path in (
                 ("GET", "/info"),
                 ("GET", "/metrics"),
+                ("GET", "/docs"),
+                ("GET", "/openapi.json"),
                 ("POST", "/translate"),
                 ("POST", "/translate/x"),
             ):
                 answer = stranger.request(method, path, headers=headers, content=PNG if method == "POST" else None)
                 refused(answer, 401, "Authorization: Bearer TOKEN", "correct-horse")
                 assert answer.headers["www-authenticate"] == "Bearer"
-    assert served.translate(PNG).status_code == 200
-    assert served.metrics()["one_step_errors_total", "token"] == 28
+    assert served.translate(PNG).status_code == served.client.get("/openapi.json").status_code == 200
+    assert served.metrics()["one_step_errors_total", "token"] == 42
     assert "correct-horse" not in served.said
