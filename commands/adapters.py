@@ -1,10 +1,11 @@
 """``make adapters``: train the packaged adapters from scratch, a longer quick start of every task on pocket.
 
-Their rank is smaller than the quick starts' and their weights are stored in 16 bits, so that each takes at most 2 MiB;
-the scores on their cards are of what is stored.
+Each takes at most 2 MiB: their rank is smaller than the quick starts', the autoencoders' is reduced once more, and
+weights are stored in 16 bits.  The scores on their cards are of what is stored.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +19,13 @@ from prompt_embeddings import DIRECTIONS, PROMPTS
 from storage import atomic_folder, did_you_mean, read_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ablation.trials import Trial
 
-RANK = 8  # of UNet and VAE
-IMAGES = {"clear2foggy": 1200, "day2night": 1200, "horse2zebra": 1200, "edge2image": 2400, "sketch2image": 2400}
+RANK = 8  # of UNet and VAE in training
+STORED_RANK = 7  # of the VAE
+IMAGES = {"clear2foggy": 600, "day2night": 1200, "horse2zebra": 600, "edge2image": 1800, "sketch2image": 1800}
 """Training images by experiment."""
 LIMIT = 2 * 2**20  # bytes of the weights
 
@@ -94,15 +98,17 @@ def pack(name: str, run: Path, out: Path) -> None:
     Raises:
         ValueError: the weights take more than 2 MiB, or cannot be measured.
     """
-    import torch
-
     from evaluation.model_card import readme
     from networks.checkpoints.adapter import CARD, WEIGHTS, read_adapter, write_adapter, write_card
+    from networks.checkpoints.settings import OneStepSettings
 
     adapter = read_adapter(run)
     with atomic_folder(out, (WEIGHTS, CARD, PROMPTS, "README.md").__contains__) as folder:
-        tensors = {key: tensor.to(torch.float16) for key, tensor in adapter.tensors.items()}
-        write_adapter(folder, tensors, replace(adapter.card, metrics=None, best=None), adapter.prompts)
+        tensors = {key: tensor.half().contiguous() for key, tensor in reduce_rank(adapter.tensors).items()}
+        assert isinstance(adapter.card.settings, OneStepSettings)
+        settings = replace(adapter.card.settings, rank_vae=STORED_RANK, alpha_vae=2 * STORED_RANK)
+        card = replace(adapter.card, settings=settings, metrics=None, best=None)
+        write_adapter(folder, tensors, card, adapter.prompts)
         size = (folder / WEIGHTS).stat().st_size
         if size > LIMIT:
             raise ValueError(f"The adapter in {run} takes {size / 2**20:.2f} MiB, a packaged one may take 2.")
@@ -114,6 +120,29 @@ def pack(name: str, run: Path, out: Path) -> None:
         card = replace(card, metrics={direction: scores[direction] for direction in DIRECTIONS if direction in scores})
         write_card(folder, card)
         (folder / "README.md").write_text(readme(card, size / 2**20, f"{PREFIX}{name}"), encoding="utf-8")
+
+
+def reduce_rank(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """An adapter's tensors with the autoencoders' LoRA at the rank that is stored: the nearest such B A of each layer.
+
+    Args:
+        tensors: by name; ``lora_A`` is ``(rank, in, ...)``, ``lora_B`` ``(out, rank, ...)``.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    reduced = dict(tensors)
+    for name, a in tensors.items():
+        if name.startswith("autoencoders.") and ".lora_A." in name:
+            other = name.replace(".lora_A.", ".lora_B.")
+            b = tensors[other]
+            u, values, v = torch.linalg.svd(b.flatten(1) @ a.flatten(1), full_matrices=False)
+            root, missing = values[:STORED_RANK].sqrt(), max(0, STORED_RANK - len(values))  # few channels, lower rank
+            small_a = pad(root[:, None] * v[:STORED_RANK], (0, 0, 0, missing))
+            small_b = pad(u[:, :STORED_RANK] * root, (0, missing))
+            reduced[name] = small_a.unflatten(1, a.shape[1:])
+            reduced[other] = small_b.unflatten(1, (STORED_RANK, *b.shape[2:]))
+    return reduced
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ MENTIONS = (
     ("setup.cfg", r"(?m)^    pretraining\*\n", 1),  # packages to find
     ("setup.cfg", r"(?m)^# .*\npretraining = .*\n", 1),  # its YAML
     ("pyproject.toml", r'"pretraining", ', 1),  # packages that mypy reads
-    ("README.md", r"trained on rendered scenes by `make pocket` ", 1),
-    ("README.md", r"`make pocket`, ", 1),
-    ("README.md", r"(?m)^\| `pretraining/` .*\n", 1),
+    ("docs/bases.md", r"trained on rendered scenes by `make pocket` ", 1),
+    ("docs/commands.md", r"`make pocket`, ", 1),
+    ("docs/architecture.md", r"(?m)^\| `pretraining/` .*\n", 1),
     ("docs/architecture.md", r"; nothing imports it but `commands/pocket\.py`", 1),
 )
 # About half of the quick tests; the whole suite would take too long here.

@@ -37,7 +37,7 @@ NOT_RUN = {
     "make translate CKPT=foggy-model": "its folder",
     "make publish": "uploads; tests/commands/test_hub.py does, to an imitation of the hub",
     "make translate CKPT=owner/name": "downloads; likewise",
-    "make train EXP=mine/": "registers a score: test_parts_of_your_own_train runs it in a process of its own",
+    "make train EXP=examples/own_score.yaml": "registers a score: a process of its own runs it, below",
 }
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|#)|BASE=sd-turbo|--trainer\.devices")
 # Two batches of small pictures on a base of a few thousand weights: the same code in seconds.
@@ -51,16 +51,6 @@ def blocks(language):
     for page in PAGES:
         for text in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             yield page, text
-
-
-def files():
-    """The files that a page shows: blocks of one name, in its first line, are parts of one file."""
-    found = {}
-    for text in [text for language in ("python", "yaml") for _, text in blocks(language)]:
-        named = re.match(r"# (mine/\S+)\n", text)
-        if named:
-            found[named[1]] = found.get(named[1], "") + text.removeprefix(named[0])
-    return found
 
 
 def commands():
@@ -168,9 +158,10 @@ def test_named_modules_exist():
 
 
 def test_named_files_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Where things are")[2]
+    folders = re.findall(r"`([a-z_]+/)`", text)
+    assert len(folders) > 15 and all((ROOT / folder).is_dir() for folder in folders), folders
     text = (ROOT / "README.md").read_text()
-    for folder in re.findall(r"`([a-z_]+/)`", text.partition("## Where things are")[2].partition("## ")[0]):
-        assert (ROOT / folder).is_dir(), folder
     table = text.partition("## Experiments")[2].partition("## ")[0]
     named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert named == {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
@@ -195,6 +186,9 @@ def desk(tmp_path_factory, two_level_base):
                 write_image(folder / side / f"{split}-{k}.png", (picture * 2 - 1) * shade)
     write_image(folder / "photos" / "sub" / "a.png", picture * 2 - 1)
     Image.fromarray(to_pixels(picture * 2 - 1)).save(folder / "photo.jpg")
+    for season, letter in (("summer", "A"), ("winter", "B")):
+        shutil.copytree(folder / "my-data" / f"train_{letter}", folder / "my-seasons" / season)
+    (folder / "examples").symlink_to(ROOT / "examples")
     with av.open(str(folder / "drive.mp4"), "w") as video:
         stream = video.add_stream("libx264", rate=25, width=32, height=24, pix_fmt="yuv420p")
         for _ in range(3):
@@ -266,26 +260,37 @@ def test_the_run_left_what_the_pages_name(desk):
     assert scores - {"psnr_truth", "lpips_truth", "caption_similarity", "kid_images"} <= set(metrics["a2b"])
 
 
-def test_parts_of_your_own_train(desk, two_level_base):
-    """Experiment, data module, discriminator, loss term and score as written on the page, outside the repository."""
-    for path, text in files().items():
-        (desk / path).parent.mkdir(exist_ok=True)
-        (desk / path).write_text(text)
-    for season, letter in (("summer", "A"), ("winter", "B")):
-        shutil.copytree(desk / "my-data" / f"train_{letter}", desk / "my-seasons" / season)
-    (command,) = [c for c in COMMANDS if "EXP=mine/" in c]
-    module, arguments = module_and_arguments(command, desk)
-    arguments += [*SMALL, f"--model.init_args.generator.init_args.base={two_level_base}"]
-    env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=desk, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    run = desk / "runs" / "seasons" / "pocket" / "version_0"
-    metrics = json.loads((run / "metrics.json").read_text())
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("own_*.*")), ids=lambda path: path.name)
+def test_pages_show_or_name_each_example_as_it_is(path):
+    shown = [text for language in ("python", "yaml") for page, text in blocks(language) if "extending" in page.name]
+    pages = "".join(page.read_text() for page in PAGES if "extending" in page.name)
+    assert path.read_text() in shown or f"(../examples/{path.name})" in pages
+
+
+def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base):
+    """Translated as any other; resumed and evaluated where its module is named as trusted, else one line says so."""
+
+    def run(*words, code=0, **variables):
+        env = {k: v for k, v in os.environ.items() if k != "ONE_STEP_RUN_FOLDER"} | {"PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-m", *words]
+        done = subprocess.run(words, cwd=desk, env=env | variables, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr[-2000:]
+        return done.stdout + done.stderr
+
+    small = [*SMALL, f"--model.init_args.generator.init_args.base={two_level_base}"]
+    score = str(ROOT / "examples" / "own_score.yaml")
+    said = run("commands.train", f"--exp={score}", "--data=my-data", "--run=mine/score", *small)
+    assert "Traceback" not in said
+    metrics = json.loads((desk / "mine" / "score" / "metrics.json").read_text())
     assert 0 < metrics["a2b"]["brightness"] < 255
-    assert "summer and winter, train 4 + 4, validate 2 + 2, test 2 + 2" in metrics["data"]
-    assert "mean_colour" in done.stdout, "among the loss terms"
-    heads = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
+
+    said = run("commands.evaluate", "--ckpt=mine/score", code=2)
+    assert "own_score" in said and "TRUST" in said
+    trusted = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"}
+    run("commands.evaluate", "--ckpt=mine/score", "--trust=own_score", "--out=mine/again", **trusted)
+    again = json.loads((desk / "mine" / "again" / "metrics.json").read_text())
+    assert again["a2b"]["brightness"] > 0
+    run("commands.translate", "--ckpt=mine/score", "--in=photo.jpg", "--out=mine/out.png")
 
 
 def test_the_examples_train(desk, tmp_path):
@@ -310,7 +315,7 @@ def test_the_examples_train(desk, tmp_path):
     assert Image.open(tmp_path / "out.png").size == Image.open(desk / "photo.jpg").size
 
 
-@pytest.mark.parametrize("code", [text for _, text in blocks("python") if not re.search("^# mine/|http://127", text)])
+@pytest.mark.parametrize("code", [text for _, text in blocks("python") if not re.search('^"""|http://127', text)])
 def test_python_runs(code, desk, monkeypatch):
     monkeypatch.chdir(desk)
     exec(compile(code, "README.md", "exec"), {})

@@ -198,3 +198,12 @@ def test_hooks_are_the_tools_of_make_lint():
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     entries = [hook["entry"].split(" --")[0] for hook in repository["hooks"]]
     assert entries == [".venv/bin/ruff check", ".venv/bin/ruff format", ".venv/bin/mypy"]
+
+
+def test_the_image_is_built_from_everything_that_is_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    modules = {f"{name.strip()}.py" for name in config["options"]["py_modules"].split(",")}
+    packages = {name.rstrip("*") for name in config["options.packages.find"]["include"].split()}
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert len(modules) > 4 and len(packages) > 14 and modules | packages <= sent

@@ -1,0 +1,108 @@
+"""Packaged adapters: ``pocket:NAME`` where a path may stand, and what makes them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from commands import adapters, translate
+from commands import evaluate as evaluate_command
+from commands.train import configuration
+from inference import Translator
+from networks.checkpoints.adapter import read_adapter
+from packaged_adapters import FOLDER, packaged_adapter, packaged_names
+from serving.catalogue import find_models
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["clear2foggy", "day2night", "edge2image", "horse2zebra", "sketch2image"]
+
+
+def test_all_quick_starts_are_there_small_and_with_scores():
+    assert packaged_names() == NAMES
+    for name in NAMES:
+        folder = packaged_adapter(f"pocket:{name}")
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 2 * 2**20
+        card = json.loads((folder / "adapter.json").read_text())
+        assert card["experiment"] == name and card["base"] == "pocket"
+        for scores in card["metrics"].values():  # better than returning the input
+            assert scores["fid"] < scores["copy_input"]["fid"]
+
+
+def test_other_texts_name_none_and_a_misspelt_one_says_what_there_is():
+    assert packaged_adapter("runs/pocket:day2night") is None and packaged_adapter("owner/name") is None
+    for wrong in ("pocket:day2nite", "pocket:", "pocket:../pocket"):
+        with pytest.raises(FileNotFoundError, match=r"Known: pocket:clear2foggy, pocket:day2night"):
+            packaged_adapter(wrong)
+    with pytest.raises(FileNotFoundError, match="Did you mean 'day2night'"):
+        packaged_adapter("pocket:day2nite")
+
+
+def test_a_photograph_is_translated_at_its_size(tmp_path, capsys):
+    photo = np.random.default_rng(0).integers(0, 256, (200, 264, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    words = [f"--in={tmp_path / 'photo.png'}", f"--out={tmp_path / 'night.png'}"]
+    assert translate.main(["--ckpt=pocket:day2night", *words]) == 0
+    assert "Resolution: lift" in capsys.readouterr().out
+    found = np.asarray(Image.open(tmp_path / "night.png"))
+    assert (found == Translator.load("pocket:day2night")(photo)).all() and found.shape == photo.shape
+    assert found.mean() < photo.mean() - 20
+    assert translate.main(["--ckpt=pocket:night", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: No packaged adapter pocket:night.")
+
+
+def test_it_is_served_trained_from_and_evaluated_by_its_name(tmp_path, capsys, monkeypatch):
+    assert find_models("pocket:day2night,pocket:clear2foggy") == {
+        name: FOLDER / name for name in ("day2night", "clear2foggy")
+    }
+    _, _, arguments = configuration(["--exp=day2night", "--init=pocket:day2night"])
+    assert arguments[-1].endswith(".init=pocket:day2night")
+    measured = []
+    monkeypatch.setattr(evaluate_command, "measure", lambda own, config, out, external: measured.append((config, out)))
+    assert evaluate_command.main(["--ckpt=pocket:day2night"]) == 2  # never into the package
+    assert "OUT=folder" in capsys.readouterr().err
+    assert evaluate_command.main(["--ckpt=pocket:day2night", f"--out={tmp_path / 'scores'}"]) == 0
+    ((config, out),) = measured
+    assert config["data"]["class_path"] == "datamodules.DayNight" and out == tmp_path / "scores"
+
+
+def test_one_is_packed_in_16_bits_with_the_scores_of_what_is_stored(adapter, tmp_path, monkeypatch, capsys):
+    def scores(words):
+        (ckpt, _, out) = (word.partition("=")[2] for word in words)
+        stored = read_adapter(ckpt)
+        assert {tensor.dtype for tensor in stored.tensors.values()} == {torch.float16}
+        (tmp_path / "seen").write_text(stored.card.weights)
+        (Path(out) / "metrics.json").write_text(json.dumps({"a2b": {"n_fake": 3, "fid": 7.5}}))
+        return 0
+
+    monkeypatch.setattr(adapters.evaluate, "main", scores)
+    adapters.pack("day2night", adapter, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "adapter.json").read_text())
+    assert card["metrics"] == {"a2b": {"n_fake": 3, "fid": 7.5}}
+    assert card["weights"] == (tmp_path / "seen").read_text() == read_adapter(tmp_path / "out").card.weights
+    assert "CKPT=pocket:day2night" in (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.setattr(adapters, "LIMIT", 1000)
+    with pytest.raises(ValueError, match="a packaged one may take 2"):
+        adapters.pack("day2night", adapter, tmp_path / "large")
+    assert not (tmp_path / "large").exists()
+    assert adapters.main(["--exp=day2nite"]) == 2
+    assert "Did you mean 'day2night'?" in capsys.readouterr().err
+
+
+def test_the_readme_has_their_scores():
+    rows = re.findall(r"^\| `pocket:(\w+)` \| (a2b|b2a) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    shown = {(name, direction): text for name, direction, text in rows}
+    expected = {}
+    for name in NAMES:
+        card = json.loads((FOLDER / name / "adapter.json").read_text())
+        for direction, scores in card["metrics"].items():
+            copied = scores["copy_input"]
+            fid, lpips, psnr = "fid", "lpips_truth", "psnr_truth"
+            expected[name, direction] = (
+                f"{scores[fid]:.0f} ({copied[fid]:.0f}) | {scores[lpips]:.3f} ({copied[lpips]:.3f}) | "
+                f"{scores[psnr]:.1f} ({copied[psnr]:.1f}) dB"
+            )
+    assert shown == expected
