@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TOKEN = "ONE_STEP_TOKEN"
 MIB = 1 << 20
+KEEP_ALIVE = 75  # seconds of an idle connection; nginx keeps it for 60, and closing it first can fail a request
 
 
 def parser() -> argparse.ArgumentParser:
@@ -158,7 +159,13 @@ def serve(app: "FastAPI", listener: socket.socket, seconds: int, line: str, log_
     """
     import uvicorn
 
-    config = uvicorn.Config(app, log_level=log_level, server_header=False, timeout_graceful_shutdown=seconds)
+    config = uvicorn.Config(
+        app,
+        log_level=log_level,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=seconds,
+    )
     server = uvicorn.Server(config)
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -79,7 +81,11 @@ class LoadedModels:
             with self._changing:
                 while len(self._loaded) >= self.limit:
                     self._loaded.popitem(last=False)
-            translator = Translator.load(path, self._precision, self._device, self._base_of(path))
+            # OpenMP keeps threads for every thread that has computed, and where they are more than the cores it lets
+            # them sleep between operations, which slows the network down: those of loading end with a thread.
+            with ThreadPoolExecutor(1) as once:
+                load = partial(Translator.load, path, self._precision, self._device, self._base_of(path))
+                translator = once.submit(load).result()
             with self._changing:
                 self._loaded[name] = translator
             self.ready = True

@@ -1,11 +1,13 @@
 """A server that is stopped, whose clients are slow or go away, and that cannot start."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,9 @@ import pytest
 from commands import serve as command
 from inference import Translator
 from serving.app import DRAIN_SECONDS
+from serving.models import LoadedModels
+from serving.requests import Limits, RequestError
+from serving.server import Answer, Server
 from tests.serving.conftest import file_of, photo, refused, same_picture
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +118,42 @@ def test_a_full_server_says_when_to_come_again_and_a_long_translation_is_given_u
     refused(next(one.result() for one in both if one.result().status_code == 504), 504, "longer than 1 seconds")
     errors = server.metrics()
     assert errors["one_step_errors_total", "queue_full"] == 1 and errors["one_step_errors_total", "timeout"] >= 1
+
+
+@pytest.mark.slow
+def test_a_client_that_waits_before_its_next_request_keeps_its_connection(serve, exported):
+    """As those do that were refused with Retry-After; uvicorn's own limit is five seconds."""
+    server = serve(exported)
+    client = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    client.connect()
+    client.auto_open = 0  # it may not connect again
+    for seconds in (0, 7):
+        time.sleep(seconds)
+        client.request("GET", "/health")
+        assert client.getresponse().read() == b'{"healthy":true}'
+    client.close()
+
+
+def test_a_refused_client_is_asked_to_wait_as_long_as_recent_answers_took(exported, monkeypatch):
+    """By then those that are in progress are answered: polling every second would take time from them."""
+
+    async def answer(self, request, name, suffix):
+        await asyncio.sleep(request)
+        return Answer(b"", "", 0, 0)
+
+    async def retry_after():
+        server = Server(LoadedModels({"halves": exported}), Limits(requests=1))
+        for seconds in (1.1, 1.5):
+            await server.translate(seconds, "halves", ".png")
+        running = asyncio.create_task(server.translate(0.1, "halves", ".png"))
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as busy:
+            await server.translate(0.1, "halves", ".png")
+        await running
+        return busy.value.headers["Retry-After"]
+
+    monkeypatch.setattr(Server, "_within_time", answer)
+    assert asyncio.run(retry_after()) == "2"
 
 
 def wrong(capsys, *words):

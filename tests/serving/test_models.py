@@ -2,13 +2,18 @@
 
 import gc
 import shutil
+import subprocess
+import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 
 from inference import Translator
 from serving.models import LoadedModels
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -95,3 +100,36 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others_ready(paths):
         models.get("second")
     assert models.ready and not models.loaded
     assert models.get("first")
+
+
+COMPUTES = """
+import os, time
+from pathlib import Path
+
+import torch
+
+from inference import Translator
+from serving.models import LoadedModels
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def compute(*words):
+    found = torch.ones(1 << 22).exp()
+    assert threads() > before, "OpenMP has started threads"
+    return found
+
+torch.set_num_threads(2)
+Translator.load, before = compute, threads()
+LoadedModels({"one": Path("nowhere")}).get("one")
+end = time.monotonic() + 10
+while threads() > before:
+    assert time.monotonic() < end, (before, threads())
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_threads_that_computed_while_a_model_was_loaded_end():
+    """Beside them OpenMP would let the network's threads sleep after each operation."""
+    subprocess.run([sys.executable, "-c", COMPUTES], cwd=ROOT, check=True, timeout=120)
