@@ -1,7 +1,8 @@
 """``make bench-serve``: clients that ask a server at once, beside the same images translated as a folder.
 
 The server is a process of its own on this machine's loopback.  Each client has an image of its own and sends it again
-as soon as it was answered; one that is told to come later waits as long as it was told.  Every answer is compared with
+as soon as it was answered; after a 503 it waits for the seconds of Retry-After.  CPU time is per answer with an image,
+of the server, the clients (refused requests included) and the folder.  Every answer is compared with
 the translation that `Translator` gives.  Weights are random, which changes no time.
 """
 
