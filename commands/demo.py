@@ -14,6 +14,7 @@ from commands.cli.recipes import base_source
 from commands.serve import add_common_arguments, listen, serve, warn_if_open
 from inference.backends import check_precision
 from limits import Range, check_range
+from packaged_adapters import PREFIX, packaged_names
 from serving.catalogue import Facts, find_models
 
 RUNS = "runs"
@@ -29,9 +30,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--ckpt",
-        default=RUNS,
-        help="run folder, adapter folder, .ckpt, released .pkl, exported model, a folder of such folders, or several "
-        "of these joined by commas (default %(default)s)",
+        help="run folder, adapter folder, .ckpt, released .pkl, exported model, pocket:NAME, a folder of such folders, "
+        f"or several of these joined by commas (default: {RUNS}, or the packaged adapters where it has none)",
     )
     add_common_arguments(p, port=7860)
     return p
@@ -43,7 +43,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser().parse_args(args)
     check_precision(options.precision)
     check_range("PORT", options.port, Range(0, 65535, whole=True))
-    paths = find_models(options.ckpt)
+    paths = own_or_packaged() if options.ckpt is None else find_models(options.ckpt)
     facts = read_facts(paths)
     base = base_source(options.base)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the package is imported
@@ -69,6 +69,15 @@ def main(args: list[str] | None = None) -> int:
     print("Stopped.")
     gc.freeze()  # at its end Python would first collect what the page was made of, which takes seconds
     return 0
+
+
+def own_or_packaged() -> dict[str, Path]:
+    """The adapters in runs/, by name; where there are none, those that come with the package."""
+    try:
+        return find_models(RUNS)
+    except FileNotFoundError:
+        print(f"No adapters in {RUNS}/: the page has those that come with the package.")
+        return find_models(",".join(f"{PREFIX}{name}" for name in packaged_names()))
 
 
 def read_facts(paths: dict[str, Path]) -> dict[str, Facts]:

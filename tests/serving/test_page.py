@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 
 from commands import demo as command
 from inference import Translator
+from packaged_adapters import packaged_names
 from serving import variants
 from serving.catalogue import Facts
 from serving.demo import WAITING, build_page, create_app, take
@@ -188,6 +190,14 @@ def test_without_the_package_the_way_to_it_is_named(adapter, capsys, monkeypatch
     assert capsys.readouterr().err == (
         "error: gradio is not installed: pip install -e '.[demo]' adds what the page needs.\n"
     )
+
+
+def test_without_runs_it_has_the_packaged_adapters(adapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = command.own_or_packaged()
+    assert list(packaged) == packaged_names() and set(command.read_facts(packaged)) == set(packaged)
+    shutil.copytree(adapter, tmp_path / "runs" / "night" / "adapter")
+    assert command.own_or_packaged() == {"night": Path("runs/night")}
 
 
 def test_one_damaged_card_among_several_is_a_warning(adapter, tmp_path, capsys):
