@@ -170,7 +170,9 @@ def test_the_best_state_is_measured_beside_the_last(finished, tmp_path):
 
 
 def test_the_pictures_are_the_last_states(finished):
-    drawn = torch.from_numpy(np.asarray(Image.open(finished / "pictures_a2b.png")).astype(np.float32))
+    with Image.open(finished / "pictures_a2b.png") as picture:
+        left = int(picture.text["left"])  # of the rows' labels
+        drawn = torch.from_numpy(np.asarray(picture).astype(np.float32))[:, left:]
     cli = TrainCLI(finished, [f"--config={finished / 'config.yaml'}"])
     cli.model.setup("test")
     cli.model.eval()
