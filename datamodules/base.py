@@ -67,7 +67,7 @@ class TranslationData(LightningDataModule, ABC):
         resolution: how images above `eval_size` are translated best: "lift" where colours change, "tiles" where
             something is drawn (see `inference.high_resolution`).
         prompts: prompt of each direction, which describes its target domain.
-        edit_prompts: what images are edited by, where a prompt decides it; named by the adapter.
+        shares_images: whether an image may be in both domains, as the result of one edit is the input of another.
         bad_draws: what was skipped.
         has_truth: whether evaluation batches have ground truth.
         test_is_validation: whether the validation images stand in for missing test images.
@@ -83,7 +83,7 @@ class TranslationData(LightningDataModule, ABC):
     scenes: str | None = None
     resolution: Literal["lift", "tiles", "direct"] = "lift"
     prompts: dict[str, str]
-    edit_prompts: tuple[str, ...] | None = None
+    shares_images = False
     has_truth = False
     test_is_validation = False
 

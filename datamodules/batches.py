@@ -3,7 +3,6 @@
 Every image is float32, ``(B, 3, H, W)``, in [-1, 1].  Lightning moves dataclasses to the device field by field.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,21 +87,6 @@ class EvaluationBatch:
     names: list[str]
     captions: list[str] | None = None
     truth: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What is known of an evaluated edit.
-
-    Attributes:
-        kind: name under which it is measured.
-        asked: value of each attribute that its prompt asks for, where the truth is known by attributes.
-        kept: value of each other attribute, which must stay.
-    """
-
-    kind: str
-    asked: Mapping[str, str] = field(default_factory=dict)
-    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

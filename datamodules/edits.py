@@ -2,26 +2,23 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from datamodules.base import EvaluationStage
-from datamodules.batches import Edit, PairedBatch
+from datamodules.batches import PairedBatch
 from datamodules.files.edits import find_edits
 from datamodules.files.images import FileImages
-from datamodules.files.layouts import STAGES, Pairs, Stage
+from datamodules.files.layouts import Pairs
 from datamodules.paired import PairedImages
-from datamodules.plausibility import is_one_colour
 from datamodules.samples import CROP_A, STRENGTH, PairedSample, PairedTraining, TrainingSet
 from datamodules.sampling import draws, sample_seed
 from datamodules.scenes import ATTRIBUTES, RENDERER_VERSION, State, describe, render_state, states
 from datamodules.transforms import TrainTransform
 from limits import check_settings
-from storage import did_you_mean
 
 EDIT = 5  # purpose of `draws`; see `samples`
 MOST_CHANGED = 2  # attributes
@@ -31,9 +28,6 @@ UNSEEN: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "meadow": ({"animal": "horse", "ground": "green"}, {"animal": "zebra", "ground": "sandy"}),
 }
 """What is never trained, by place: from the first attributes to the second."""
-FEW = 64  # prompts of a folder that are measured apart, and that an adapter names
-PROBE = 336  # renders, 24 of each state, that train the probes
-PROBE_FIRST = 10**8  # index of their first scene, which no split reaches
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,6 @@ class SceneEdit:
     def asked(self) -> dict[str, str]:
         """What the prompt asks for: value by attribute."""
         return {name: value for name, value in self._values(self.target).items() if name in self.named}
-
-    @property
-    def kept(self) -> dict[str, str]:
-        """What it does not name and must stay."""
-        return {name: value for name, value in self._values(self.target).items() if name not in self.named}
 
     @property
     def prompt(self) -> str:
@@ -210,27 +199,18 @@ class Edits(PairedImages):
     Args:
         caption: prompt of the adapter where none is given; None takes the most frequent one.
         noops: share of rendered samples whose prompt names what is there, so that nothing changes.
-        kinds: rendered edits to train, by the name under which they are measured; None trains all.  Validation and
-            test have all kinds whatever it says.
         **settings: as in `PairedImages`.
     """
 
     domain_names = ("image", "edited image")
+    shares_images = True
 
-    def __init__(
-        self,
-        *,
-        caption: str | None = None,
-        noops: float = 0.1,
-        kinds: list[str] | None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *, caption: str | None = None, noops: float = 0.1, **settings: Any) -> None:
         check_settings(noops=noops)
-        self.noops, self.kinds = noops, kinds
-        self._edits: dict[Stage, list[Edit]] = {}
+        self.noops = noops
         super().__init__(caption=caption or "", **settings)
-        self.edit_prompts = tuple(text for text, _ in Counter(self.captions["train"]).most_common(FEW))
-        self.prompts = {"a2b": caption or self.edit_prompts[0]}
+        ((most_frequent, _),) = Counter(self.captions["train"]).most_common(1)
+        self.prompts = {"a2b": caption or most_frequent}
 
     @classmethod
     def list_files(cls, root: Path, seed: int) -> Pairs:
@@ -251,37 +231,20 @@ class Edits(PairedImages):
         for images in (*self.inputs.values(), *self.targets.values()):
             assert isinstance(images, FileImages)
             images.number_repeats()
-        for stage in STAGES:
-            inputs, targets, captions = self.inputs[stage], self.targets[stage], self.captions[stage]
-            assert isinstance(inputs, FileImages) and isinstance(targets, FileImages)
-            few = len({*captions}) <= FEW
-            files = zip(inputs.files, targets.files, captions, strict=True)
-            self._edits[stage] = [Edit(NO_CHANGE if a == b else text if few else "edits") for a, b, text in files]
 
     def _render(self) -> None:
         every = [edit for place in ATTRIBUTES for edit in scene_edits(place)]
-        known = list(dict.fromkeys(edit.kind for edit in every))
-        trainable = [kind for kind in known if kind != NO_CHANGE and not kind.startswith("unseen")]
-        for kind in self.kinds or ():
-            if kind not in trainable:
-                near = did_you_mean(kind, trainable)
-                raise ValueError(f"data: no kind of edit {kind!r} to train.{near} Known: {'; '.join(trainable)}.")
-        self.trained = [edit for edit in every if edit.kind in (self.kinds or trainable)]
+        kinds = list(dict.fromkeys(edit.kind for edit in every))
+        self.trained = [edit for edit in every if edit.kind != NO_CHANGE and not edit.unseen]
         self.trained.sort(key=lambda edit: (len(edit.named), list(ATTRIBUTES[edit.place]).index(edit.named[0])))
-        prompts = list(dict.fromkeys(edit.prompt for edit in self.trained))
-        # Of a few kinds alone, no-ops by the prompts of these.
-        self.unchanged = [
-            edit for edit in every if edit.kind == NO_CHANGE and (self.kinds is None or edit.prompt in prompts)
-        ]
-        if self.noops and not self.unchanged:
-            raise ValueError("data: noops must be 0 for these kinds: none of their prompts can name what is there.")
-        self.captions["train"] = list(dict.fromkeys([*prompts, *(edit.prompt for edit in self.unchanged)]))
+        self.unchanged = [edit for edit in every if edit.kind == NO_CHANGE]
+        self.captions["train"] = list(dict.fromkeys(edit.prompt for edit in (*self.trained, *self.unchanged)))
         self.inputs = {}
         first = self.scene_counts["train"]
         for stage in ("validate", "test"):
-            count = self.scene_counts[stage]
-            edits = [self._measured(every, known, first + k, k) for k in range(count)]
-            numbers = range(first, first + count)
+            numbers = range(first, first + self.scene_counts[stage])
+            first = numbers.stop
+            edits = [self._evaluated(every, kinds[k % len(kinds)], number) for k, number in enumerate(numbers)]
             self.inputs[stage], self.targets[stage] = (
                 SceneStates(
                     [(edit.place, getattr(edit, side), n) for edit, n in zip(edits, numbers, strict=True)],
@@ -291,29 +254,11 @@ class Edits(PairedImages):
                 for side in ("source", "target")
             )
             self.captions[stage] = [edit.prompt for edit in edits]
-            self._edits[stage] = [Edit(edit.kind, edit.asked, edit.kept) for edit in edits]
-            first += count
 
-    def _measured(self, every: Sequence[SceneEdit], kinds: Sequence[str], scene: int, k: int) -> SceneEdit:
-        """The edit of an evaluated scene: kinds take turns."""
-        alike = [edit for edit in every if edit.kind == kinds[k % len(kinds)]]
+    def _evaluated(self, every: Sequence[SceneEdit], kind: str, scene: int) -> SceneEdit:
+        """The edit of a scene of validation or test, where kinds take turns."""
+        alike = [edit for edit in every if edit.kind == kind]
         return alike[draws(self.seed, 0, scene, EDIT).integers(len(alike))]
-
-    def suspicions(self) -> list[str]:
-        """Sentences on training images that cannot be meant; an image may well be an input here and a target there."""
-        if self.is_rendered:
-            return []
-        assert self.inputs is not None
-        inputs, targets = self.inputs["train"], self.targets["train"]
-        some = range(0, len(inputs), max(1, len(inputs) // 8))
-        found = [
-            f"every image of the {name} that was looked at ({len(some)}) is of a single colour"
-            for name, images in (("inputs", inputs), ("targets", targets))
-            if all(is_one_colour(images.read(index)) for index in some)
-        ]
-        if all(edit.kind == NO_CHANGE for edit in self._edits["train"]):
-            found.append("every input is its own target: there is nothing to edit")
-        return found
 
     def training_set(self) -> PairedTraining | EditTraining:  # type: ignore[override]  # both give PairedBatch
         """Samples of inputs with prompts and targets."""
@@ -321,19 +266,3 @@ class Edits(PairedImages):
             return super().training_set()
         count = self.limited(self.scene_counts["train"])
         return EditTraining(self.trained, self.unchanged, self.noops, count, self.transform, self.seed, self.stochastic)
-
-    def edits(self, stage: EvaluationStage) -> Sequence[Edit]:
-        """What is known of each evaluated edit, in the order of the split."""
-        return self._edits[stage]
-
-    def labelled(self) -> Iterator[tuple[Tensor, Mapping[str, str]]]:
-        """Renders of scenes outside of every split, ``(3, H, W)`` in [-1, 1], with their attributes.
-
-        Attributes of streets and meadows have different names.  Of a folder there are none.
-        """
-        count = min(PROBE, self.scene_counts["train"]) if self.is_rendered else 0
-        every = [(place, state) for place in ATTRIBUTES for state in states(place)]
-        for k in range(count):
-            place, state = every[k * 5 % len(every)]  # every attribute soon takes every value
-            image = render_state(place, state, self.seed, PROBE_FIRST + k, self.eval_size)
-            yield image, dict(zip(ATTRIBUTES[place], state, strict=True))

@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from datamodules.base import TranslationData
-from datamodules.edits import Edits
 from datamodules.files.layouts import Domain, Pairs, find_two_folders
 from datamodules.paired import PairedImages, different_shapes
 from datamodules.plausibility import is_one_colour, same_content
@@ -121,7 +120,7 @@ def inspect_folders(kind: type[TranslationData], roots: Sequence[Path], sides: s
     found = Inspection(files, notes=[str(note.message) for note in caught], problems=problems)
     _decode(found, roots)
     _check_resized(found, sides)
-    if not issubclass(kind, Edits):  # there an image may be an input and a target
+    if not kind.shares_images:
         _compare_domains(found)
     if pairs is None:
         return found

@@ -141,7 +141,8 @@ class PairedImages(TranslationData):
             return []
         if self.inputs is None:
             return suspicions(self.targets["train"], None, ("the photographs", ""))
-        return suspicions(self.inputs["train"], self.targets["train"], ("the inputs", "the targets"))
+        names = ("the inputs", "the targets")
+        return suspicions(self.inputs["train"], self.targets["train"], names, self.shares_images)
 
     def training_set(self) -> PairedTraining:
         """Samples of inputs with targets."""

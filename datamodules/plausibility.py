@@ -17,13 +17,14 @@ def is_one_colour(image: ArrayLike) -> bool:
     return bool(np.ptp(np.asarray(image), axis=(1, 2)).max() < 1 / 127.5)
 
 
-def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]:
+def suspicions(a: Images, b: Images | None, names: tuple[str, str], shared: bool = False) -> list[str]:
     """Say what looks wrong in a sample of the training images.
 
     Args:
         a: images of the first domain, or inputs.
         b: images of the second domain, or targets; None where there is only one set of images.
         names: of the two.
+        shared: whether an image may be in both.
 
     Returns:
         Sentences; none where all is well.
@@ -35,7 +36,7 @@ def suspicions(a: Images, b: Images | None, names: tuple[str, str]) -> list[str]
                 f"every image of {name} that was looked at ({len(_sample(images))}) is of a single colour, "
                 f"such as {images.name(0)}"
             )
-    if isinstance(a, FileImages) and isinstance(b, FileImages):
+    if not shared and isinstance(a, FileImages) and isinstance(b, FileImages):
         places = _sample(a)
         sample = [a.files[place] for place in places]
         twins = [

@@ -153,7 +153,6 @@ class TrainCLI(LightningCLI):
             data=self.datamodule.description,
             data_is_rendered=self.datamodule.is_rendered,
             preprocessing=self.datamodule.preprocessing,
-            edit_prompts=self.datamodule.edit_prompts,
             resolution=self.datamodule.resolution,
         )
 

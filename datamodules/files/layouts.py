@@ -178,14 +178,10 @@ def find_two_folders(folder_a: Path, folder_b: Path, seed: int) -> tuple[Domain,
         FileNotFoundError: there is no image in one of them.
         ValueError: they share images, or are too small for a part to be held out.
     """
-    real_a, real_b = folder_a.resolve(), folder_b.resolve()
-    if real_a == real_b:
+    if folder_a.resolve() == folder_b.resolve():
         raise ValueError(f"{folder_a} and {folder_b} are one folder: each domain needs its own.")
-    for (inner, real), (outer, above) in (
-        ((folder_a, real_a), (folder_b, real_b)),
-        ((folder_b, real_b), (folder_a, real_a)),
-    ):
-        if above in real.parents:
+    for inner, outer in ((folder_a, folder_b), (folder_b, folder_a)):
+        if outer.resolve() in inner.resolve().parents:
             raise ValueError(
                 f"{inner} is inside {outer}, so that its images would be in both domains: move one of them."
             )

@@ -39,7 +39,6 @@ class RunFacts:
         resolution: how images larger than those are translated best.
         experiment: name of the experiment.
         training_features: names of the feature networks that training used.
-        edit_prompts: prompts that it was trained to edit by, the most frequent ones; None where it has one task.
         images_seen: training samples seen, all ranks together.
         extra: further top-level entries of adapter.json, written back as they were read.
 
@@ -56,24 +55,21 @@ class RunFacts:
     resolution: Resolution | None = None
     experiment: str | None = None
     training_features: tuple[str, ...] | None = None
-    edit_prompts: tuple[str, ...] | None = None
     images_seen: int | None = None
     extra: JsonMap = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Turn lists into tuples and validate."""
-        for name in ("training_features", "edit_prompts"):
-            names = getattr(self, name)
-            if isinstance(names, list):
-                names = tuple(names)
-                object.__setattr__(self, name, names)
-            fits = names is None or (isinstance(names, tuple) and all(isinstance(text, str) for text in names))
-            require(fits, name, "a list of texts", names)
+        if isinstance(self.training_features, list):
+            object.__setattr__(self, "training_features", tuple(self.training_features))
         for name in ("task", "source", "data", "experiment"):
             _require_text(getattr(self, name), name)
         for name in ("ablation", "preprocessing", "extra"):
             _require_type(getattr(self, name), name, Mapping, "an object")
         _require_type(self.data_is_rendered, "data_is_rendered", bool, "true or false")
+        names = self.training_features
+        fits = names is None or (isinstance(names, tuple) and all(isinstance(name, str) for name in names))
+        require(fits, "training_features", "a list of names", names)
         modes = get_args(Resolution)
         require(self.resolution in (None, *modes), "resolution", " or ".join(modes), self.resolution)
         if self.images_seen is not None:

@@ -51,7 +51,6 @@ def test_lines_become_triples(scenes):
     assert (source.name, target.name, sample["caption"]) == ("day.png", "fog.png", "add fog")
     assert len(train) == len(data.captions["train"]) == 4 * 8
     assert data.prompts == {"a2b": "make it night"}, "the most frequent one"
-    assert data.edit_prompts == ("make it night", "add fog", "by day")
     evaluated = data.evaluation_set("a2b", "validate")[0]
     assert torch.equal(evaluated["real"], data.evaluation_set("a2b", "validate")[0]["real"])
     assert read_image(source).shape == (3, 16, 24)
@@ -125,15 +124,20 @@ def test_check_data_looks_through_a_folder_of_edits(scenes, tmp_path, capsys):
     assert "fog.png" in capsys.readouterr().out
 
 
-def test_suspicions_are_of_colours_and_of_edits_that_change_nothing(tmp_path, scenes):
+def test_an_image_may_be_an_input_and_a_target(scenes):
     assert Edits(root=str(scenes), **SMALL).suspicions() == []
-    same = lines(tmp_path / "same", *[(f"{k}.png", f"{k}.png", "x") for k in range(9)])
-    assert "nothing to edit" in Edits(root=str(same), **SMALL).suspicions()[0]
 
 
 @pytest.fixture(scope="module")
 def rendered():
     return Edits(train_scenes=600, val_scenes=16, test_scenes=32, **SMALL)
+
+
+def evaluated(data, stage):
+    """The edits of a split's scenes."""
+    known = {(e.place, e.source, e.target, e.prompt): e for place in ATTRIBUTES for e in scene_edits(place)}
+    scenes = zip(data.inputs[stage].scenes, data.targets[stage].scenes, data.captions[stage], strict=True)
+    return [known[place, source, target, prompt] for (place, source, _), (_, target, _), prompt in scenes]
 
 
 def test_unseen_combinations_are_measured_and_never_trained(rendered):
@@ -146,9 +150,8 @@ def test_unseen_combinations_are_measured_and_never_trained(rendered):
         assert sum(edit.unseen for edit in scene_edits(place)) >= 1
     assert "a street at night in dense fog" not in {edit.prompt for edit in drawn}
     for stage in ("validate", "test"):
-        assert (
-            Counter(e.kind.startswith("unseen") for e in rendered.edits(stage))[True] == len(rendered.edits(stage)) // 8
-        )
+        edits = evaluated(rendered, stage)
+        assert sum(edit.unseen for edit in edits) == len(edits) // 8
 
 
 def test_every_edit_and_a_tenth_of_no_ops_are_drawn(rendered):
@@ -175,19 +178,14 @@ def test_the_prompt_names_what_changes_and_nothing_else(rendered):
     for edit in rendered.trained:
         names = [*ATTRIBUTES[edit.place]]
         changed = [n for n, a, b in zip(names, edit.source, edit.target, strict=True) if a != b]
-        assert list(edit.asked) == changed and {*edit.asked, *edit.kept} == {*names}
+        assert list(edit.asked) == changed
     for edit in rendered.unchanged:
         assert edit.asked.items() <= dict(zip(ATTRIBUTES[edit.place], edit.source, strict=True)).items()
 
 
-def test_evaluation_has_every_kind_of_the_same_scenes_whatever_is_trained(rendered):
-    kinds = Counter(edit.kind for edit in rendered.edits("test"))
+def test_evaluation_has_every_kind_as_often_of_scenes_that_are_not_trained(rendered):
+    kinds = Counter(edit.kind for edit in evaluated(rendered, "test"))
     assert len(kinds) == 16 and {*kinds.values()} == {2}
-    single = Edits(train_scenes=600, val_scenes=16, test_scenes=32, kinds=["a street at night"], **SMALL)
-    assert single.protocol("a2b", "test") == rendered.protocol("a2b", "test")
-    assert single.captions["test"] == rendered.captions["test"]
-    drawn = [single.training_set().edit(0, k) for k in range(100)]
-    assert {edit.prompt for edit in drawn} == {"a street at night"}
     trained, validated, tested = (
         {*range(600)},
         {n for *_, n in rendered.inputs["validate"].scenes},
@@ -196,20 +194,6 @@ def test_evaluation_has_every_kind_of_the_same_scenes_whatever_is_trained(render
     assert not trained & validated and not tested & (trained | validated)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"kinds": ["a street at nite"]}, "Did you mean 'a street at night'"),
-        ({"kinds": ["unseen: day clear to night foggy"]}, "no kind of edit"),
-        ({"noops": 1.5}, "noops"),
-    ],
-)
-def test_wrong_settings_are_named(settings, words):
-    with pytest.raises(ValueError, match=words):
-        Edits(train_scenes=8, **SMALL, **settings)
-
-
-def test_labelled_renders_show_every_value(rendered):
-    found = [values for _, values in zip(range(28), (v for _, v in rendered.labelled()), strict=False)]
-    seen = {pair for values in found for pair in values.items()}
-    assert seen == {(n, v) for place in ATTRIBUTES.values() for n, values in place.items() for v in values}
+def test_a_share_of_no_ops_is_within_range():
+    with pytest.raises(ValueError, match="noops"):
+        Edits(train_scenes=8, noops=1.5, **SMALL)
