@@ -150,7 +150,7 @@ docs: ## write the documentation's site to site/; every warning is an error (its
 pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage teacher --set teacher.steps=500"]
 	@$(run) -m commands.pocket $(ARGS)
 
-adapters: ## train the packaged adapters from scratch, resumable; takes two hours [EXP=day2night]
+adapters: ## train the packaged adapters from scratch, resumable; takes hours [EXP=day2night]
 	@$(run) -m commands.adapters $(call flags,EXP:--exp) $(ARGS)
 
 pictures: ## draw the README's images by the packaged adapters; after make adapters

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt",
         required=True,
         metavar="PATH",
-        help="run, adapter, .ckpt, released .pkl, exported model, or a folder of images",
+        help="run, adapter, pocket:NAME, .ckpt, released .pkl, exported model, or a folder of images",
     )
     p.add_argument("--data", metavar="FOLDER", help="images to translate and compare with; default: the run's own")
     p.add_argument(

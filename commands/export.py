@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt",
         required=True,
         metavar="PATH",
-        help="run folder, adapter folder, .ckpt, released .pkl, or owner/name[@revision] on the hub",
+        help="run folder, adapter folder, .ckpt, released .pkl, pocket:NAME, or owner/name[@revision] on the hub",
     )
     p.add_argument("--format", required=True, choices=FORMATS, help="which")
     p.add_argument(

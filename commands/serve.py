@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--ckpt",
         required=True,
-        help="run folder, adapter folder, .ckpt, released .pkl or exported model; several, joined by commas; or a "
-        "folder of runs. The first is the default",
+        help="run folder, adapter folder, .ckpt, released .pkl, exported model or pocket:NAME; several, joined by "
+        "commas; or a folder of runs. The first is the default",
     )
     add_common_arguments(p, port=8000)
     p.add_argument(

@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_folders(p)
     p.add_argument("--memory", metavar="PROFILE", help=f"for a card of this size: {', '.join(names(MEMORY))}")
-    p.add_argument("--init", metavar="PATH", help="start from a run, an adapter, owner/name or a released .pkl")
+    p.add_argument(
+        "--init", metavar="PATH", help="start from a run, an adapter, pocket:NAME, owner/name or a released .pkl"
+    )
     p.add_argument("--run", metavar="FOLDER", help="run folder; default runs/EXP/BASE/version_N with the next free N")
     return p
 

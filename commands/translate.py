@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--ckpt",
         required=True,
-        help="run folder, adapter folder, .ckpt, released .pkl, exported model, or owner/name[@revision] on the hub",
+        help="run folder, adapter folder, .ckpt, released .pkl, exported model, pocket:NAME, or owner/name[@revision] "
+        "on the hub",
     )
     p.add_argument("--in", required=True, dest="source", metavar="IN", help="image, folder or video")
     p.add_argument("--out", required=True, dest="target", metavar="OUT", help="file (for one image or video) or folder")

@@ -12,11 +12,7 @@ from networks.checkpoints.card import AdapterCard
 from storage import atomic_write
 
 OWN_BASES = ("pocket", "resnet")
-RENDERED = (
-    "It was trained on rendered scenes and has not seen a photograph. On photographs it changes light and colours; "
-    "things that it has to draw, such as lamps or stripes, are missing or look like those of the scenes.",
-    "",
-)
+RENDERED = "It was trained on rendered scenes and has not seen a photograph: what it draws looks like those scenes."
 
 
 def finish_adapter(folder: Path, card: AdapterCard) -> str:
@@ -101,7 +97,7 @@ def readme(
         f"make translate CKPT={where} IN=photos OUT=translated",
         "```",
         "",
-        *(RENDERED if run.data_is_rendered else ()),
+        *((RENDERED, "") if run.data_is_rendered else ()),
         *_shown(pictures),
         "## On the test split",
         "",

@@ -215,7 +215,9 @@ def execute(command, folder, base, patch):
     assert code == 0, command
 
 
-@pytest.mark.parametrize("command", [c for c in RUN if c != "make train EXP=clear2foggy DATA=my-data"])
+@pytest.mark.parametrize(
+    "command", [c for c in RUN if c != "make train EXP=clear2foggy DATA=my-data" and "EXP=examples/" not in c]
+)
 def test_command_runs(command, desk, two_level_base, monkeypatch):
     execute(command, desk, two_level_base, monkeypatch)
 
@@ -265,6 +267,21 @@ def test_pages_show_or_name_each_example_as_it_is(path):
     shown = [text for language in ("python", "yaml") for page, text in blocks(language) if "extending" in page.name]
     pages = "".join(page.read_text() for page in PAGES if "extending" in page.name)
     assert path.read_text() in shown or f"(../examples/{path.name})" in pages
+
+
+@pytest.mark.parametrize("name", ["own_data", "own_loss", "own_discriminator"])
+def test_what_an_example_adds_is_used(name, desk, two_level_base, monkeypatch, capsys):
+    (command,) = [c for c in RUN if f"train EXP=examples/{name}.yaml" in c]
+    execute(command, desk, two_level_base, monkeypatch)
+    run = desk / "runs" / name / "pocket" / "version_0"
+    if name == "own_data":
+        data = json.loads((run / "metrics.json").read_text())["data"]
+        assert "summer and winter, train 4 + 4, validate 2 + 2, test 2 + 2" in data
+    elif name == "own_loss":
+        assert "mean_colour" in capsys.readouterr().out, "among the loss terms"
+    else:
+        heads = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
 
 
 def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base):

@@ -119,7 +119,7 @@ def compose(exp: str, base: str | None = None, memory: str | None = None, data_c
         base = base or "pocket"
     name, overlay, source = (_own_base(task), None, None) if base is None else _base(base)
     own_name = path.stem if path.parent == EXPERIMENTS else None
-    on_base = {} if overlay is None else _with_method(overlay, method, own_name)
+    on_base = {} if overlay is None else _with_overlays(overlay, method, own_name)
     if path.parent == EXPERIMENTS:
         files = start | {path: task} | on_base
     else:
@@ -257,7 +257,7 @@ def _base(base: str) -> tuple[str, Path, str | None]:
     return name, BASES / f"{FULL_SIZE[0]}.yaml", base
 
 
-def _with_method(path: Path, method: str | None, task: str | None = None) -> dict[Path, Settings]:
+def _with_overlays(path: Path, method: str | None, task: str | None = None) -> dict[Path, Settings]:
     """A YAML, and what it sets for one method or task alone: NAME.METHOD.yaml and NAME.TASK.yaml beside it."""
     files = [path, *(path.with_name(f"{path.stem}.{name}.yaml") for name in (method, task))]
     return {file: read_settings(file) for file in files if file.is_file()}
@@ -270,7 +270,7 @@ def _memory(profile: str, method: str | None) -> dict[Path, Settings]:
             f"Unknown memory profile {profile!r}.{did_you_mean(profile, names(MEMORY))} "
             f"Known: {', '.join(names(MEMORY))} (experiments/memory/)."
         )
-    files = _with_method(MEMORY / f"{profile}.yaml", method)
+    files = _with_overlays(MEMORY / f"{profile}.yaml", method)
     extended = files[MEMORY / f"{profile}.yaml"].pop("extends", None)
     return files if extended is None else _memory(extended, method) | files
 

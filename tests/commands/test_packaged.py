@@ -92,6 +92,19 @@ def test_one_is_packed_in_16_bits_with_the_scores_of_what_is_stored(adapter, tmp
     assert "Did you mean 'day2night'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_one_is_trained_packed_and_measured_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(adapters, "IMAGES", {"edge2image": 2})
+    words = ["--exp=edge2image", f"--work={tmp_path / 'work'}", f"--out={tmp_path / 'out'}"]
+    assert adapters.main(words) == 0
+    card = read_adapter(tmp_path / "out" / "edge2image").card
+    assert card.run.images_seen == 2 and card.settings.rank_vae == 7 and card.metrics["a2b"]["n_fake"] == 128
+    assert "edge2image: training, log " in capfd.readouterr().out
+    weights = (tmp_path / "out" / "edge2image" / "adapter.safetensors").read_bytes()
+    assert adapters.main(words) == 0 and "training, log" not in capfd.readouterr().out
+    assert (tmp_path / "out" / "edge2image" / "adapter.safetensors").read_bytes() == weights
+
+
 def test_the_readme_has_their_scores():
     rows = re.findall(r"^\| `pocket:(\w+)` \| (a2b|b2a) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     shown = {(name, direction): text for name, direction, text in rows}
