@@ -76,7 +76,7 @@ def own_or_packaged() -> dict[str, Path]:
     try:
         return find_models(RUNS)
     except FileNotFoundError:
-        print(f"No adapters in {RUNS}/: the page has those that come with the package.")
+        print(f"No adapters in {RUNS}/ (`make train EXP=day2night` trains one): the page has the packaged ones.")
         return find_models(",".join(f"{PREFIX}{name}" for name in packaged_names()))
 
 
