@@ -1,4 +1,4 @@
-"""The data of the paper's five tasks: three unpaired (Sec. 4.2) and two paired (Sec. 4.3)."""
+"""The data of the paper's five tasks: three unpaired (Sec. 4.1) and two paired (Sec. 4.3)."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""pix2pix-Turbo: paired translation (arXiv 2403.12036, Sec. 3.3)."""
+"""pix2pix-Turbo: paired translation (arXiv 2403.12036, Sec. 3.4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""CycleGAN-Turbo: unpaired translation with one generator for both directions (arXiv 2403.12036, Sec. 3.2)."""
+"""CycleGAN-Turbo: unpaired translation with one generator for both directions (arXiv 2403.12036, Sec. 3.3)."""
 
 import copy
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The VAE with skips from encoder to decoder (arXiv 2403.12036, Sec. 3 "Preserving input details")."""
+"""The VAE with skips from encoder to decoder (arXiv 2403.12036, Sec. 3.2)."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The one-step estimate and the strength blend, in closed form (arXiv 2403.12036, Sec. 3; Ho et al. 2020, Eq. 15)."""
+"""The one-step estimate and the strength blend, in closed form (Ho et al. 2020, Eq. 15; arXiv 2403.12036, Sec. 3.4)."""
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def predict_x0(latent: Tensor, prediction: Tensor, alpha_bar: float, prediction_
 
 
 def blend(strength: Tensor, trained: Tensor, plain: Tensor) -> Tensor:
-    """``r * trained + (1 - r) * plain`` for one ``r`` per sample (Sec. "Generating diverse outputs").
+    """``r * trained + (1 - r) * plain`` for one ``r`` per sample (arXiv 2403.12036, Sec. 3.4).
 
     Args:
         strength: ``(B,)`` in [0, 1].

@@ -290,7 +290,7 @@ class OneStepGenerator(ImageTranslator):
     def _check(self, images: Mapping[str, Tensor], strength: Tensor | None, noise: Tensor | None) -> None:
         self.check_direction(images)
         if strength is not None and noise is None:
-            raise ValueError("strength needs a noise map to blend with (Sec. 'Generating diverse outputs').")
+            raise ValueError("strength needs a noise map to blend with (arXiv 2403.12036, Sec. 3.4).")
         if strength is not None and self.branch is not None:
             raise ValueError(
                 f"strength blends the image into the noise at the UNet's input; with conditioning="

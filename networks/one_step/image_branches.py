@@ -1,7 +1,7 @@
 """Branches that feed the input image to a UNet which reads noise: the baselines of direct conditioning.
 
 In the method the encoded image is the UNet's input.  In these baselines of the paper's ablation (arXiv 2403.12036,
-Sec. 4.3) the UNet keeps reading noise, as it was pretrained to, and a network beside it takes the image and adds to the
+Sec. 4.2) the UNet keeps reading noise, as it was pretrained to, and a network beside it takes the image and adds to the
 UNet's activations.
 """
 
