@@ -41,6 +41,10 @@ def hub_name(given: str | Path) -> HubName | None:
     """What a text names on the hub; None where it is a path.
 
     It is a path where its first folder exists, or would be ``runs``: the hub is not asked for what was mistyped.
+
+    Example:
+        >>> hub_name("owner/fog@v1"), hub_name("runs/fog")
+        (HubName(repo='owner/fog', revision='v1'), None)
     """
     text = str(given)
     found = _FORM.fullmatch(text) if len(text) <= 250 else None

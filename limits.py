@@ -124,6 +124,11 @@ def check_settings(**values: object) -> None:
 
     Raises:
         ValueError: one is out of its range; names it, the range and the value.
+
+    Example:
+        >>> check_settings(batch_size=0)
+        Traceback (most recent call last):
+        ValueError: batch_size must be an integer of at least 1 and at most 65536, got 0.
     """
     for name, value in values.items():
         check_range(name, value, LIMITS[name])

@@ -263,7 +263,12 @@ def parse_json(text: str | bytes, where: str, limit: int = JSON_BYTES) -> dict[s
 
 
 def shortened(value: object) -> str:
-    """A value for a message: its `repr` on one line, cut to a hundred characters, however large or nested it is."""
+    """A value for a message: its `repr` on one line, cut to a hundred characters, however large or nested it is.
+
+    Example:
+        >>> shortened(list(range(1000)))
+        '[0, 1, 2, 3, 4, 5, ...]'
+    """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 80
     text = " ".join(short.repr(value).split())

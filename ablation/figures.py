@@ -145,7 +145,12 @@ def _draw_pareto(cell: Axes, rows: Sequence[Row], directions: list[str]) -> None
 
 
 def front_of(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The Pareto front: pairs that no other pair beats in both numbers, lower being better, by rising first number."""
+    """The Pareto front: pairs that no other pair beats in both numbers, lower being better, by rising first number.
+
+    Example:
+        >>> front_of([(1, 9), (2, 5), (3, 7)])
+        [(1, 9), (2, 5)]
+    """
     best, front = float("inf"), []
     for x, y in sorted(dots):
         if y < best:

@@ -25,6 +25,10 @@ def from_pixels(pixels: Pixels) -> Array:
 
     Returns:
         ``(C, H, W)`` float32.
+
+    Example:
+        >>> from_pixels(np.array([[[0], [255]]], np.uint8))
+        array([[[-1.,  1.]]], dtype=float32)
     """
     half = np.float32(np.iinfo(pixels.dtype).max / 2)
     image = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
@@ -53,6 +57,10 @@ def to_pixels(image: ArrayLike, alpha: ArrayLike | None = None, depth: int = 8) 
 
     Raises:
         ValueError: if the image is outside that range or not finite, for example because it is in [0, 255].
+
+    Example:
+        >>> to_pixels([[[-1, 0, 1]]]).ravel(), to_pixels([[[-1, 0, 1]]], depth=16).ravel()
+        (array([  0, 128, 255], dtype=uint8), array([    0, 32768, 65535], dtype=uint16))
     """
     values = np.asarray(image, np.float32)
     check_range(values)

@@ -88,6 +88,11 @@ def pad(images: Array, multiple: int) -> Array:
     Args:
         images: ``(B, 3, H, W)``.
         multiple: of the sides, pixels.
+
+    Example:
+        >>> pad(np.array([[[[0, 1, 2], [3, 4, 5]]]]), multiple=2)[0, 0]
+        array([[0, 1, 2, 1],
+               [3, 4, 5, 4]])
     """
     height, width = images.shape[-2:]
     below, right = -height % multiple, -width % multiple

@@ -17,6 +17,10 @@ def to_uint8(image: Tensor) -> Tensor:
 
     Raises:
         ValueError: if a value is outside that range or not finite.
+
+    Example:
+        >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([  0, 128, 255], dtype=torch.uint8)
     """
     low, high = image.aminmax() if image.numel() else (image.new_tensor(0.0),) * 2
     if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares false

@@ -18,6 +18,11 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the shapes differ.
+
+    Example:
+        >>> black, white = (torch.full((1, 3, 2, 2), level, dtype=torch.uint8) for level in (0, 255))
+        >>> psnr(black, white).item(), psnr(black, black).item()
+        (0.0, 100.0)
     """
     if image.shape != truth.shape:
         raise ValueError(f"PSNR needs images of one shape, got {tuple(image.shape)} and {tuple(truth.shape)}.")

@@ -161,11 +161,23 @@ def network_of(score: Score, block: Mapping[str, object]) -> str | None:
 
 
 def formatted(value: float | None) -> str:
-    """Four significant digits; "-" for a score that is not known."""
+    """Four significant digits; "-" for a score that is not known.
+
+    Example:
+        >>> formatted(0.0123456), formatted(None)
+        ('0.01235', '-')
+    """
     return "-" if value is None else f"{value:.4g}"
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, with no line break at its end."""
+    """A table in Markdown, with no line break at its end.
+
+    Example:
+        >>> print(markdown_table(["run", "FID"], [["clear2foggy", "120"]]))
+        | run | FID |
+        |---|---|
+        | clear2foggy | 120 |
+    """
     lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
     return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])

@@ -99,6 +99,10 @@ def describe(place: str, values: Mapping[str, str]) -> str:
 
     Raises:
         ValueError: an attribute or value is unknown.
+
+    Example:
+        >>> describe("street", {"light": "night", "air": "foggy"})
+        'a street at night in dense fog'
     """
     states(place)
     for name, value in values.items():
