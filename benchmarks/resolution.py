@@ -1,8 +1,8 @@
 """``make bench-resolution``: lift, tiles and the whole image beside each other, on scenes rendered at larger sizes.
 
-The quick starts of the unpaired tasks, trained at 128 px, translate scenes of 512 px and more.  Each result is compared
-with its counterpart rendered at that size; ``enlarged`` is the translation at the trained size, enlarged bicubically.
-Each training is an ordinary run folder below ``--root``: a finished one is not repeated, an interrupted one is resumed.
+The packaged adapters of the unpaired tasks, trained at 128 px, translate scenes of 512 px and more, which they were not
+trained on.  Each result is compared with its counterpart rendered at that size; ``enlarged`` is the translation at the
+trained size, enlarged bicubically.
 """
 
 import argparse
@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 
-from ablation.trials import Trial
 from benchmarks.context import device_name, typed_command
-from benchmarks.trial_queue import TrialQueue
 from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules.scenes import render
@@ -27,23 +25,12 @@ from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
 from metrics.scores import markdown_table
 from networks.features import FeatureNetwork, load_features
+from packaged_adapters import PREFIX
 from storage import write_json
 
 TASKS = ("clear2foggy", "day2night", "horse2zebra")
 SCORES = ("lpips", "psnr", "seconds", "at_seams", "beside_seams", "at_seams_truth", "beside_seams_truth")
 METHODS = ("lift", "tiles", "direct", "enlarged")
-
-
-def train(task: str, root: Path, overrides: Sequence[str]) -> Path:
-    """The run folder of a task's quick start, trained if it has not finished.
-
-    Raises:
-        RuntimeError: the training failed.
-    """
-    trial = Trial(task, {"task": task}, 0, str(root / task), [f"--exp={task}", "--base=pocket", *overrides])
-    if trial.metrics() is None and (error := TrialQueue([trial]).train(trial)):
-        raise RuntimeError(f"Training {task} failed: {error} (see {trial.log}).")
-    return root / task
 
 
 def translations(translator: Translator, source: Array, direction: str) -> dict[str, tuple[Array, float]]:
@@ -66,12 +53,11 @@ def translations(translator: Translator, source: Array, direction: str) -> dict[
     return results
 
 
-def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) -> list[dict[str, Any]]:
+def rows(task: str, size: int, scenes: int, lpips: FeatureNetwork) -> list[dict[str, Any]]:
     """Mean scores of every direction and method at one size.
 
     Args:
-        task: an experiment of rendered scenes.
-        run: its run folder.
+        task: an experiment of rendered scenes with a packaged adapter.
         size: of the scenes, pixels.
         scenes: number of them.
         lpips: network of the perceptual distance.
@@ -79,7 +65,7 @@ def rows(task: str, run: Path, size: int, scenes: int, lpips: FeatureNetwork) ->
     data = build_data(compose(task, "pocket").config, None)
     assert data.scenes is not None
     first = data.scene_counts["train"] + data.scene_counts["validate"]  # the test split's
-    translator = Translator.load(run, "float32")
+    translator = Translator.load(f"{PREFIX}{task}", "float32")
     found: list[dict[str, Any]] = []
     for direction in translator.backend.directions:
         source, target = direction[0], direction[-1]
@@ -129,20 +115,18 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Train what is missing, measure, print the table; returns the exit code."""
+    """Measure, print the table; returns the exit code."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.resolution", description=__doc__)
     p.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="EXP", help="(default: all)")
     p.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048], metavar="PIXELS")
     p.add_argument("--scenes", type=int, default=8, metavar="N", help="per direction and size (default %(default)s)")
-    p.add_argument("--root", type=Path, default=Path("runs/bench-resolution"), help="folder of the runs")
     p.add_argument("--out", type=Path, help="also write JSON")
-    own, overrides = p.parse_known_args(args)
+    own = p.parse_args(args)
     lpips = load_features("lite0")
     table: list[dict[str, Any]] = []
     for task in own.tasks:
-        run = train(task, own.root.absolute(), overrides)
         for size in own.sizes:
-            table += rows(task, run, size, own.scenes, lpips)
+            table += rows(task, size, own.scenes, lpips)
             print(markdown(table[-2 * len(METHODS) :]), flush=True)
     print(markdown(table))
     if own.out:

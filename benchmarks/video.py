@@ -1,6 +1,6 @@
 """``make bench-video``: how much translated videos flicker, on drives through the twin world whose motion is known.
 
-The quick starts of ``make bench-resolution`` translate each frame: the whole image, by lift, and by lift with models
+The packaged adapters translate each frame: the whole image, by lift, and by lift with models
 smoothed over time, as ``make translate`` does.  The warping error (`metrics.warping`) stands beside the truth's.
 """
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.context import device_name, typed_command
-from benchmarks.resolution import train
 from commands.cli.recipes import compose
 from commands.evaluate import build_data
 from datamodules.scenes.drive import Frame, drive
@@ -25,6 +24,7 @@ from inference.translator import Translator
 from metrics.psnr import psnr
 from metrics.scores import markdown_table
 from metrics.warping import warping_error
+from packaged_adapters import PREFIX
 from storage import write_json
 
 TASKS = ("clear2foggy", "day2night")
@@ -61,12 +61,11 @@ def scores(results: Sequence[Tensor], frames: Sequence[Frame], truths: Sequence[
     return {"warping_error": float(np.sqrt(np.mean(squared))), "psnr": float(np.mean(similar))}
 
 
-def rows(task: str, run: Path, size: int, count: int, drives: int) -> list[dict[str, Any]]:
+def rows(task: str, size: int, count: int, drives: int) -> list[dict[str, Any]]:
     """Mean scores of every direction and method.
 
     Args:
-        task: an experiment of rendered streets.
-        run: its run folder.
+        task: an experiment of rendered streets with a packaged adapter.
         size: of the frames, pixels.
         count: frames of a drive.
         drives: number of drives.
@@ -74,7 +73,7 @@ def rows(task: str, run: Path, size: int, count: int, drives: int) -> list[dict[
     data = build_data(compose(task, "pocket").config, None)
     assert data.scenes is not None
     first = data.scene_counts["train"] + data.scene_counts["validate"]  # the test split's
-    translator = Translator.load(run, "float32")
+    translator = Translator.load(f"{PREFIX}{task}", "float32")
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for index in range(first, first + drives):
         frames = list(drive(data.scenes, data.seed, index, size, count))
@@ -114,18 +113,17 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Train what is missing, measure, print the table; returns the exit code."""
+    """Measure, print the table; returns the exit code."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.video", description=__doc__)
     p.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="EXP", help="(default: both)")
     p.add_argument("--size", type=int, default=512, metavar="PIXELS", help="(default %(default)s)")
     p.add_argument("--frames", type=int, default=16, metavar="N", help="of a drive (default %(default)s)")
     p.add_argument("--drives", type=int, default=3, metavar="N", help="per direction (default %(default)s)")
-    p.add_argument("--root", type=Path, default=Path("runs/bench-resolution"), help="folder of the runs")
     p.add_argument("--out", type=Path, help="also write JSON")
-    own, overrides = p.parse_known_args(args)
+    own = p.parse_args(args)
     table: list[dict[str, Any]] = []
     for task in own.tasks:
-        table += rows(task, train(task, own.root.absolute(), overrides), own.size, own.frames, own.drives)
+        table += rows(task, own.size, own.frames, own.drives)
     print(markdown(table))
     if own.out:
         write_json(own.out, {"command": typed_command(p, args), "device": device_name(), "rows": table})

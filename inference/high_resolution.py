@@ -30,7 +30,7 @@ STRIP = 1 << 18  # pixels that are lifted at once
 BEFORE = 0.5  # weight of the models before, where nothing changed
 # Changes of the input, in [-1, 1], by which that weight falls to 1 / e: in a window, and on average over the image.
 LOCAL_CHANGE, WHOLE_CHANGE = 0.2, 0.1
-OVERLAP = 4  # neighbouring tiles share at least 1 / OVERLAP of their side
+OVERLAP = 3  # neighbouring tiles share at least 1 / OVERLAP of their side
 TILE, MOST_TILE = 2, 768  # side of a tile: so many times the trained size, and pixels at most
 BESIDE = 8  # pixels from a seam up to which gradients are compared with it
 
