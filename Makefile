@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-folder bench-files pocket adapters pictures
+.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-edit bench-folder bench-files pocket adapters pictures
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -177,7 +177,7 @@ bench-evaluation: ## time the parts of an evaluation [ARGS="--pairs 200 --out be
 bench-serve: ## load the server with 64 clients for five minutes, beside the same images as a folder [ARGS="--clients 16 --seconds 60"]
 	@$(run) -m benchmarks.serving $(ARGS)
 
-bench-resolution: ## score lift, tiles and the whole image on scenes of 512 px and more; trains three quick starts [ARGS="--sizes 512"]
+bench-resolution: ## score lift, tiles and the whole image on scenes of 512 px and more, by the packaged adapters [ARGS="--sizes 512"]
 	@$(run) -m benchmarks.resolution $(ARGS)
 
 bench-folder: ## seconds to read, compute and write a folder of images, each alone and overlapped
@@ -186,8 +186,11 @@ bench-folder: ## seconds to read, compute and write a folder of images, each alo
 bench-files: ## measure time and memory of a training's start with many image files [ARGS="--files 1000000"]
 	@$(run) -m benchmarks.many_files $(ARGS)
 
-bench-video: ## flicker of translated videos, on drives whose motion is known; uses the runs of bench-resolution
+bench-video: ## flicker of translated videos, on drives whose motion is known, by the packaged adapters
 	@$(run) -m benchmarks.video $(ARGS)
+
+bench-edit: ## edits by words, by kind, beside single-task adapters, unseen combinations and words; trains four [ARGS="--root folder"]
+	@$(run) -m benchmarks.edits $(ARGS)
 
 bench-memory: ## measure peak memory and time of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]
 	@$(run) -m benchmarks.training_memory $(ARGS)

@@ -293,6 +293,9 @@ def describe(options: argparse.Namespace, translator: "Translator", settings: Se
         print(f"It was trained on {lines} lines: PREPROCESS={lines} draws them where the input is a photograph.")
     print(f"Computed by: {backend.name} in {backend.precision} on {backend.device}")
     print(f"Direction {settings.direction}, prompt {settings.prompt!r}")
+    edits = backend.training.edits
+    if edits and settings.prompt not in edits:
+        print("\n  ".join(["That prompt was not trained, these were:", *edits]))
 
 
 if __name__ == "__main__":

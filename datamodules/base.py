@@ -67,6 +67,7 @@ class TranslationData(LightningDataModule, ABC):
         resolution: how images above `eval_size` are translated best: "lift" where colours change, "tiles" where
             something is drawn (see `inference.high_resolution`).
         prompts: prompt of each direction, which describes its target domain.
+        edits: prompts of which each image's caption is one, where they are few enough to be listed; else empty.
         shares_images: whether an image may be in both domains, as the result of one edit is the input of another.
         bad_draws: what was skipped.
         has_truth: whether evaluation batches have ground truth.
@@ -82,6 +83,7 @@ class TranslationData(LightningDataModule, ABC):
     domain_names: tuple[str, str] = ("A", "B")
     scenes: str | None = None
     resolution: Literal["lift", "tiles", "direct"] = "lift"
+    edits: tuple[str, ...] = ()
     prompts: dict[str, str]
     shares_images = False
     has_truth = False

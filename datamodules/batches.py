@@ -3,6 +3,7 @@
 Every image is float32, ``(B, 3, H, W)``, in [-1, 1].  Lightning moves dataclasses to the device field by field.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -112,3 +113,20 @@ class Translation:
     truth: Tensor | None = None
     captions: list[str] | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the caption of an image asks for, where the data knows: scores are then told by kind.
+
+    Attributes:
+        kind: under which name the image is scored.
+        change: attributes that the caption names, with the values that the translation should show.
+        keep: all other attributes, with their values in the input.
+        is_change: whether the translation should differ from the input.
+    """
+
+    kind: str
+    change: Mapping[str, str] = field(default_factory=dict)
+    keep: Mapping[str, str] = field(default_factory=dict)
+    is_change: bool = True

@@ -2,14 +2,15 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from datamodules.batches import PairedBatch
+from datamodules.base import EvaluationStage
+from datamodules.batches import Asked, PairedBatch
 from datamodules.files.edits import find_edits
 from datamodules.files.images import FileImages
 from datamodules.files.layouts import Pairs
@@ -23,6 +24,8 @@ from limits import check_settings
 EDIT = 5  # purpose of `draws`; see `samples`
 MOST_CHANGED = 2  # attributes
 NO_CHANGE = "no-op"
+MOST_KINDS = 64  # distinct prompts of a folder up to which each is scored and listed by itself
+EVALUATED: tuple[EvaluationStage, ...] = ("validate", "test")
 UNSEEN: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "street": ({"light": "day", "air": "clear"}, {"light": "night", "air": "foggy"}),
     "meadow": ({"animal": "horse", "ground": "green"}, {"animal": "zebra", "ground": "sandy"}),
@@ -47,6 +50,11 @@ class SceneEdit:
     named: tuple[str, ...]
 
     @property
+    def before(self) -> dict[str, str]:
+        """Value in the input by attribute."""
+        return self._values(self.source)
+
+    @property
     def asked(self) -> dict[str, str]:
         """What the prompt asks for: value by attribute."""
         return {name: value for name, value in self._values(self.target).items() if name in self.named}
@@ -60,9 +68,7 @@ class SceneEdit:
     def unseen(self) -> bool:
         """Whether it is one of `UNSEEN`."""
         before, after = UNSEEN[self.place]
-        return (
-            before.items() <= self._values(self.source).items() and after.items() <= self._values(self.target).items()
-        )
+        return before.items() <= self.before.items() and after.items() <= self._values(self.target).items()
 
     @property
     def kind(self) -> str:
@@ -73,6 +79,12 @@ class SceneEdit:
             before, after = (" ".join(values.values()) for values in UNSEEN[self.place])
             return f"unseen: {before} to {after}"
         return self.prompt if len(self.named) == 1 else f"{self.place}, two at once"
+
+    def to_score(self) -> Asked:
+        """What a translation is held against."""
+        after = self._values(self.target)
+        keep = {name: value for name, value in after.items() if name not in self.named}
+        return Asked(self.kind, self.asked, keep, self.source != self.target)
 
     def _values(self, state: State) -> dict[str, str]:
         return dict(zip(ATTRIBUTES[self.place], state, strict=True))
@@ -138,6 +150,7 @@ class EditTraining(TrainingSet[PairedSample, PairedBatch]):
         transform: one draw of it for input and target.
         seed: of every draw, and of the world.
         stochastic: see `PairedTraining`.
+        caption: of every sample; None takes the prompt of each edit.
     """
 
     def __init__(
@@ -149,9 +162,11 @@ class EditTraining(TrainingSet[PairedSample, PairedBatch]):
         transform: TrainTransform,
         seed: int,
         stochastic: bool = False,
+        caption: str | None = None,
     ) -> None:
         self.edits, self.noops, self.count = [edits, unchanged], noops, count
         self.transform, self.seed, self.stochastic = transform, seed, stochastic
+        self.caption = caption
         self.places = sorted({edit.place for edit in edits})
 
     def __len__(self) -> int:
@@ -174,7 +189,7 @@ class EditTraining(TrainingSet[PairedSample, PairedBatch]):
         return {
             "real_a": real_a,
             "real_b": real_b,
-            "caption": edit.prompt,
+            "caption": edit.prompt if self.caption is None else self.caption,
             "index": index,
             "seed": sample_seed(self.seed, epoch, index),
             "name": f"{edit.place}/{'-'.join(edit.target)}/{index:06d}",
@@ -199,18 +214,35 @@ class Edits(PairedImages):
     Args:
         caption: prompt of the adapter where none is given; None takes the most frequent one.
         noops: share of rendered samples whose prompt names what is there, so that nothing changes.
+        kinds: of rendered edits that are trained, by their prompts; None trains all.
+        captioned: False gives every image the adapter's prompt in place of its own (ablation).
         **settings: as in `PairedImages`.
     """
 
     domain_names = ("image", "edited image")
     shares_images = True
 
-    def __init__(self, *, caption: str | None = None, noops: float = 0.1, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        caption: str | None = None,
+        noops: float = 0.1,
+        kinds: Sequence[str] | None = None,
+        captioned: bool = True,
+        **settings: Any,
+    ) -> None:
         check_settings(noops=noops)
-        self.noops = noops
+        self.noops, self.kinds, self.captioned = noops, kinds, captioned
+        self.evaluated: dict[EvaluationStage, list[SceneEdit]] = {}
         super().__init__(caption=caption or "", **settings)
         ((most_frequent, _),) = Counter(self.captions["train"]).most_common(1)
         self.prompts = {"a2b": caption or most_frequent}
+        trained = tuple(dict.fromkeys(self.captions["train"]))
+        self.edits = trained if len(trained) <= MOST_KINDS else ()
+        self._prompts = {stage: list(texts) for stage, texts in self.captions.items()}
+        if not captioned:
+            self.captions = {stage: [self.prompts["a2b"]] * len(texts) for stage, texts in self.captions.items()}
+            self.edits = ()
 
     @classmethod
     def list_files(cls, root: Path, seed: int) -> Pairs:
@@ -238,13 +270,19 @@ class Edits(PairedImages):
         self.trained = [edit for edit in every if edit.kind != NO_CHANGE and not edit.unseen]
         self.trained.sort(key=lambda edit: (len(edit.named), list(ATTRIBUTES[edit.place]).index(edit.named[0])))
         self.unchanged = [edit for edit in every if edit.kind == NO_CHANGE]
+        if self.kinds is not None:
+            known = list(dict.fromkeys(edit.kind for edit in self.trained))
+            if unknown := [kind for kind in self.kinds if kind not in known]:
+                raise ValueError(f"data: no edits of the kind {unknown[0]!r}. Known: {'; '.join(known)}.")
+            self.trained = [edit for edit in self.trained if edit.kind in self.kinds]
         self.captions["train"] = list(dict.fromkeys(edit.prompt for edit in (*self.trained, *self.unchanged)))
         self.inputs = {}
         first = self.scene_counts["train"]
-        for stage in ("validate", "test"):
+        for stage in EVALUATED:
             numbers = range(first, first + self.scene_counts[stage])
             first = numbers.stop
             edits = [self._evaluated(every, kinds[k % len(kinds)], number) for k, number in enumerate(numbers)]
+            self.evaluated[stage] = edits
             self.inputs[stage], self.targets[stage] = (
                 SceneStates(
                     [(edit.place, getattr(edit, side), n) for edit, n in zip(edits, numbers, strict=True)],
@@ -260,9 +298,31 @@ class Edits(PairedImages):
         alike = [edit for edit in every if edit.kind == kind]
         return alike[draws(self.seed, 0, scene, EDIT).integers(len(alike))]
 
+    def asked(self, stage: EvaluationStage) -> list[Asked]:
+        """What each caption of a split asks for; of a folder its prompts, or none where there are too many."""
+        if self.is_rendered:
+            return [edit.to_score() for edit in self.evaluated[stage]]
+        prompts = self._prompts[stage]
+        return [Asked(prompt) for prompt in prompts] if len({*prompts}) <= MOST_KINDS else []
+
+    def labelled(self, scenes: int) -> Iterator[tuple[dict[str, str], Tensor]]:
+        """Rendered scenes that are in no split, in all their states: attributes and image, ``(3, H, W)`` in [-1, 1].
+
+        Args:
+            scenes: of each place.
+        """
+        first = sum(self.scene_counts.values())
+        for place, number in itertools.product(ATTRIBUTES, range(first, first + scenes if self.is_rendered else first)):
+            for state in states(place):
+                values = dict(zip(ATTRIBUTES[place], state, strict=True))
+                yield values, render_state(place, state, self.seed, number, self.eval_size)
+
     def training_set(self) -> PairedTraining | EditTraining:  # type: ignore[override]  # both give PairedBatch
         """Samples of inputs with prompts and targets."""
         if not self.is_rendered:
             return super().training_set()
         count = self.limited(self.scene_counts["train"])
-        return EditTraining(self.trained, self.unchanged, self.noops, count, self.transform, self.seed, self.stochastic)
+        caption = None if self.captioned else self.prompts["a2b"]
+        return EditTraining(
+            self.trained, self.unchanged, self.noops, count, self.transform, self.seed, self.stochastic, caption
+        )

@@ -29,12 +29,14 @@ class Floors:
         shift: share of the distance to the target domain.
         identity: perceptual distance to the input; below it, translations count as copies.
         diversity: distance to the nearest other output, relative to the inputs'.
+        success: share of the images that show what their captions ask for, where that is known; decides alone.
     """
 
     truth: float = 0.45
     shift: float = 0.3
     identity: float = 0.01
     diversity: float = 0.3
+    success: float = 0.3
 
     def identity_collapse(self, direction: str, scores: Mapping[str, Any]) -> str:
         """What was found, "" where all is well or nothing is known.
@@ -43,6 +45,10 @@ class Floors:
             direction: "a2b" or "b2a".
             scores: by name.
         """
+        success = scores.get("edit_success")
+        if success is not None:
+            measured = f"edit_success {success:.2f}, floor {self.success}"
+            return "" if success >= self.success else f"{direction} does not follow the captions ({measured})"
         gap, truth, shift = (scores.get(name) for name in ("identity_gap", "lpips_truth", "domain_shift"))
         found = ""
         if gap is not None and truth is not None and gap + truth > 0:

@@ -12,6 +12,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.collapse import QUIET_UNTIL, Floors
+from evaluation.edits import edit_table
 from evaluation.gallery import FAILURES, Record
 from evaluation.verdict import verdict
 from metrics.scores import Score, formatted, shown_in
@@ -105,6 +106,12 @@ class Page:
         blocks = self.columns.values()
         known = [s for s in shown_in("report") if any(block.get(s.name) is not None for block in blocks)]
         return [(s.name, [formatted(block.get(s.name)) for block in blocks]) for s in known]
+
+    @property
+    def edits(self) -> tuple[list[str], list[list[str]]] | None:
+        """Headings and cells of the scores by kind of edit; None where the data knows no kinds."""
+        by_kind = self.block.get("by_kind")
+        return edit_table(by_kind) if by_kind else None
 
     @property
     def protocol(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batches import Direction, Translation
+from evaluation.edits import EditData, EditScores
 from evaluation.protocol import EvaluationData, Stage, protocol
 from evaluation.reference_cache import cache_file, read_features, write_features
 from metrics.translation import TranslationMetrics
@@ -49,6 +50,7 @@ class Scorer:
         self.networks: dict[tuple[str, str | None], FeatureNetwork] = {}
         self._statistics = None if statistics is None else Path(statistics)
         self._metrics: dict[tuple[EvaluationData, Stage, Direction], TranslationMetrics] = {}
+        self._edits: dict[EditData, EditScores] = {}
         self._current: tuple[EvaluationData, Stage, dict[Direction, TranslationMetrics]] | None = None
 
     def share(self, module: nn.Module) -> None:
@@ -118,9 +120,19 @@ class Scorer:
             raise RuntimeError("Nothing to finish: start a pass first.")
         data, stage, current = self._current
         return {
-            direction: {**metrics.compute(), "protocol": protocol(data, metrics.networks, direction, stage)}
+            direction: {
+                **metrics.compute(),
+                **self._by_kind(data, stage, metrics),
+                "protocol": protocol(data, metrics.networks, direction, stage),
+            }
             for direction, metrics in current.items()
         }
+
+    def _by_kind(self, data: EvaluationData, stage: Stage, metrics: TranslationMetrics) -> dict[str, Any]:
+        """Scores by kind of edit, where the data knows kinds."""
+        if not isinstance(data, EditData):
+            return {}
+        return self._edits.setdefault(data, EditScores(data)).compute(stage, metrics)
 
     def per_image(self, direction: Direction) -> dict[str, Tensor]:
         """Scores of each image, over all ranks, `(n,)` in the order of the split; every rank must call it."""

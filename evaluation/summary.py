@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evaluation.edits import edit_text
 from metrics.scores import formatted, network_of, shown_in
 
 
@@ -23,7 +24,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 
 def _lines(state: str, metrics: Mapping[str, Any]) -> list[str]:
-    return [f"{state}{d}: {_scores(metrics[d])}" for d in ("a2b", "b2a") if d in metrics]
+    found = [d for d in ("a2b", "b2a") if d in metrics]
+    edits = [edit_text(metrics[d]["by_kind"]) for d in found if metrics[d].get("by_kind")]
+    return [f"{state}{d}: {_scores(metrics[d])}" for d in found] + edits
 
 
 def _scores(block: Mapping[str, Any]) -> str:

@@ -124,9 +124,13 @@ def _check_block(block: object, where: str) -> None:
     if not isinstance(block, Mapping):
         raise ValueError(f"{where} must hold scores by name, got {shortened(block)}.")
     scores = dict.fromkeys((*SCORES, "n_fake", "n_real"), float)
-    objects = dict.fromkeys(("protocol", "network_hashes", "copy_input"), Mapping)
+    objects = dict.fromkeys(("protocol", "network_hashes", "copy_input", "by_kind"), Mapping)
     _require(block, where, {**scores, **objects, **dict.fromkeys(NETWORK_KEYS.values(), str)})
     _require(block.get("copy_input") or {}, f"{where}: copy_input", scores)
+    by_kind = block.get("by_kind") or {}
+    _require(by_kind, f"{where}: by_kind", dict.fromkeys(by_kind, Mapping))
+    for kind, numbers in by_kind.items():
+        _require(numbers, f"{where}: by_kind: {kind}", dict.fromkeys(numbers, float))
     _require(block.get("protocol") or {}, f"{where}: protocol", {"versions": str})
 
 

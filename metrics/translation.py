@@ -183,6 +183,11 @@ class TranslationMetrics(TableMetric):
         self._floor, self.real_ready = real.floor, len(real.sample) > 0
         return {**_in_order(report), "copy_input": _in_order(copied)}
 
+    def of_inputs(self) -> dict[str, Tensor]:
+        """Scores of each input returned unchanged, like `per_image`."""
+        rows = self.table("scores").unbind(dim=1)
+        return {score.name: row for (score, of_input), row in zip(self._columns, rows, strict=True) if of_input}
+
     def per_image(self) -> dict[str, Tensor]:
         """Scores of each translation, `(n,)` in the order of the split; NaN where it lacks ground truth or captions.
 

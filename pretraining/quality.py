@@ -6,9 +6,6 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +13,7 @@ from datamodules import scenes
 from metrics.fid import frechet_distance
 from metrics.kid import kernel_distance
 from metrics.pixels import from_uint8, to_uint8
+from metrics.probe import classify
 from metrics.psnr import psnr
 from networks.features import load_features
 from networks.one_step.bases import load_base
@@ -29,7 +27,6 @@ from pretraining.vocabulary import read_tokenizer
 from pretraining.workspace import Workspace, to_device
 
 BATCH = 25  # images
-PROBE_DECAY = 1e-2
 
 
 class Features:
@@ -190,12 +187,3 @@ def probe(train: Tensor, train_worlds: Tensor, test: Tensor, test_worlds: Tensor
         is_b = classify(train[fitted], train_worlds[fitted] % 2, test[tested])
         accuracy[task] = float((is_b == test_worlds[tested] % 2).float().mean())
     return accuracy
-
-
-def classify(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
-    """Labels 0 or 1 for `test` `(M, D)` by logistic regression on standardised `train` `(N, D)` with labels `(N,)`."""
-    # C for a mean cross-entropy plus PROBE_DECAY times the squared norm of the weights
-    regression = LogisticRegression(C=1 / (2 * PROBE_DECAY * len(train)), tol=1e-9, max_iter=1000)
-    model = make_pipeline(StandardScaler(), regression)
-    model.fit(train.double().numpy(), labels.numpy())
-    return torch.from_numpy(model.predict(test.double().numpy()))

@@ -386,10 +386,11 @@ def _direction(facts: Facts) -> gr.Radio:
 
 
 def _prompt(facts: Facts, direction: str) -> gr.Textbox:
-    trained = facts.prompts.get(direction)
+    trained, edits = facts.prompts.get(direction), facts.training.edits
+    info = "Empty takes the one trained with." if trained else "Say what the result shows."
     return gr.Textbox(  # without a value: what was typed stays
         label="Prompt",
-        info="Empty takes the one trained with." if trained else "Say what the result shows.",
+        info=f"Trained: {'; '.join(edits)}." if edits else info,
         placeholder=trained,
         max_length=500,
         visible=not facts.trained_only,

@@ -181,6 +181,7 @@ class Server:
             "base": without_folders(facts.base),
             "directions": facts.directions,
             "prompts": facts.prompts,
+            "edits": facts.training.edits,
             "trained_only": facts.trained_only,
             "trained_on": without_folders(facts.training.data or ""),
             "trained_size": facts.training.size,

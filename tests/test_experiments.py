@@ -140,7 +140,7 @@ def test_every_point_of_every_grid_runs(name, point, tmp_path, two_level_base):
     paired = grid.experiment == "edge2image"
     shared = [f"--exp={grid.experiment}", f"--base={grid.base}"]
     small = [a for a in FAST if "scenes" not in a] + RANDOM_JUDGES
-    if name == "data_size":  # more pictures than a test should write
+    if name in ("data_size", "edit"):  # more pictures than a test should write; edits that are known
         shared[1] = "--base=pocket"
         small += ["--data.init_args.train_scenes=1024", "--data.init_args.test_scenes=4"]
     else:

@@ -154,6 +154,7 @@ class TrainCLI(LightningCLI):
             data_is_rendered=self.datamodule.is_rendered,
             preprocessing=self.datamodule.preprocessing,
             resolution=self.datamodule.resolution,
+            edits=self.datamodule.edits or None,
         )
 
     def before_instantiate_classes(self) -> None:

@@ -29,12 +29,14 @@ class Training:
         line_drawing: kind of line drawing that its inputs were, or "none".
         size: short side of the images that it was validated on, pixels, or None where it is not known.
         resolution: how images above this size are translated best: "lift", "tiles" or "direct".
+        edits: prompts that were trained, where each image's caption was one of a few; else empty.
     """
 
     data: str | None = None
     line_drawing: str = "none"
     size: int | None = None
     resolution: str = "lift"
+    edits: Sequence[str] = ()
 
     @classmethod
     def from_card(cls, card: Mapping[str, object]) -> "Training":
@@ -42,7 +44,7 @@ class Training:
         data, preprocessing = card.get("data"), card.get("preprocessing")
         steps = preprocessing if isinstance(preprocessing, Mapping) else {}
         lines, size = str(steps.get("preprocess", "none")), steps.get("eval_size")
-        resolution = card.get("resolution")
+        resolution, edits = card.get("resolution"), card.get("edits")
         if resolution not in ("lift", "tiles", "direct"):  # older cards lack it
             resolution = "lift" if lines == "none" else "tiles"
         return cls(
@@ -50,6 +52,7 @@ class Training:
             lines,
             size if isinstance(size, int) and size > 0 else None,
             str(resolution),
+            [text for text in edits if isinstance(text, str)] if isinstance(edits, list) else (),
         )
 
 

@@ -6,6 +6,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import Translation
+from evaluation.edits import edit_text
 from evaluation.protocol import Stage, protocol_text
 from evaluation.scorer import Scorer
 from lightning_modules.callbacks.access import Split, data_of, module_of, split_of, tensorboards
@@ -99,6 +100,10 @@ class Evaluation(Callback):
         pl_module.log("images_seen", float(seen), logger=False)
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=seen)
+        for writer in tensorboards(trainer):
+            for direction, block in self.results.items():
+                if by_kind := block.get("by_kind"):
+                    writer.add_text(f"edits/{split}_{direction}", edit_text(by_kind), seen)
         self._log_histograms(trainer, split, seen)
         self._log_protocol(trainer, split, seen)
 

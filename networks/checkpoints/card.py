@@ -37,6 +37,7 @@ class RunFacts:
         data_is_rendered: whether its images are rendered scenes, not photographs.
         preprocessing: how images became inputs, as the data module names it.
         resolution: how images larger than those are translated best.
+        edits: prompts that were trained, where each image's caption was one of a few.
         experiment: name of the experiment.
         training_features: names of the feature networks that training used.
         images_seen: training samples seen, all ranks together.
@@ -53,6 +54,7 @@ class RunFacts:
     data_is_rendered: bool | None = None
     preprocessing: JsonMap | None = None
     resolution: Resolution | None = None
+    edits: tuple[str, ...] | None = None
     experiment: str | None = None
     training_features: tuple[str, ...] | None = None
     images_seen: int | None = None
@@ -60,16 +62,18 @@ class RunFacts:
 
     def __post_init__(self) -> None:
         """Turn lists into tuples and validate."""
-        if isinstance(self.training_features, list):
-            object.__setattr__(self, "training_features", tuple(self.training_features))
+        for name in ("training_features", "edits"):
+            if isinstance(names := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(names))
+            names = getattr(self, name)
+            require(names is None or isinstance(names, tuple), name, "a list of texts", names)
+            for text in names or ():
+                _require_text(text, name, or_none=False)
         for name in ("task", "source", "data", "experiment"):
             _require_text(getattr(self, name), name)
         for name in ("ablation", "preprocessing", "extra"):
             _require_type(getattr(self, name), name, Mapping, "an object")
         _require_type(self.data_is_rendered, "data_is_rendered", bool, "true or false")
-        names = self.training_features
-        fits = names is None or (isinstance(names, tuple) and all(isinstance(name, str) for name in names))
-        require(fits, "training_features", "a list of names", names)
         modes = get_args(Resolution)
         require(self.resolution in (None, *modes), "resolution", " or ".join(modes), self.resolution)
         if self.images_seen is not None:

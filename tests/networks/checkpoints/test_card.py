@@ -71,7 +71,7 @@ def test_unknown_settings_are_refused_with_key_and_file(tmp_path):
         (changed(prompts={"there": "a day"}), "prompts must be given by direction"),
         (changed(images_seen=-1), "images_seen must be an integer of at least 0, got -1"),
         (changed(images_seen=1.5), "images_seen"),
-        (changed(training_features="vgg"), "training_features must be a list of names"),
+        (changed(training_features="vgg"), "training_features must be a list of texts"),
         (changed(data=["folder"]), "data must be a text"),
         (changed(data_is_rendered="no"), "data_is_rendered"),
         (changed(preprocessing=[256]), "preprocessing must be an object"),
