@@ -42,7 +42,7 @@ def hub_name(given: str | Path) -> HubName | None:
 
     It is a path where its first folder exists, or would be ``runs``: the hub is not asked for what was mistyped.
 
-    Example:
+    Examples:
         >>> hub_name("owner/fog@v1"), hub_name("runs/fog")
         (HubName(repo='owner/fog', revision='v1'), None)
     """

@@ -35,7 +35,7 @@ class Range:
     def holds(self, value: object) -> bool:
         """Whether a value is within the range.
 
-        Example:
+        Examples:
             >>> Range(1, 8, whole=True).holds(8), Range(1, 8, whole=True).holds(2.5)
             (True, False)
         """
@@ -125,7 +125,7 @@ def check_settings(**values: object) -> None:
     Raises:
         ValueError: one is out of its range; names it, the range and the value.
 
-    Example:
+    Examples:
         >>> check_settings(batch_size=0)
         Traceback (most recent call last):
         ValueError: batch_size must be an integer of at least 1 and at most 65536, got 0.

@@ -265,7 +265,7 @@ def parse_json(text: str | bytes, where: str, limit: int = JSON_BYTES) -> dict[s
 def shortened(value: object) -> str:
     """A value for a message: its `repr` on one line, cut to a hundred characters, however large or nested it is.
 
-    Example:
+    Examples:
         >>> shortened(list(range(1000)))
         '[0, 1, 2, 3, 4, 5, ...]'
     """
@@ -293,7 +293,7 @@ def digest(content: str | Iterable[bytes], digits: int = 16) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: `` Did you mean 'x'?``, or an empty string where nothing known is similar.
 
-    Example:
+    Examples:
         >>> did_you_mean("clear2fogy", ["clear2foggy", "day2night"])
         " Did you mean 'clear2foggy'?"
     """

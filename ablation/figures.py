@@ -147,7 +147,7 @@ def _draw_pareto(cell: Axes, rows: Sequence[Row], directions: list[str]) -> None
 def front_of(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The Pareto front: pairs that no other pair beats in both numbers, lower being better, by rising first number.
 
-    Example:
+    Examples:
         >>> front_of([(1, 9), (2, 5), (3, 7)])
         [(1, 9), (2, 5)]
     """

@@ -26,7 +26,7 @@ def from_pixels(pixels: Pixels) -> Array:
     Returns:
         ``(C, H, W)`` float32.
 
-    Example:
+    Examples:
         >>> from_pixels(np.array([[[0], [255]]], np.uint8))
         array([[[-1.,  1.]]], dtype=float32)
     """
@@ -58,7 +58,7 @@ def to_pixels(image: ArrayLike, alpha: ArrayLike | None = None, depth: int = 8) 
     Raises:
         ValueError: if the image is outside that range or not finite, for example because it is in [0, 255].
 
-    Example:
+    Examples:
         >>> to_pixels([[[-1, 0, 1]]]).ravel(), to_pixels([[[-1, 0, 1]]], depth=16).ravel()
         (array([  0, 128, 255], dtype=uint8), array([    0, 32768, 65535], dtype=uint16))
     """

@@ -14,7 +14,7 @@ MOST_RESIZED, LONGEST_RESIZED = 16 * 1024 * 1024, 16 * 1024  # pixels of an imag
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width, in pixels, of an image whose short side becomes ``size``.
 
-    Example:
+    Examples:
         >>> resized_shape(400, 600, 200)
         (200, 300)
     """

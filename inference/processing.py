@@ -89,7 +89,7 @@ def pad(images: Array, multiple: int) -> Array:
         images: ``(B, 3, H, W)``.
         multiple: of the sides, pixels.
 
-    Example:
+    Examples:
         >>> pad(np.array([[[[0, 1, 2], [3, 4, 5]]]]), multiple=2)[0, 0]
         array([[0, 1, 2, 1],
                [3, 4, 5, 4]])

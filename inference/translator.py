@@ -43,7 +43,7 @@ class Translator:
     A translation has three stages, so that those of several images can overlap: `prepare` and `finish`, which any
     thread may call, and `compute`, the network.  A call does all three.
 
-    Example:
+    Examples:
         >>> translator = Translator.load("runs/clear2foggy/pocket/version_0")
         >>> translator("photo.jpg", size=512).save("foggy.png")
 

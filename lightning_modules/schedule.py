@@ -8,7 +8,7 @@ def warm_up(done: int, length: int) -> float:
         done: steps (or images) finished before this one.
         length: of the rise; 0 for none.
 
-    Example:
+    Examples:
         >>> [warm_up(done, length=4) for done in range(6)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     """
@@ -23,7 +23,7 @@ def cool_down(done: int, total: int | None, share: float) -> float:
         total: length of training; None has no end to count back from, so the rate stays.
         share: of `total`, in [0, 1]; 0 for no fall.
 
-    Example:
+    Examples:
         >>> [cool_down(done, total=8, share=0.5) for done in (0, 4, 6, 8)]
         [1.0, 1.0, 0.5, 0.0]
     """

@@ -19,7 +19,7 @@ def nearest_ratio(source: Tensor, fake: Tensor) -> Tensor:
     Returns:
         Scalar, float64; NaN below two rows, or where the inputs do not differ.
 
-    Example:
+    Examples:
         >>> inputs = torch.tensor([[0.0], [1.0], [2.0]])
         >>> nearest_ratio(inputs, inputs + 5).item(), nearest_ratio(inputs, 0 * inputs).item()
         (1.0, 0.0)

@@ -18,7 +18,7 @@ def to_uint8(image: Tensor) -> Tensor:
     Raises:
         ValueError: if a value is outside that range or not finite.
 
-    Example:
+    Examples:
         >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([  0, 128, 255], dtype=torch.uint8)
     """

@@ -19,7 +19,7 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
 
-    Example:
+    Examples:
         >>> black, white = (torch.full((1, 3, 2, 2), level, dtype=torch.uint8) for level in (0, 255))
         >>> psnr(black, white).item(), psnr(black, black).item()
         (0.0, 100.0)

@@ -151,7 +151,7 @@ def shown_in(table: Table) -> list[Score]:
 def log_key(split: str, name: str, direction: str) -> str:
     """The key of a score in TensorBoard and in Lightning's metrics, such as ``val/fid_a2b``.
 
-    Example:
+    Examples:
         >>> log_key("val", "fid", "a2b")
         'val/fid_a2b'
     """
@@ -167,7 +167,7 @@ def network_of(score: Score, block: Mapping[str, object]) -> str | None:
 def formatted(value: float | None) -> str:
     """Four significant digits; "-" for a score that is not known.
 
-    Example:
+    Examples:
         >>> formatted(0.0123456), formatted(None)
         ('0.01235', '-')
     """
@@ -177,7 +177,7 @@ def formatted(value: float | None) -> str:
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, with no line break at its end.
 
-    Example:
+    Examples:
         >>> print(markdown_table(["run", "FID"], [["clear2foggy", "120"]]))
         | run | FID |
         |---|---|

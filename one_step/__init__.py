@@ -1,6 +1,6 @@
 """What other programs import: trained translators, and the generator itself.
 
-Example:
+Examples:
     >>> from one_step import Translator
     >>> translator = Translator.load("runs/clear2foggy/pocket/version_0")
     >>> translator("photo.jpg").save("foggy.png")

@@ -11,6 +11,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from exporting import npm
+from tests.browser import served
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     archive = folder / "mermaid.tgz"
     with tarfile.open(archive, "w:gz") as file:
-        content = b"var mermaid = {}"
+        content = b"var mermaid = {initialize() {}, async render() { return {svg: '<svg/>'} }}"
         entry = tarfile.TarInfo("package/dist/mermaid.min.js")
         entry.size = len(content)
         file.addfile(entry, io.BytesIO(content))
@@ -72,3 +73,26 @@ def test_only_pages_with_a_diagram_load_what_draws_it(site):
     with_diagram = {page.name for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text()}
     assert "architecture.html" in with_diagram
     assert with_script == with_diagram
+
+
+def test_examples_of_docstrings_are_code(site):
+    """A section named ``Example:`` would be a note, whose prompts Markdown takes for quotations."""
+    pages = {path.name: path.read_text() for path in (site / "api").iterdir()}
+    assert "Translator.load" in re.sub("<.*?>", "", pages["translating.html"])
+    assert [name for name, text in pages.items() if "<blockquote>" in text] == []
+
+
+@pytest.mark.browser
+def test_every_page_fits_a_phone(site, browser_page):
+    page, misfits = browser_page.page, {}
+    page.set_viewport_size({"width": 400, "height": 800})
+    with served(site) as address:
+        for path in sorted(site.rglob("*.html")):
+            name = str(path.relative_to(site))
+            page.goto(f"{address}/{name}")
+            beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            missing = page.evaluate("[...document.images].filter(image => !image.naturalWidth).map(image => image.src)")
+            if beyond > 0 or missing:
+                misfits[name] = (beyond, missing)
+    assert misfits == {}
+    assert browser_page.outside == [] and browser_page.errors == []

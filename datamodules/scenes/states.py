@@ -100,7 +100,7 @@ def describe(place: str, values: Mapping[str, str]) -> str:
     Raises:
         ValueError: an attribute or value is unknown.
 
-    Example:
+    Examples:
         >>> describe("street", {"light": "night", "air": "foggy"})
         'a street at night in dense fog'
     """
