@@ -36,7 +36,20 @@ Terms = dict[str, Tensor]
 Player = Literal["generator", "discriminators"]
 PLAYERS: tuple[Player, ...] = ("generator", "discriminators")  # in the order of their optimisers
 LIKELY_CAUSE = "Mostly the learning rate is too high: lower model.init_args.optimizer_g.init_args.lr."
-IMPRECISE = ("16-mixed", "16-true", "bf16-true")
+IMPRECISE = ("16", "16-mixed", "16-true", "bf16-true")
+
+
+def check_precision(name: object) -> None:
+    """Refuse a precision of the Trainer that would silently ruin training.
+
+    Raises:
+        ValueError: it is float16, or has weights that are not float32.
+    """
+    if str(name) in IMPRECISE:
+        raise ValueError(
+            f"precision {name} is refused: trained weights stay float32 and the one-step estimate multiplies float16 "
+            "errors by 14.6. Use bf16-mixed or 32-true."
+        )
 
 
 class TranslationModule(LightningModule):
@@ -300,11 +313,7 @@ class TranslationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse settings that would silently ruin training, or end it once it has begun."""
-        if self.trainer.precision in IMPRECISE:
-            raise ValueError(
-                f"precision {self.trainer.precision} is refused: trained weights stay float32 and the one-step "
-                "estimate multiplies float16 errors by 14.6. Use bf16-mixed or 32-true."
-            )
+        check_precision(self.trainer.precision)
         if self.generator.compiled_blocks:
             check_compiler(self.device)
 

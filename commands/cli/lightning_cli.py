@@ -20,7 +20,7 @@ from commands.cli.processes import check_processes, devices_of
 from commands.cli.trust import refusal
 from datamodules import TranslationData
 from lightning_modules import mean_gradients
-from lightning_modules.base import TranslationModule
+from lightning_modules.base import TranslationModule, check_precision
 from lightning_modules.callbacks import (
     Evaluation,
     MissingValidation,
@@ -161,7 +161,7 @@ class TrainCLI(LightningCLI):
         """Record the experiment; choose the strategy where the user did not.
 
         Raises:
-            ValueError: ``fast_dev_run``, with which Lightning writes no run folder; or too many processes.
+            ValueError: ``fast_dev_run``, with which Lightning writes no run folder; float16; or too many processes.
         """
         self.experiment = self.config["experiment"] = self.experiment or self.config["experiment"]
         trainer = self.config["trainer"]
@@ -170,6 +170,7 @@ class TrainCLI(LightningCLI):
                 "fast_dev_run keeps no run folder, and a run here is one. To see everything work once: "
                 "--model.init_args.max_images=4 --trainer.val_check_interval=2 --trainer.limit_val_batches=2"
             )
+        check_precision(trainer["precision"])  # on a CPU Lightning would take another one without a word
         self.check_machine()
         if trainer["strategy"] == "auto" and (trainer["num_nodes"] > 1 or devices_of(trainer) > 1):
             trainer["strategy"] = mean_gradients.NAME

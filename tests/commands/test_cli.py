@@ -117,6 +117,13 @@ def test_a_fast_run_is_refused_with_what_to_type_instead(capsys):
     assert "--model.init_args.max_images=4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["16", "16-mixed", "bf16-true"])
+def test_float16_is_refused_on_a_cpu_too(given, capsys):
+    words = ["--exp=clear2foggy", "--trainer.accelerator=cpu", "--trainer.limit_train_batches=1"]
+    assert train.main([*words, f"--trainer.precision={given}"]) == 2
+    assert f"precision {given} is refused" in capsys.readouterr().err
+
+
 def test_short_names_of_bases_are_those_of_training():
     assert base_source("sd-turbo") == "stabilityai/sd-turbo"
     assert base_source("sdxl-turbo") == "stabilityai/sdxl-turbo"
