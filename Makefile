@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-edit bench-folder bench-files pocket adapters pictures
+.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-lowest test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-edit bench-folder bench-files pocket adapters pictures
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -37,15 +37,19 @@ help: ## list the targets
 setup: .venv/.installed ## create .venv with what constraints.txt pins; quick when nothing changed [PYTHON=python3]
 	@echo "Ready: .venv holds $$(.venv/bin/python --version) and the packages of constraints.txt."
 
-.venv/.installed: setup.cfg pyproject.toml constraints.txt
+.venv/.installed: constraints.txt
+.venv-lowest/.installed: constraints-lowest.txt
+.venv/.installed .venv-lowest/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d. Example: make setup PYTHON=python3.11" % v)'
-	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,video,serve,demo,docs]'
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $(filter constraints%,$^) -e '.[dev,export,video,serve,demo,docs]'
 	@touch $@
 
-lock: ## resolve the versions that setup.cfg allows into constraints.txt (needs uv) [ARGS=--upgrade]
-	@uv pip compile setup.cfg --extra dev --extra export --extra video --extra serve --extra demo --extra docs --universal --fork-strategy fewest --python-version 3.10 \
-	  --no-annotate --custom-compile-command "make lock" --quiet -o constraints.txt $(ARGS)
+compile = uv pip compile setup.cfg --extra dev --extra export --extra video --extra serve --extra demo --extra docs --universal --fork-strategy fewest --python-version 3.10 \
+  --no-annotate --custom-compile-command "make lock" --quiet $(ARGS)
+lock: ## resolve the versions that setup.cfg allows, the newest into constraints.txt and the lowest into constraints-lowest.txt (needs uv) [ARGS=--upgrade]
+	@$(compile) -o constraints.txt
+	@$(compile) --resolution lowest-direct -o constraints-lowest.txt
 
 doctor: ## check that training can run here: versions, devices, weights on disk
 	@$(run) -m commands.doctor
@@ -124,6 +128,9 @@ test test-slow test-browser test-chaos: export OMP_NUM_THREADS ?= 1
 # In parallel, each file on one core, so that its fixtures are made once.
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+
+test-lowest: .venv-lowest/.installed ## run the quick tests on the lowest versions that setup.cfg allows, in .venv-lowest [PYTHON=python3] [ARGS="-k words"]
+	@$(MAKE) --no-print-directory test PY=.venv-lowest/bin/python
 
 test-slow: ## run the tests marked slow, but for those of test-chaos
 	@$(run) -m pytest -m slow --ignore=tests/chaos $(ARGS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -48,15 +49,15 @@ def requirements(section, key):
     return [Requirement(line) for line in config[section][key].strip().splitlines()]
 
 
-EXTRAS = ("dev", "serve", "demo")  # some of export and video depend on the version of Python
+EXTRAS = ("dev", "serve", "demo", "docs")  # some of export and video depend on the version of Python
 ALL_REQUIREMENTS = [
     *requirements("options", "install_requires"),
     *(requirement for extra in EXTRAS for requirement in requirements("options.extras_require", extra)),
 ]
 
 
-def pins():
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+def pins(name):
+    for line in (ROOT / name).read_text().splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             yield pin.name.lower(), pin
@@ -149,12 +150,21 @@ def test_every_dependency_has_its_reason_and_a_range():
 
 
 def test_the_pins_lie_in_the_ranges():
-    pinned = dict(pins())
+    pinned = dict(pins("constraints.txt"))
     for requirement in ALL_REQUIREMENTS:
         pin = pinned[requirement.name.lower()]
         (specifier,) = pin.specifier
         assert requirement.specifier.contains(specifier.version), f"{pin} is outside {requirement}"
         assert pin.marker is None, f"{pin} is pinned on some platforms only"
+
+
+def test_every_lower_bound_can_be_installed():
+    """The lowest resolution has each bound itself: none is shut out by what another package needs."""
+    lowest = dict(pins("constraints-lowest.txt"))
+    for requirement in ALL_REQUIREMENTS:
+        (bound,) = (Version(part.version) for part in requirement.specifier if part.operator == ">=")
+        (pin,) = lowest[requirement.name.lower()].specifier
+        assert Version(pin.version) == bound, f"{requirement}, but the lowest is {pin.version}"
 
 
 def test_licence_and_citation():
