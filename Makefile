@@ -160,7 +160,7 @@ pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage tea
 adapters: ## train the packaged adapters from scratch, resumable; takes hours [EXP=day2night]
 	@$(run) -m commands.adapters $(call flags,EXP:--exp) $(ARGS)
 
-pictures: ## draw the README's images by the packaged adapters; after make adapters
+pictures: ## draw the images of README and docs; after make adapters and make bench-edit
 	@$(run) -m docs_site.pictures $(ARGS)
 
 bench: ## time a training step of pocket; bench-step has the larger table

@@ -1,24 +1,56 @@
-"""``make pictures``: the README's images, by the packaged adapters.
+"""``make pictures``: images of README and docs, by the packaged adapters and the run of `make bench-edit`.
 
 The photograph is china.jpg by Daniel Buechele (https://www.flickr.com/photos/danielbuechele/6061409035, CC BY 2.0),
 which scikit-learn carries.  The rows of scenes are those of the adapters' trainings: `make adapters` leaves them in
-runs/adapters.
+runs/adapters.  `make bench-edit` leaves an adapter that edits by words in runs/bench-edit.
 """
 
 import shutil
 from pathlib import Path
 
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from commands.adapters import IMAGES
 from commands.cli.errors import user_errors
+from datamodules.scenes import render_state
 from inference import Translator
+from lightning_modules.callbacks.image_grid import write_grid
 from packaged_adapters import PREFIX
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 PHOTOGRAPHS = {"photo_night.jpg": "day2night", "photo_fog.jpg": "clear2foggy"}
+EDITING = ROOT / "runs" / "bench-edit" / "edit"
+EDITS = {
+    "street": (
+        ("day", "clear", "dry"),
+        *("a street at night", "a street in dense fog", "a wet street", "a street at night in dense fog"),
+    ),
+    "meadow": (
+        ("horse", "green"),
+        *("picture of a zebra", "picture of sand", "picture of dry grass", "picture of a zebra in sand"),
+    ),
+}
+"""Attributes of the inputs, then prompts, by place; the last prompt was never trained from these inputs."""
+EDITED_SCENES = range(20_000, 20_004)
+PHOTO_EDITS = {"photo_edit_night.jpg": "a street at night", "photo_edit_fog.jpg": "a street in dense fog"}
+
+
+def draw_edits(photo: Image.Image) -> None:
+    """Write the images of docs/editing.md."""
+    if not EDITING.is_dir():
+        raise FileNotFoundError(f"No adapter in {EDITING}: `make bench-edit` trains it.")
+    translator = Translator.load(EDITING)
+    for place, (state, *prompts) in EDITS.items():
+        scenes = [render_state(place, state, 0, index, 128) for index in EDITED_SCENES]
+        rows = {"input": scenes}
+        for prompt in prompts:
+            rows[prompt] = [torch.from_numpy(translator(scene.numpy(), "a2b", prompt)) for scene in scenes]
+        write_grid(PICTURES / f"edit_{place}.png", rows)
+    for file, prompt in PHOTO_EDITS.items():
+        translator(photo, "a2b", prompt).save(PICTURES / file, quality=88)
 
 
 @user_errors
@@ -34,6 +66,7 @@ def main() -> int:
             raise FileNotFoundError(f"No pictures in runs/adapters/{name}: `make adapters EXP={name}` draws them.")
         for row in rows:
             shutil.copyfile(row, PICTURES / f"{name}_{row.stem.removeprefix('pictures_')}.png")
+    draw_edits(photo)
     return 0
 
 

@@ -36,7 +36,7 @@ class Floors:
     shift: float = 0.3
     identity: float = 0.01
     diversity: float = 0.3
-    success: float = 0.3
+    success: float = 0.15
 
     def identity_collapse(self, direction: str, scores: Mapping[str, Any]) -> str:
         """What was found, "" where all is well or nothing is known.

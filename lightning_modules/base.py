@@ -292,14 +292,14 @@ class TranslationModule(LightningModule):
     def validation_step(  # type: ignore[override]
         self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> Translation:
-        """Translate a batch of one direction; the first batch of a loader also yields the grid's further images.
+        """Translate a batch of one direction.
 
         Raises:
             NonFiniteLossError: a translation is not finite.
         """
         # Float32 whatever the training precision: the image must be the exported adapter's.
         with torch.autocast(batch.real.device.type, enabled=False):
-            done = self.translate_for_evaluation(batch, with_extras=batch_idx == 0)
+            done = self.translate_for_evaluation(batch, with_extras=False)
         if not self.runtime.is_finite(done.fake.sum()):
             raise NonFiniteLossError(
                 f"The generator's output is not finite after {self.images_seen} images ({batch.direction} of "

@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.utils import make_grid
 
-from datamodules.batches import Translation
+from datamodules.batches import EvaluationBatch, Translation
 from lightning_modules.base import TranslationModule
-from lightning_modules.callbacks.access import log_image, split_of
+from lightning_modules.callbacks.access import log_image, module_of, split_of
 from limits import check_settings
 from storage import atomic_write
 
@@ -27,8 +28,9 @@ class ImageGrid(Callback):
 
     The grid in TensorBoard has a labelled row per kind of image: inputs, translations, what the model adds (back again,
     identity), and ground truths where they are known.  Its columns are validation images spread over the split, the
-    same ones each time.  The PNG in the run folder shows the first test images translated by the last state: a row of
-    inputs, a row of translations, and a row of ground truths where they are known.
+    same ones each time, first before training.  The PNG in the run folder shows the first
+    test images translated by the last state: a row of inputs, a row of translations, and a row of ground truths where
+    they are known.
 
     Args:
         images: images per direction; fewer where the split, or for the PNG its first batch, has fewer.
@@ -38,6 +40,21 @@ class ImageGrid(Callback):
         check_settings(images=images)
         self.images = images
         self._rows: dict[str, dict[str, list[Tensor]]] = {}  # by direction and kind, (3, H, W)
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the grids of a generator that has not been trained yet."""
+        module, data = module_of(pl_module), getattr(trainer, "datamodule", None)
+        if module.images_seen or not trainer.is_global_zero or not isinstance(data, LightningDataModule):
+            return
+        for loader in data.val_dataloader():
+            batches, limit = list(loader.batch_sampler), trainer.limit_val_batches
+            number = min(limit, len(batches)) if isinstance(limit, int) else int(limit * len(batches))
+            for k, indices in enumerate(batches[:number]):
+                for place in spread(self.images, number, k, len(indices)):
+                    batch = loader.collate_fn([loader.dataset[indices[place]]])
+                    self._add(module, move_data_to_device(batch, module.device))
+        self._log(trainer, module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the images of the last validation."""
@@ -52,23 +69,30 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take what the grid shows of a batch."""
+        """Translate what the grid shows of a batch once more, together with what the model adds."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        assert isinstance(outputs, Translation)
-        batches = trainer.num_val_batches[dataloader_idx]
-        places = spread(self.images, batches, batch_idx, len(outputs.real))
-        rows = self._rows.setdefault(outputs.direction, {})
-        for label, images in labelled(outputs).items():
-            rows.setdefault(label, []).extend(images[k].float().cpu() for k in places)
+        assert isinstance(batch, EvaluationBatch)
+        places = spread(self.images, trainer.num_val_batches[dataloader_idx], batch_idx, len(batch.real))
+        if places:
+            self._add(module_of(pl_module), _part(batch, places))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the grids."""
-        if trainer.sanity_checking:
-            return
-        assert isinstance(pl_module, TranslationModule)
+        if not trainer.sanity_checking:
+            self._log(trainer, module_of(pl_module))
+
+    def _add(self, module: TranslationModule, batch: EvaluationBatch) -> None:
+        if batch.direction in module.generator.directions:
+            with torch.autocast(batch.real.device.type, enabled=False):
+                done = module.translate_for_evaluation(batch, with_extras=True)
+            rows = self._rows.setdefault(batch.direction, {})
+            for label, images in labelled(done).items():
+                rows.setdefault(label, []).extend(images.float().cpu())
+
+    def _log(self, trainer: Trainer, module: TranslationModule) -> None:
         for direction, rows in self._rows.items():
-            log_image(trainer, f"val/pictures_{direction}", draw(rows), pl_module.images_seen)
+            log_image(trainer, f"val/pictures_{direction}", draw(rows), module.images_seen)
         self._rows = {}
 
     def on_test_batch_end(
@@ -105,6 +129,18 @@ def spread(images: int, batches: float, batch: int, size: int) -> list[int]:
     # Integers, since a rounded fraction may fall into the batch before.
     numbers = [(int(batches) * (2 * k + 1), 2 * images) for k in range(images)]
     return sorted({top % bottom * size // bottom for top, bottom in numbers if top // bottom == batch})
+
+
+def _part(batch: EvaluationBatch, places: Sequence[int]) -> EvaluationBatch:
+    """Some images of a batch."""
+    return EvaluationBatch(
+        batch.real[places],
+        batch.direction,
+        batch.index[places],
+        [batch.names[k] for k in places],
+        None if batch.captions is None else [batch.captions[k] for k in places],
+        None if batch.truth is None else batch.truth[places],
+    )
 
 
 def labelled(translation: Translation) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What a training prints: a header, then a bar on a terminal or plain lines elsewhere, and nothing of its libraries."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import termios
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from commands import train
@@ -88,7 +91,13 @@ def test_a_run_shorter_than_its_interval_validates_once_at_its_end(short_run):
     assert last["callbacks"]["CollapseAlarm"]["below"], "the state is saved after the alarm counted"
     assert (run / "adapter" / "adapter.safetensors").is_file()
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-    assert [picture.step for picture in events.Images("val/pictures_a2b")] == [6]
+    pictures = events.Images("val/pictures_a2b")
+    assert [picture.step for picture in pictures] == [0, 6]
+    before, after = (np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))) for picture in pictures)
+    assert before.shape == after.shape
+    inputs, translations = slice(0, 34), slice(34, 68)
+    assert (before[inputs] == after[inputs]).all() and before[inputs].max() > 200
+    assert (before[translations] != after[translations]).any(), "six images change the translations"
 
 
 def test_a_terminal_has_a_bar_of_images_and_a_resumed_one_starts_where_it_stopped(short_run):

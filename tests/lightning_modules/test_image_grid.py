@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.utils import save_image
 
-from datamodules.batches import Translation
+from datamodules.batches import EvaluationBatch, Translation
 from lightning_modules import CycleGANTurbo
 from lightning_modules.callbacks import ImageGrid
 from lightning_modules.callbacks.access import log_image
@@ -49,10 +49,23 @@ def test_the_images_are_spread_over_the_split_and_as_many_in_both_directions(tmp
         sanity_checking=False, is_global_zero=True, num_val_batches=[batches] * 2, loggers=[logger]
     )
     module, grid = Mock(spec=CycleGANTurbo, images_seen=6), ImageGrid(4)
+    module.generator = SimpleNamespace(directions=["a2b", "b2a"])
+
+    def translate(batch, with_extras):
+        extra = {"rec": batch.real, "idt": batch.real} if with_extras else {}
+        return Translation(batch.direction, batch.real, batch.real - 1, batch.index, batch.names, extra=extra)
+
+    module.translate_for_evaluation = translate
     grid.on_validation_start(trainer, module)
     for loader, direction in enumerate(("a2b", "b2a")):
         for k in range(batches):
-            grid.on_validation_batch_end(trainer, module, made_up(direction, k * size, size), None, k, loader)
+            done = made_up(direction, k * size, size)
+            batch = EvaluationBatch(done.real, direction, done.index, done.names)
+            grid.on_validation_batch_end(trainer, module, None, batch, k, loader)
+    for rows in grid._rows.values():
+        assert {label: len(images) for label, images in rows.items()} == dict.fromkeys(
+            ("input", "translation", "back again", "identity"), 4
+        ), "every row is complete, whichever batches its images are of"
     shown = {d: [round(float(i[0, 0, 0]) * 8) for i in rows["input"]] for d, rows in grid._rows.items()}
     assert shown == {"a2b": [1, 3, 5, 7], "b2a": [1, 3, 5, 7]}
     grid.on_validation_end(trainer, module)
