@@ -157,7 +157,7 @@ def _class_forward(layer: Layer, x: Tensor) -> Tensor:
 
 def _base_layer(layer: LoraLayer) -> nn.Conv2d | nn.Linear:
     base = layer.get_base_layer()
-    assert isinstance(base, nn.Conv2d | nn.Linear)
+    assert isinstance(base, (nn.Conv2d, nn.Linear))  # torch.compile of 2.9 reads no union of types
     return base
 
 
