@@ -302,8 +302,8 @@ class Edits(PairedImages):
         """What each caption of a split asks for; of a folder its prompts, or none where there are too many."""
         if self.is_rendered:
             return [edit.to_score() for edit in self.evaluated[stage]]
-        prompts = self._prompts[stage]
-        return [Asked(prompt) for prompt in prompts] if len({*prompts}) <= MOST_KINDS else []
+        few = len({*self._prompts["train"]}) <= MOST_KINDS
+        return [Asked(prompt) for prompt in self._prompts[stage]] if few else []
 
     def labelled(self, scenes: int) -> Iterator[tuple[dict[str, str], Tensor]]:
         """Rendered scenes that are in no split, in all their states: attributes and image, ``(3, H, W)`` in [-1, 1].

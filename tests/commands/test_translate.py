@@ -196,6 +196,17 @@ def test_lines_instead_of_photographs_are_recalled(adapter, tmp_path, capsys):
         assert ("PREPROCESS=canny" in printed) is expected and "Trained on: twin world" in printed
 
 
+def test_a_prompt_that_was_not_trained_gets_the_list_of_those_that_were(adapter, tmp_path, capsys):
+    photo = save(tmp_path / "photo.png", pixels(16, 16))
+    shutil.copytree(adapter, tmp_path / "edits")
+    card = json.loads((tmp_path / "edits" / "adapter.json").read_text())
+    (tmp_path / "edits" / "adapter.json").write_text(json.dumps(card | {"edits": ["make it night", "add fog"]}))
+    listed = "That prompt was not trained, these were:\n  make it night\n  add fog\n"
+    for prompt, expected in (("make it snow", True), ("add fog", False)):
+        assert run(tmp_path / "edits", photo, tmp_path / "out.png", "--prompt", prompt) == 0
+        assert (listed in capsys.readouterr().out) is expected
+
+
 def refuses(capsys, words, adapter, source, target, *more):
     """Exit code 2, at most two lines that hold the words, nothing written."""
     before = content(target) if Path(target).is_dir() else Path(target).is_file() and Path(target).read_bytes()

@@ -194,6 +194,32 @@ def test_evaluation_has_every_kind_as_often_of_scenes_that_are_not_trained(rende
     assert not trained & validated and not tested & (trained | validated)
 
 
+def test_the_adapter_gets_the_list_of_prompts_where_it_is_short(rendered, scenes, tmp_path):
+    assert "a street at night" in rendered.edits and len(rendered.edits) == len({*rendered.edits}) > 16
+    assert {*Edits(root=str(scenes), **SMALL).edits} == {"make it night", "add fog", "by day"}
+    many = lines(tmp_path / "many", *[(f"{k}.png", f"{k}x.png", f"prompt {k}") for k in range(90)])
+    data = Edits(root=str(many), **SMALL)
+    assert data.edits == () and data.asked("validate") == []
+
+
+def test_kinds_limit_what_is_trained_and_not_what_is_measured():
+    data = Edits(train_scenes=40, val_scenes=16, kinds=["a street at night"], noops=0.0, **SMALL)
+    assert {data.training_set().edit(0, k).kind for k in range(40)} == {"a street at night"}
+    assert len({each.kind for each in data.asked("validate")}) == 16
+    with pytest.raises(ValueError, match=r"no edits of the kind 'a street on fire'\. Known: a street at night; "):
+        Edits(kinds=["a street on fire"], **SMALL)
+
+
+def test_without_captions_every_image_has_the_adapter_s_prompt(scenes):
+    for data in (
+        Edits(train_scenes=20, val_scenes=16, captioned=False, **SMALL),
+        Edits(root=str(scenes), captioned=False, **SMALL),
+    ):
+        prompt = data.prompts["a2b"]
+        assert {data.training_set()[0, k]["caption"] for k in range(5)} == {*data.captions["validate"]} == {prompt}
+        assert len({each.kind for each in data.asked("validate")}) > 1, "still told apart"
+
+
 def test_a_share_of_no_ops_is_within_range():
     with pytest.raises(ValueError, match="noops"):
         Edits(train_scenes=8, noops=1.5, **SMALL)

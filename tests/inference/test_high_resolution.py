@@ -200,6 +200,8 @@ def test_a_card_tells_the_resolution_and_an_old_card_its_line_drawing():
     for mode in get_args(Resolution):
         assert Training.from_card({"resolution": mode}).resolution == mode
     assert Training.from_card({}) == Training()
+    assert Training.from_card({"edits": ["add fog", 3]}).edits == ["add fog"]
+    assert Training.from_card({"edits": "add fog"}).edits == ()
     assert Training.from_card({"preprocessing": {"preprocess": "canny", "eval_size": 256}}) == Training(
         line_drawing="canny", size=256, resolution="tiles"
     )

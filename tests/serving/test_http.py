@@ -327,6 +327,7 @@ def test_info_tells_what_clients_need_and_no_path(server, adapter, exported):
         "halves",
         True,
     )
+    assert first["edits"] == []
     assert (first["loaded"]["precision"], first["loaded"]["device"]) == ("float32", "cpu")
     assert (found["limits"]["body"], found["limits"]["pixels"]) == (8 << 20, 20_000_000)
     assert not re.search(r"(?<![\w.:])/\w", info.text), info.text

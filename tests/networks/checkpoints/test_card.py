@@ -29,6 +29,11 @@ def test_a_card_of_before_comes_out_as_it_went_in_order_of_keys_included():
     assert card.run.experiment == "edge2image" and card.run.training_features == ("random",)
 
 
+def test_edits_are_texts_and_come_back():
+    card = AdapterCard.from_json(changed(edits=["make it night", "add fog"]), "adapter.json")
+    assert card.run.edits == ("make it night", "add fog") and card.to_json()["edits"] == ["make it night", "add fog"]
+
+
 def test_unknown_top_level_keys_are_kept():
     card = AdapterCard.from_json(changed(licence="CC0", notes=["a", 1]), "adapter.json")
     assert card.run.extra == {"licence": "CC0", "notes": ["a", 1]}
@@ -48,6 +53,8 @@ def test_unknown_settings_are_refused_with_key_and_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (changed(edits="make it night"), "edits must be a list of texts"),
+        (changed(edits=["add fog", 3]), "edits must be a text"),
         (with_setting(rank_unet=0), "rank_unet must be an integer of at least 1 and at most 4096, got 0"),
         (with_setting(rank_vae=5000), "rank_vae"),
         (with_setting(rank_unet=True), "rank_unet"),
