@@ -197,9 +197,17 @@ def desk(tmp_path_factory, two_level_base):
     with pytest.MonkeyPatch.context() as patch:
         execute("make train EXP=clear2foggy DATA=my-data", folder, two_level_base, patch)
     shutil.copy(folder / RUN_FOLDER / "metrics.json", folder / "trained.json")
-    shutil.copy(folder / "photos" / "sub" / "a.png", folder / "sketch.png")
-    for other in (RUN_FOLDER.replace("version_0", "version_1"), RUN_FOLDER.replace("clear2foggy", "sketch2image")):
+    for name in ("sketch.png", "street.png"):
+        shutil.copy(folder / "photos" / "sub" / "a.png", folder / name)
+    others = [RUN_FOLDER.replace("clear2foggy", exp) for exp in ("sketch2image", "edit")]
+    for other in (RUN_FOLDER.replace("version_0", "version_1"), *others):
         shutil.copytree(folder / RUN_FOLDER, folder / other)
+    shutil.copytree(folder / "my-pairs", folder / "my-edits")
+    rows = [
+        {"input": f"train_A/{k}.png", "target": f"train_B/{k}.png", "prompt": "make it night"}
+        for k in range(numbers["train"])
+    ]
+    (folder / "my-edits" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
