@@ -147,28 +147,42 @@ def elsewhere(translator: Translator, data: Edits, measured: Measured, count: in
     return rows
 
 
-def amounts(translator: Translator, data: Edits, measured: Measured, count: int) -> dict[str, Any]:
-    """Parts of an edit: distances to input and truth by amount, and the share of steps that lead away from the input.
+def strips(
+    translator: Translator, place: str, before: dict[str, str], prompt: str, source: Array
+) -> dict[str, list[Array]]:
+    """One image translated by every one of `AMOUNTS`, in two ways.
 
     ``strength`` is that of `make translate`.  ``prompts`` mixes the embeddings of the prompt that names what is there
     and of the edit's, at strength 1.
+
+    Args:
+        translator: of an adapter that edits.
+        place: of the scene.
+        before: what the edit changes, as it is in the input.
+        prompt: of the edit.
+        source: the input, ``(3, H, W)`` in [-1, 1].
     """
-    scenes = scenes_of(data, lambda edit: edit.kind in SINGLE, count)
     backend = translator.backend
-    ways: dict[str, list[list[Array]]] = {"strength": [], "prompts": []}
+    start, end = backend.embed([describe(place, before), prompt])
+    mixed = [start + amount * (end - start) for amount in AMOUNTS]
+    return {
+        "strength": [translator(source, "a2b", prompt, strength=amount) for amount in AMOUNTS],
+        "prompts": [backend.translate(source[None], embedding[None], "a2b")[0] for embedding in mixed],
+    }
+
+
+def amounts(translator: Translator, data: Edits, measured: Measured, count: int) -> dict[str, Any]:
+    """Parts of an edit: distances to input and truth by amount, and the share of steps away from the input."""
+    scenes = scenes_of(data, lambda edit: edit.kind in SINGLE, count)
+    drawn: dict[str, list[list[Array]]] = {}
     for edit, source, _ in scenes:
-        before = describe(edit.place, {name: edit.before[name] for name in edit.named})
-        start, end = backend.embed([before, edit.prompt])
-        ways["strength"].append([translator(source, "a2b", edit.prompt, strength=amount) for amount in AMOUNTS])
-        ways["prompts"].append(
-            [backend.translate(source[None], (start + amount * (end - start))[None], "a2b")[0] for amount in AMOUNTS]
-        )
+        before = {name: edit.before[name] for name in edit.named}
+        for way, strip in strips(translator, edit.place, before, edit.prompt, source).items():
+            drawn.setdefault(way, []).append(strip)
     found: dict[str, Any] = {}
-    for way, strips in ways.items():
-        gaps = np.array(
-            [[measured.lpips(r, s) for r in strip] for strip, (_, s, _) in zip(strips, scenes, strict=True)]
-        )
-        errors = [[measured.lpips(r, t) for r in strip] for strip, (_, _, t) in zip(strips, scenes, strict=True)]
+    for way, every in drawn.items():
+        gaps = np.array([[measured.lpips(r, s) for r in strip] for strip, (_, s, _) in zip(every, scenes, strict=True)])
+        errors = [[measured.lpips(r, t) for r in strip] for strip, (_, _, t) in zip(every, scenes, strict=True)]
         found[way] = {
             "amounts": list(AMOUNTS),
             "lpips_input": gaps.mean(0).tolist(),

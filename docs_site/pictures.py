@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from benchmarks.edits import strips
 from commands.adapters import IMAGES
 from commands.cli.errors import user_errors
 from datamodules.scenes import render_state
@@ -35,6 +36,7 @@ EDITS = {
 }
 """Attributes of the inputs, then prompts, by place; the last prompt was never trained from these inputs."""
 EDITED_SCENES = range(20_000, 20_004)
+AMOUNTS = {"strength": "STRENGTH", "prompts": "mixed prompts"}  # rows of the strip from 0 to 1
 PHOTO_EDITS = {"photo_edit_night.jpg": "a street at night", "photo_edit_fog.jpg": "a street in dense fog"}
 
 
@@ -49,6 +51,12 @@ def draw_edits(photo: Image.Image) -> None:
         for prompt in prompts:
             rows[prompt] = [torch.from_numpy(translator(scene.numpy(), "a2b", prompt)) for scene in scenes]
         write_grid(PICTURES / f"edit_{place}.png", rows)
+    scene = render_state("street", ("day", "clear", "dry"), 0, EDITED_SCENES[0], 128)
+    ways = strips(translator, "street", {"light": "day"}, "a street at night", scene.numpy())
+    write_grid(
+        PICTURES / "edit_amounts.png",
+        {label: [torch.from_numpy(image) for image in ways[way]] for way, label in AMOUNTS.items()},
+    )
     for file, prompt in PHOTO_EDITS.items():
         translator(photo, "a2b", prompt).save(PICTURES / file, quality=88)
 
