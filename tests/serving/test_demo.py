@@ -133,6 +133,16 @@ def upload(page, path):
     page.wait_for_selector("#photo img")
 
 
+def fill(page, selector, text):
+    """Type into a field; Gradio empties one that was typed into in the moment in which it opens."""
+    for _ in range(20):
+        page.locator(selector).fill(text)
+        page.wait_for_timeout(300)
+        if page.locator(selector).input_value() == text:
+            return
+    raise AssertionError(f"{selector} does not keep {text}")
+
+
 def translate(page, says=" s, "):
     """Click, and wait for a new picture and the line below it."""
     before = page.evaluate("document.querySelectorAll('#slider img')[1]?.src")
@@ -176,7 +186,7 @@ def test_a_photograph_is_translated_compared_and_downloaded_whole(page, photo, d
     page.get_by_text("B to A: driving in the day").click()
     page.locator("#prompt textarea, #prompt input").fill("a street in the fog")
     page.get_by_text("Size and resolution").click()
-    page.locator("#size input").fill("48")
+    fill(page, "#size input", "48")
     translate(page, "directly at 48 x 72 px")
     expected = translator(photo, direction="b2a", prompt="a street in the fog", size=48)
     assert np.array_equal(downloaded(page, tmp_path)[1], np.asarray(expected))
@@ -270,7 +280,7 @@ def test_what_is_missing_or_out_of_range_is_a_sentence(page, photo):
     page.get_by_text("Drop a photograph first.").wait_for()
     upload(page, photo)
     page.get_by_text("Size and resolution").click()
-    page.locator("#size input").fill("100000")
+    fill(page, "#size input", "100000")
     page.locator("#go").click()
     page.get_by_text("The short side must have 16 to 2048 pixels.").wait_for()
 
@@ -312,7 +322,7 @@ def test_it_ends_at_once_though_a_page_is_open_and_a_translation_runs(browser_pa
         page.goto(demo.url)
         upload(page, tmp_path / "large.png")
         page.get_by_text("Size and resolution").click()
-        page.locator("#size input").fill("2000")
+        fill(page, "#size input", "2000")
         page.get_by_label("direct", exact=True).check()
         page.locator("#go").click()
         page.wait_for_selector("#slider [data-testid=status-tracker]:not(.hide)")
