@@ -230,6 +230,7 @@ def test_a_file_that_browsers_do_not_show_is_shown_and_translated_from_its_own_p
     pixels = np.linspace(0, 65535, 40 * 56 * 3).reshape(40, 56, 3).astype(np.uint16)
     tifffile.imwrite(tmp_path / "deep.tif", pixels, photometric="rgb")
     choose(page, "day2night")
+    page.wait_for_function("() => document.querySelector('#about').innerText.includes('PyTorch')")
     upload(page, tmp_path / "deep.tif")
     page.wait_for_function("() => document.querySelector('#photo img')?.naturalWidth == 56")
     translate(page)
