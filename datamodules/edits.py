@@ -275,7 +275,9 @@ class Edits(PairedImages):
             if unknown := [kind for kind in self.kinds if kind not in known]:
                 raise ValueError(f"data: no edits of the kind {unknown[0]!r}. Known: {'; '.join(known)}.")
             self.trained = [edit for edit in self.trained if edit.kind in self.kinds]
-        self.captions["train"] = list(dict.fromkeys(edit.prompt for edit in (*self.trained, *self.unchanged)))
+        places = {edit.place for edit in self.trained}
+        drawn = [*self.trained, *(edit for edit in self.unchanged if self.noops and edit.place in places)]
+        self.captions["train"] = list(dict.fromkeys(edit.prompt for edit in drawn))
         self.inputs = {}
         first = self.scene_counts["train"]
         for stage in EVALUATED:

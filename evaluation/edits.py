@@ -101,10 +101,10 @@ class EditScores:
             return {}
         evaluated = metrics.indexed_table("scores")[0].tolist()
         rates = {}
-        for suffix, table in (("", "fake"), ("_truth", "real")):
-            index, features = metrics.indexed_table(table)  # beyond a number of images, those of a sample
-            row_of = {k: row for row, k in enumerate(index.tolist())}
-            read = attributes_of(train, labels, features.cpu())
+        tables = [metrics.indexed_table(name) for name in ("fake", "real")]  # of many images a sample
+        read = attributes_of(train, labels, torch.cat([features for _, features in tables]).cpu())
+        for suffix, (index, _), first in zip(("", "_truth"), tables, (0, len(tables[0][0])), strict=True):
+            row_of = {k: row for row, k in enumerate(index.tolist(), first)}
             for name, wanted in (("success", "change"), ("preserved", "keep")):
                 rate = torch.full((len(evaluated),), torch.nan, dtype=torch.float64)
                 for place, k in enumerate(evaluated):

@@ -205,6 +205,7 @@ def test_the_adapter_gets_the_list_of_prompts_where_it_is_short(rendered, scenes
 def test_kinds_limit_what_is_trained_and_not_what_is_measured():
     data = Edits(train_scenes=40, val_scenes=16, kinds=["a street at night"], noops=0.0, **SMALL)
     assert {data.training_set().edit(0, k).kind for k in range(40)} == {"a street at night"}
+    assert data.edits == ("a street at night",), "prompts that are never drawn are not listed as trained"
     assert len({each.kind for each in data.asked("validate")}) == 16
     with pytest.raises(ValueError, match=r"no edits of the kind 'a street on fire'\. Known: a street at night; "):
         Edits(kinds=["a street on fire"], **SMALL)
