@@ -27,10 +27,6 @@ from networks.features import ClipFeatures, architectures_only, load_features
 from tests.conftest import save_base
 from tests.fake_cuda import CUDA, DeviceMixError, FakeRuntime, fake_cuda, reason_to_skip, value_of
 
-_reason = reason_to_skip()
-pytestmark = pytest.mark.skipif(
-    _reason is not None, reason=f"torch {torch.__version__} cannot run code for CUDA on fake tensors: {_reason}"
-)
 SIZE = 32
 MODEL, GENERATOR = "--model.init_args", "--model.init_args.generator.init_args"
 
@@ -50,6 +46,12 @@ def recipes():
     for (exp, base, memory), *others in found.values():
         same = "+".join([exp, *(f"{name}({profile})" for name, _, profile in others)])
         yield pytest.param(exp, base, memory, id=f"{same}-{base}-{memory}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs_here():
+    if reason := reason_to_skip():
+        pytest.skip(f"torch {torch.__version__} cannot run code for CUDA on fake tensors: {reason}")
 
 
 @pytest.fixture(scope="module")
