@@ -1,9 +1,9 @@
 """Runs side by side in one table, if they were measured by the same protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from metrics.scores import NETWORK_KEYS, formatted, markdown_table, shown_in
+from metrics.scores import NETWORK_KEYS, Score, formatted, markdown_table, shown_in
 
 Metrics = Mapping[str, Any]  # content of a metrics.json, or the block of a direction
 # Numbers and networks that must be equal, beside metrics.json's "protocol".
@@ -25,6 +25,7 @@ def table(runs: Mapping[str, Metrics]) -> str:
     if not directions:
         raise ValueError("These runs have no direction in common.")
     first = next(iter(runs))
+    scores = shown_in("compare", [metrics[direction] for metrics in runs.values() for direction in directions])
     rows = []
     for direction in directions:
         for name, metrics in runs.items():
@@ -35,10 +36,10 @@ def table(runs: Mapping[str, Metrics]) -> str:
                     f"{'; '.join(differs)}. Evaluate both again in the same way."
                 )
             seen = metrics.get("images_seen") or "-"
-            rows.append([direction, name, metrics.get("base", "-"), str(seen), *_cells(metrics[direction])])
+            rows.append([direction, name, metrics.get("base", "-"), str(seen), *_cells(metrics[direction], scores)])
         copied = runs[first][direction].get("copy_input") or {}
-        rows.append([direction, "input unchanged", "-", "-", *_cells(copied)])
-    headings = ["direction", "run", "base", "images", *(score.name for score in shown_in("compare"))]
+        rows.append([direction, "input unchanged", "-", "-", *_cells(copied, scores)])
+    headings = ["direction", "run", "base", "images", *(score.name for score in scores)]
     return "\n".join([markdown_table(headings, rows), "", *_how_measured(runs, directions[0])])
 
 
@@ -51,8 +52,8 @@ def differences(one: Metrics, other: Metrics) -> list[str]:
     return [f"{key}: {a} and {b}" for key, a, b in pairs if a != b]
 
 
-def _cells(block: Metrics) -> list[str]:
-    return [formatted(block.get(score.name)) for score in shown_in("compare")]
+def _cells(block: Metrics, scores: Iterable[Score]) -> list[str]:
+    return [formatted(block.get(score.name)) for score in scores]
 
 
 def _how_measured(runs: Mapping[str, Metrics], direction: str) -> list[str]:

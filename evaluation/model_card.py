@@ -80,6 +80,9 @@ def readme(
     """
     run, best = card.run, card.best or {}
     sizes = run.preprocessing or {}
+    states: dict[str, Mapping[str, Any]] = {"": card.metrics or {}, ", best state": best}
+    blocks = {f"{d}{state}": found[d] for state, found in states.items() for d in ("a2b", "b2a") if found.get(d)}
+    scores = shown_in("card", blocks.values())
     lines = [
         front_matter(card, licence or default_licence(card.base)),
         f"# {run.experiment or 'adapter'} on {card.base_description}",
@@ -91,6 +94,7 @@ def readme(
         f"- images seen: {run.images_seen}; preprocessing: {', '.join(f'{k} {v}' for k, v in sizes.items())}",
         f"- feature networks of training: {', '.join(run.training_features or ()) or 'none'}",
         *(f"- prompt {direction}: {prompt}" for direction, prompt in card.prompts.items()),
+        *([f"- edits by their prompts: {'; '.join(run.edits)}"] if run.edits else []),
         f"- {', '.join(f'{name} {number}' for name, number in card.versions.items())}",
         "",
         "```bash",
@@ -101,11 +105,11 @@ def readme(
         *_shown(pictures),
         "## On the test split",
         "",
-        f"In brackets what returning the input unchanged scores. {_better()} {_which(card.best)}",
+        f"In brackets what returning the input unchanged scores. {_better(scores)} {_which(card.best)}",
         "",
         markdown_table(
-            ["direction", "images", *(score.name for score in shown_in("card"))],
-            [*_rows(card.metrics or {}, ""), *_rows(best, ", best state")],
+            ["direction", "images", *(score.name for score in scores)],
+            [[d, str(b["n_fake"]), *(_cell(b, score) for score in scores)] for d, b in blocks.items()],
         ),
         "",
         "The adapter may be used within the licence of the base that it was trained on.",
@@ -131,17 +135,9 @@ def _which(best: Mapping[str, Any] | None) -> str:
     )
 
 
-def _better() -> str:
-    higher = [score.name for score in shown_in("card") if score.better == "higher"]
-    return f"Lower is better but for {' and '.join(higher)}."
-
-
-def _rows(blocks: Mapping[str, Any], state: str) -> list[list[str]]:
-    return [
-        [f"{direction}{state}", str(block["n_fake"]), *(_cell(block, score) for score in shown_in("card"))]
-        for direction in ("a2b", "b2a")
-        if (block := blocks.get(direction))
-    ]
+def _better(scores: Sequence[Score]) -> str:
+    higher = [score.name for score in scores if score.better == "higher"]
+    return f"Lower is better{' but for ' if higher else ''}{', '.join(higher)}."
 
 
 def _cell(block: Mapping[str, Any], score: Score) -> str:

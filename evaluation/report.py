@@ -104,8 +104,7 @@ class Page:
     def rows(self) -> list[tuple[str, list[str]]]:
         """Of the table of scores: name, and a cell per column; without scores that no column has."""
         blocks = self.columns.values()
-        known = [s for s in shown_in("report") if any(block.get(s.name) is not None for block in blocks)]
-        return [(s.name, [formatted(block.get(s.name)) for block in blocks]) for s in known]
+        return [(s.name, [formatted(block.get(s.name)) for block in blocks]) for s in shown_in("report", blocks)]
 
     @property
     def edits(self) -> tuple[list[str], list[list[str]]] | None:

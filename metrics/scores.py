@@ -2,8 +2,8 @@
 
 Everything that computes or shows scores iterates `SCORES`: metrics.json, TensorBoard, the terminal, the tables of
 `make compare` and of ablations, report.html and the model card.  A new score is one entry here and one function, which
-`computes` ties to it; see `metrics.functions`.  Nothing here imports torch, so that commands which only show scores
-start fast.
+`computes` ties to it; see `metrics.functions`.  `evaluation.edits` computes those of edits.  Nothing here imports
+torch, so that commands which only show scores start fast.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Score:
         unit: such as "dB"; "" for a plain number.
         better: "lower" or "higher"; None where neither is.
         network: role of the feature network that the number depends on, whose name is shown beside it.
-        needs: what the data must provide: ground truth ("truth") or captions; without, metrics.json lacks the key.
+        needs: what the data must provide: ground truth ("truth"), captions, or what each caption asks for ("edits");
+            without, metrics.json lacks the key.
         per_image: computed for each image, and averaged; False for a score of the whole set.
         of_input: also computed for the input returned unchanged ("copy_input" in metrics.json).
         tables: where it is shown.
@@ -53,7 +54,7 @@ class Score:
     unit: str = ""
     better: Literal["lower", "higher"] | None = None
     network: Role | None = None
-    needs: Literal["truth", "captions"] | None = None
+    needs: Literal["truth", "captions", "edits"] | None = None
     per_image: bool = False
     of_input: bool = False
     tables: tuple[Table, ...] = TABLES
@@ -70,6 +71,8 @@ _SCORES = (
     Score("lpips_truth", "LPIPS to truth", "", "lower", "lpips", "truth", per_image=True, of_input=True, tables=_TRUTH),
     Score("psnr_truth", "PSNR to truth", "dB", "higher", None, "truth", per_image=True, of_input=True, tables=_TRUTH),
     Score("caption_similarity", "caption similarity", "", "higher", "clip", "captions", True, tables=_CAPTIONS),
+    Score("edit_success", "edit success", "", "higher", "features", "edits", tables=_TRUTH),
+    Score("edit_preserved", "edit preserved", "", "higher", "features", "edits", tables=_TRUTH),
     Score("identity_gap", "identity gap", network="lpips", per_image=True, tables=("report", "compare", "terminal")),
     Score("diversity", "diversity", network="features", tables=("report", "compare", "ablation")),
     Score("domain_shift", "domain shift", network="features", tables=("report",)),
@@ -143,9 +146,18 @@ def _require(entries: Mapping[str, Any], where: str, kinds: Mapping[str, type]) 
             raise ValueError(f"{where}: {name} must be {wanted}, got {shortened(value)}.")
 
 
-def shown_in(table: Table) -> list[Score]:
-    """The scores of a table, in the order of its columns."""
-    return [score for score in SCORES.values() if table in score.tables]
+def shown_in(table: Table, blocks: Iterable[Mapping[str, object]] | None = None) -> list[Score]:
+    """The scores of a table, in the order of its columns.
+
+    Args:
+        table: which.
+        blocks: of metrics.json; given, scores that none of them has are left out.
+    """
+    scores = [score for score in SCORES.values() if table in score.tables]
+    if blocks is None:
+        return scores
+    present = {name for block in blocks for name, value in block.items() if value is not None}
+    return [score for score in scores if score.name in present]
 
 
 def log_key(split: str, name: str, direction: str) -> str:

@@ -71,7 +71,7 @@ class TranslationMetrics(TableMetric):
         width = self.features.width
         if width is None:
             raise ValueError(f"Feature network '{self.features.name}' has no embedding for FID and KID; use 'lite0'.")
-        self.scores = tuple(SCORES.values())
+        self.scores = tuple(score for score in SCORES.values() if score.needs != "edits")
         # columns of the table of scores per image: of the translations, then of the inputs returned unchanged
         each = [score for score in self.scores if score.per_image]
         self._columns = [(score, False) for score in each] + [(score, True) for score in each if score.of_input]

@@ -72,8 +72,7 @@ class CollapseAlarm(Callback):
         logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
         findings = []
         for direction in module_of(pl_module).generator.directions:
-            names = (*SCORES, "edit_success")
-            known = {name: logged[key] for name in names if (key := log_key(split, name, direction)) in logged}
+            known = {name: logged[key] for name in SCORES if (key := log_key(split, name, direction)) in logged}
             findings.append((IDENTITY, direction, self.floors.identity_collapse(direction, known)))
             findings.append((MODE, direction, self.floors.mode_collapse(direction, known)))
         return findings

@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from ablation.tables import figures
 from datamodules import Edits
 from datamodules.batches import Asked, Translation
 from evaluation.collapse import Floors
+from evaluation.compare import table as comparison
 from evaluation.edits import OVERALL, EditData, EditScores, edit_table, edit_text
 from evaluation.scorer import Scorer
 from metrics.probe import attributes_of
+from metrics.scores import formatted
 from metrics.translation import TranslationMetrics
 
 SIDE = 64
@@ -114,6 +117,20 @@ def test_an_adapter_that_ignores_captions_is_called_so(blocks):
     floors = Floors()
     assert floors.identity_collapse("a2b", blocks["truth"]) == ""
     assert "a2b does not follow the captions (edit_success" in floors.identity_collapse("a2b", blocks["copy"])
+
+
+def test_success_and_preservation_are_shown_where_runs_are_compared(blocks, tmp_path):
+    lines = comparison({name: {"a2b": block} for name, block in blocks.items()}).splitlines()
+    columns = [cell.strip() for cell in lines[0].split("|")]
+    for line, name in zip(lines[2:4], ("truth", "copy"), strict=True):
+        cells = dict(zip(columns, (cell.strip() for cell in line.split("|")), strict=True))
+        assert cells["run"] == name
+        assert [cells[key] for key in ("edit_success", "edit_preserved")] == [
+            formatted(blocks[name][key]) for key in ("edit_success", "edit_preserved")
+        ]
+    assert figures({"a2b": blocks["truth"]})["edit_success_a2b"] == blocks["truth"]["edit_success"]
+    alone = {key: value for key, value in blocks["truth"].items() if not key.startswith("edit_")}
+    assert "edit_" not in comparison({"alone": {"a2b": alone}})
 
 
 def test_an_attribute_is_read_by_a_probe_of_the_images_that_have_it():

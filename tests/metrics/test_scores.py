@@ -8,13 +8,17 @@ from metrics.scores import FUNCTIONS, SCORES, TABLES, Score, formatted, markdown
 
 def test_tables_show_what_they_have_always_shown():
     assert {table: [score.name for score in shown_in(table)] for table in TABLES} == {
-        "report": "fid fid_floor kid structure lpips_truth psnr_truth caption_similarity identity_gap diversity "
-        "domain_shift".split(),
-        "compare": "fid fid_floor kid structure lpips_truth psnr_truth identity_gap diversity".split(),
-        "ablation": "fid kid structure lpips_truth psnr_truth caption_similarity diversity".split(),
-        "card": "fid fid_floor kid structure lpips_truth psnr_truth".split(),
+        "report": "fid fid_floor kid structure lpips_truth psnr_truth caption_similarity edit_success edit_preserved "
+        "identity_gap diversity domain_shift".split(),
+        "compare": "fid fid_floor kid structure lpips_truth psnr_truth edit_success edit_preserved identity_gap "
+        "diversity".split(),
+        "ablation": "fid kid structure lpips_truth psnr_truth caption_similarity edit_success edit_preserved "
+        "diversity".split(),
+        "card": "fid fid_floor kid structure lpips_truth psnr_truth edit_success edit_preserved".split(),
         "terminal": "fid fid_floor kid structure identity_gap".split(),
     }
+    some = [{"fid": 1.0, "psnr_truth": None}, {"edit_success": 0.5}]
+    assert [score.name for score in shown_in("card", some)] == ["fid", "edit_success"]
 
 
 def test_registered_scores_are_shown_everywhere_and_names_are_unique(monkeypatch):
