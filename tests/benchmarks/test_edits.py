@@ -88,7 +88,7 @@ def test_aims_are_shares_and_every_table_is_printed(data, measured):
     by_kind = {"no-op": scores | {"lpips_truth": 0.01}, "a wet street": scores, OVERALL: scores}
     single = [{"edit": "a wet street", "ratio": 1.2}, {"edit": "other", "ratio": 1.1}]
     found = aims(by_kind, single)
-    assert list(found.values()) == pytest.approx([0.75, 1.2, 0.2])
+    assert list(found.values()) == pytest.approx([0.75, 0.2, 1.2])
     asked = Recorder()
     report = {
         "by_kind": by_kind,
@@ -100,4 +100,5 @@ def test_aims_are_shares_and_every_table_is_printed(data, measured):
         "aims": found,
     }
     text = markdown(report)
+    assert markdown(report | {"single": []}).count("\n|---") == 7 and len(aims(by_kind, [])) == 2
     assert text.count("\n|---") == 8 and "a wet street" in text and "'a bowl of fruit'" in text
