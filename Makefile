@@ -160,7 +160,7 @@ pocket: ## pretrain the packaged base from scratch, resumable [ARGS="--stage tea
 adapters: ## train the packaged adapters from scratch, resumable; takes hours [EXP=day2night]
 	@$(run) -m commands.adapters $(call flags,EXP:--exp) $(ARGS)
 
-pictures: ## draw the images of README and docs; after make adapters and make bench-edit
+pictures: ## draw the images of README and docs; after make adapters
 	@$(run) -m docs_site.pictures $(ARGS)
 
 bench: ## time a training step of pocket; bench-step has the larger table
@@ -196,7 +196,7 @@ bench-files: ## measure time and memory of a training's start with many image fi
 bench-video: ## flicker of translated videos, on drives whose motion is known, by the packaged adapters
 	@$(run) -m benchmarks.video $(ARGS)
 
-bench-edit: ## edits by words, by kind, beside single-task adapters, unseen combinations and words; trains four [ARGS="--root folder"]
+bench-edit: ## edits by words, by kind, beside single-task adapters, unseen combinations and words; trains four [ARGS="--ckpt pocket:edit", which trains none]
 	@$(run) -m benchmarks.edits $(ARGS)
 
 bench-memory: ## measure peak memory and time of training steps at full size [ARGS="--exp edge2image --sizes 512 --batches 1"]

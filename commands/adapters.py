@@ -1,12 +1,12 @@
 """``make adapters``: train the packaged adapters from scratch, a longer quick start of every task on pocket.
 
-Each takes at most 2 MiB: their rank is smaller than the quick starts', the autoencoders' is reduced once more, and
+Each takes at most 2 MiB: their rank is smaller than the quick starts', the autoencoders' may be reduced once more, and
 weights are stored in 16 bits.  The scores on their cards are of what is stored.
 """
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -23,10 +23,32 @@ if TYPE_CHECKING:
 
     from ablation.trials import Trial
 
-RANK = 8  # of UNet and VAE in training
-STORED_RANK = 7  # of the VAE
-IMAGES = {"clear2foggy": 600, "day2night": 1200, "horse2zebra": 600, "edge2image": 1800, "sketch2image": 1800}
-"""Training images by experiment."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a packaged adapter is trained and stored.
+
+    Attributes:
+        images: in training.
+        rank_vae: of the autoencoders' LoRA in training.
+        stored_rank: of the same as stored.
+    """
+
+    images: int
+    rank_vae: int = 8
+    stored_rank: int = 7
+
+
+RANK_UNET = 8
+RECIPES = {
+    "clear2foggy": Recipe(600),
+    "day2night": Recipe(1200),
+    "horse2zebra": Recipe(600),
+    "edge2image": Recipe(1800),
+    "sketch2image": Recipe(1800),
+    "edit": Recipe(8000, rank_vae=16, stored_rank=15),  # many kinds of edit share images and autoencoder
+}
+"""By experiment."""
 LIMIT = 2 * 2**20  # bytes of the weights
 
 
@@ -38,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "on its test split. A finished training is not repeated, an interrupted one is resumed.",
         allow_abbrev=False,
     )
-    p.add_argument("--exp", metavar="EXP", help="this task alone (default: all five)")
+    p.add_argument("--exp", metavar="EXP", help="this task alone (default: all)")
     p.add_argument(
         "--work", type=Path, default=Path("runs/adapters"), metavar="FOLDER", help="run folders (%(default)s)"
     )
@@ -50,9 +72,9 @@ def parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(args)
-    if options.exp not in (None, *IMAGES):
-        raise ValueError(f"Unknown EXP={options.exp}.{did_you_mean(options.exp, IMAGES)} Known: {', '.join(IMAGES)}.")
-    for name in IMAGES if options.exp is None else [options.exp]:
+    if options.exp not in (None, *RECIPES):
+        raise ValueError(f"Unknown EXP={options.exp}.{did_you_mean(options.exp, RECIPES)} Known: {', '.join(RECIPES)}.")
+    for name in RECIPES if options.exp is None else [options.exp]:
         trial = train(name, options.work.absolute())
         pack(name, Path(trial.folder), options.out / name)
         print(f"{name}: written to {options.out / name}", flush=True)
@@ -68,15 +90,17 @@ def train(name: str, work: Path) -> "Trial":
     """
     from ablation import trials
 
-    generator = {"rank_unet": RANK, "alpha_unet": RANK, "rank_vae": RANK, "alpha_vae": 2 * RANK}  # released scales
-    words = [f"--exp={name}", "--base=pocket", f"--model.init_args.max_images={IMAGES[name]}"]
+    recipe = RECIPES[name]
+    generator = {"rank_unet": RANK_UNET, "alpha_unet": RANK_UNET}  # released scales
+    generator |= {"rank_vae": recipe.rank_vae, "alpha_vae": 2 * recipe.rank_vae}
+    words = [f"--exp={name}", "--base=pocket", f"--model.init_args.max_images={recipe.images}"]
     words += [f"--model.init_args.generator.init_args.{key}={value}" for key, value in generator.items()]
     trial = trials.Trial(point=name, labels={"task": name}, seed=0, folder=str(work / name), arguments=words)
     if not trials.missing([trial]):
         return trial
     print(f"{name}: training, log {trial.log}", flush=True)
     shown = 0
-    with Progress(IMAGES[name]) as progress:
+    with Progress(recipe.images) as progress:
 
         def show(now: trials.Progress) -> None:
             nonlocal shown
@@ -104,9 +128,10 @@ def pack(name: str, run: Path, out: Path) -> None:
 
     adapter = read_adapter(run)
     with atomic_folder(out, (WEIGHTS, CARD, PROMPTS, "README.md").__contains__) as folder:
-        tensors = {key: tensor.half().contiguous() for key, tensor in reduce_rank(adapter.tensors).items()}
+        tensors, rank = reduce_rank(adapter.tensors, RECIPES[name].stored_rank), RECIPES[name].stored_rank
+        tensors = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
         assert isinstance(adapter.card.settings, OneStepSettings)
-        settings = replace(adapter.card.settings, rank_vae=STORED_RANK, alpha_vae=2 * STORED_RANK)
+        settings = replace(adapter.card.settings, rank_vae=rank, alpha_vae=2 * rank)
         card = replace(adapter.card, settings=settings, metrics=None, best=None)
         write_adapter(folder, tensors, card, adapter.prompts)
         size = (folder / WEIGHTS).stat().st_size
@@ -122,11 +147,12 @@ def pack(name: str, run: Path, out: Path) -> None:
         (folder / "README.md").write_text(readme(card, size / 2**20, f"{PREFIX}{name}"), encoding="utf-8")
 
 
-def reduce_rank(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """An adapter's tensors with the autoencoders' LoRA at the rank that is stored: the nearest such B A of each layer.
+def reduce_rank(tensors: "Mapping[str, Tensor]", rank: int) -> "dict[str, Tensor]":
+    """An adapter's tensors with the autoencoders' LoRA at a lower rank: the nearest such B A of each layer.
 
     Args:
         tensors: by name; ``lora_A`` is ``(rank, in, ...)``, ``lora_B`` ``(out, rank, ...)``.
+        rank: at most that of the tensors.
     """
     import torch
     from torch.nn.functional import pad
@@ -137,11 +163,11 @@ def reduce_rank(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
             other = name.replace(".lora_A.", ".lora_B.")
             b = tensors[other]
             u, values, v = torch.linalg.svd(b.flatten(1) @ a.flatten(1), full_matrices=False)
-            root, missing = values[:STORED_RANK].sqrt(), max(0, STORED_RANK - len(values))  # few channels, lower rank
-            small_a = pad(root[:, None] * v[:STORED_RANK], (0, 0, 0, missing))
-            small_b = pad(u[:, :STORED_RANK] * root, (0, missing))
+            root, missing = values[:rank].sqrt(), max(0, rank - len(values))  # few channels, lower rank
+            small_a = pad(root[:, None] * v[:rank], (0, 0, 0, missing))
+            small_b = pad(u[:, :rank] * root, (0, missing))
             reduced[name] = small_a.unflatten(1, a.shape[1:])
-            reduced[other] = small_b.unflatten(1, (STORED_RANK, *b.shape[2:]))
+            reduced[other] = small_b.unflatten(1, (rank, *b.shape[2:]))
     return reduced
 
 

@@ -1,8 +1,8 @@
-"""``make pictures``: images of README and docs, by the packaged adapters and the run of `make bench-edit`.
+"""``make pictures``: images of README and docs, by the packaged adapters.
 
 The photograph is china.jpg by Daniel Buechele (https://www.flickr.com/photos/danielbuechele/6061409035, CC BY 2.0),
 which scikit-learn carries.  The rows of scenes are those of the adapters' trainings: `make adapters` leaves them in
-runs/adapters.  `make bench-edit` leaves an adapter that edits by words in runs/bench-edit.
+runs/adapters.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from benchmarks.edits import strips
-from commands.adapters import IMAGES
+from commands.adapters import RECIPES
 from commands.cli.errors import user_errors
 from datamodules.scenes import render_state
 from inference import Translator
@@ -23,7 +23,7 @@ from packaged_adapters import PREFIX
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 PHOTOGRAPHS = {"photo_night.jpg": "day2night", "photo_fog.jpg": "clear2foggy"}
-EDITING = ROOT / "runs" / "bench-edit" / "edit"
+EDIT = "edit"  # the adapter of docs/editing.md, which has images of its own
 EDITS = {
     "street": (
         ("day", "clear", "dry"),
@@ -42,9 +42,7 @@ PHOTO_EDITS = {"photo_edit_night.jpg": "a street at night", "photo_edit_fog.jpg"
 
 def draw_edits(photo: Image.Image) -> None:
     """Write the images of docs/editing.md."""
-    if not EDITING.is_dir():
-        raise FileNotFoundError(f"No adapter in {EDITING}: `make bench-edit` trains it.")
-    translator = Translator.load(EDITING)
+    translator = Translator.load(f"{PREFIX}{EDIT}")
     for place, (state, *prompts) in EDITS.items():
         scenes = [render_state(place, state, 0, index, 128) for index in EDITED_SCENES]
         rows = {"input": scenes}
@@ -68,7 +66,7 @@ def main() -> int:
     photo.save(PICTURES / "photo.jpg", quality=88)
     for file, name in PHOTOGRAPHS.items():
         Translator.load(f"{PREFIX}{name}")(photo).save(PICTURES / file, quality=88)
-    for name in IMAGES:
+    for name in sorted(RECIPES.keys() - {EDIT}):
         rows = sorted((ROOT / "runs" / "adapters" / name).glob("pictures_*.png"))
         if not rows:
             raise FileNotFoundError(f"No pictures in runs/adapters/{name}: `make adapters EXP={name}` draws them.")

@@ -12,24 +12,27 @@ from PIL import Image
 from commands import adapters, translate
 from commands import evaluate as evaluate_command
 from commands.train import configuration
+from datamodules.scenes import render_state
 from inference import Translator
+from metrics.pixels import to_uint8
 from networks.checkpoints.adapter import read_adapter
 from packaged_adapters import FOLDER, packaged_adapter, packaged_names
 from serving.catalogue import find_models
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["clear2foggy", "day2night", "edge2image", "horse2zebra", "sketch2image"]
+NAMES = ["clear2foggy", "day2night", "edge2image", "edit", "horse2zebra", "sketch2image"]
 
 
-def test_all_quick_starts_are_there_small_and_with_scores():
+def test_one_of_each_experiment_is_there_small_and_with_scores():
     assert packaged_names() == NAMES
     for name in NAMES:
         folder = packaged_adapter(f"pocket:{name}")
         assert sum(file.stat().st_size for file in folder.iterdir()) <= 2 * 2**20
         card = json.loads((folder / "adapter.json").read_text())
         assert card["experiment"] == name and card["base"] == "pocket"
+        score = "lpips_truth" if name == "edit" else "fid"  # edits: inputs and targets are of the same domain
         for scores in card["metrics"].values():  # better than returning the input
-            assert scores["fid"] < scores["copy_input"]["fid"]
+            assert scores[score] < scores["copy_input"][score]
 
 
 def test_other_texts_name_none_and_a_misspelt_one_says_what_there_is():
@@ -52,6 +55,22 @@ def test_a_photograph_is_translated_at_its_size(tmp_path, capsys):
     assert found.mean() < photo.mean() - 20
     assert translate.main(["--ckpt=pocket:night", *words]) == 2
     assert capsys.readouterr().err.startswith("error: No packaged adapter pocket:night.")
+
+
+def test_one_edits_by_words_and_says_what_it_was_trained_on(tmp_path, capsys):
+    scene = render_state("street", ("day", "clear", "dry"), 0, 30_000, 128)
+    translator = Translator.load("pocket:edit")
+    night, fog, day = (
+        translator(scene.numpy(), "a2b", f"a street {words}") for words in ("at night", "in dense fog", "by day")
+    )
+    assert night.mean() + 0.3 < scene.mean() < fog.mean() - 0.3
+    truth = render_state("street", ("day", "foggy", "dry"), 0, 30_000, 128).numpy()
+    assert np.abs(fog - truth).mean() < 0.25 * np.abs(scene.numpy() - truth).mean()
+    assert np.abs(day - scene.numpy()).mean() < 0.1
+    Image.fromarray(to_uint8(scene[None])[0].permute(1, 2, 0).numpy()).save(tmp_path / "day.png")
+    words = [f"--in={tmp_path / 'day.png'}", f"--out={tmp_path / 'out.png'}", "--prompt=a purple street"]
+    assert translate.main(["--ckpt=pocket:edit", *words]) == 0
+    assert "That prompt was not trained, these were:\n  a street" in capsys.readouterr().out
 
 
 def test_it_is_served_trained_from_and_evaluated_by_its_name(tmp_path, capsys, monkeypatch):
@@ -94,7 +113,7 @@ def test_one_is_packed_in_16_bits_with_the_scores_of_what_is_stored(adapter, tmp
 
 @pytest.mark.slow
 def test_one_is_trained_packed_and_measured_once(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(adapters, "IMAGES", {"edge2image": 2})
+    monkeypatch.setattr(adapters, "RECIPES", {"edge2image": adapters.Recipe(2)})
     words = ["--exp=edge2image", f"--work={tmp_path / 'work'}", f"--out={tmp_path / 'out'}"]
     assert adapters.main(words) == 0
     card = read_adapter(tmp_path / "out" / "edge2image").card
