@@ -13,7 +13,6 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ import torch
 from ablation.trials import Trial
 from benchmarks.context import device_name, typed_command
 from benchmarks.trial_queue import TrialQueue
-from commands import evaluate
+from commands.cli.errors import user_errors
 from commands.cli.recipes import compose
-from commands.evaluate import build_data
+from commands.evaluate import build_data, scores_of
 from datamodules import Edits
 from datamodules.edits import NO_CHANGE, SceneEdit, scene_edits
 from datamodules.scenes import describe, render_state
@@ -33,7 +32,7 @@ from images.ranges import Array
 from inference.translator import Translator
 from metrics.pixels import from_uint8, to_uint8
 from metrics.psnr import psnr
-from metrics.scores import formatted, markdown_table, read_metrics
+from metrics.scores import formatted, markdown_table
 from networks.checkpoints.adapter import read_adapter
 from networks.features import FeatureNetwork, load_features
 from storage import write_json
@@ -212,18 +211,6 @@ def train_all(root: Path, overrides: Sequence[str]) -> tuple[dict[str, Trial], d
     return trials, failures
 
 
-def evaluated(ckpt: str) -> dict[str, Any]:
-    """Scores of an adapter on the test split of the experiment.
-
-    Raises:
-        ValueError: it cannot be evaluated; `make evaluate` has said why.
-    """
-    with TemporaryDirectory() as folder:
-        if evaluate.main([f"--ckpt={ckpt}", "--exp=edit", f"--out={folder}"]):
-            raise ValueError(f"{ckpt} cannot be evaluated.")
-        return read_metrics(Path(folder) / "metrics.json")
-
-
 def beside_single(trials: dict[str, Trial]) -> list[dict[str, Any]]:
     """The adapter for all edits beside each single-task adapter, on the test images of that edit."""
     rows = []
@@ -280,6 +267,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table([name.replace("_", " ") for name in rows[0]], cells)
 
 
+@user_errors
 def main(args: list[str] | None = None) -> int:
     """Train what is missing, measure, write and print the tables; returns 1 where a training failed."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.edits", description=__doc__)
@@ -293,7 +281,7 @@ def main(args: list[str] | None = None) -> int:
         if own.ckpt:
             if overrides:
                 p.error(f"--ckpt trains nothing that {overrides[0]} could change")
-            adapter, metrics = own.ckpt, evaluated(own.ckpt)
+            adapter, metrics = own.ckpt, scores_of(own.ckpt, "edit")
         else:
             trials, failures = train_all(own.root.absolute(), overrides)
             found = trials[OVERALL].metrics()

@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from commands import evaluate
@@ -16,7 +15,7 @@ from commands.cli.errors import user_errors
 from commands.cli.progress import Progress
 from packaged_adapters import FOLDER, PREFIX
 from prompt_embeddings import DIRECTIONS, PROMPTS
-from storage import atomic_folder, did_you_mean, read_json
+from storage import atomic_folder, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,8 +127,8 @@ def pack(name: str, run: Path, out: Path) -> None:
 
     adapter = read_adapter(run)
     with atomic_folder(out, (WEIGHTS, CARD, PROMPTS, "README.md").__contains__) as folder:
-        tensors, rank = reduce_rank(adapter.tensors, RECIPES[name].stored_rank), RECIPES[name].stored_rank
-        tensors = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
+        rank = RECIPES[name].stored_rank
+        tensors = {key: tensor.half().contiguous() for key, tensor in reduce_rank(adapter.tensors, rank).items()}
         assert isinstance(adapter.card.settings, OneStepSettings)
         settings = replace(adapter.card.settings, rank_vae=rank, alpha_vae=2 * rank)
         card = replace(adapter.card, settings=settings, metrics=None, best=None)
@@ -137,10 +136,7 @@ def pack(name: str, run: Path, out: Path) -> None:
         size = (folder / WEIGHTS).stat().st_size
         if size > LIMIT:
             raise ValueError(f"The adapter in {run} takes {size / 2**20:.2f} MiB, a packaged one may take 2.")
-        with TemporaryDirectory() as measured:
-            if evaluate.main([f"--ckpt={folder}", f"--exp={name}", f"--out={measured}"]):
-                raise ValueError(f"The adapter in {run} cannot be measured.")
-            scores = read_json(Path(measured) / "metrics.json")
+        scores = evaluate.scores_of(folder, name)
         card = read_adapter(folder).card
         card = replace(card, metrics={direction: scores[direction] for direction in DIRECTIONS if direction in scores})
         write_card(folder, card)

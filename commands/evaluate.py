@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from adapter_hub import hub_name
@@ -101,6 +102,18 @@ def main(args: list[str] | None = None) -> int:
         limit_parser(trust)
     measure(own, config, out, external)
     return 0
+
+
+def scores_of(ckpt: str | Path, exp: str) -> dict[str, Any]:
+    """The metrics.json of an adapter on the test split of an experiment; nothing is left on disk.
+
+    Raises:
+        ValueError: it cannot be evaluated; why has been printed.
+    """
+    with TemporaryDirectory() as folder:
+        if main([f"--ckpt={ckpt}", f"--exp={exp}", f"--out={folder}"]):
+            raise ValueError(f"{ckpt} cannot be measured.")
+        return read_json(Path(folder) / "metrics.json")
 
 
 def measure(own: argparse.Namespace, config: Settings, out: Path, external: bool) -> None:

@@ -119,7 +119,7 @@ def test_an_adapter_that_ignores_captions_is_called_so(blocks):
     assert "a2b does not follow the captions (edit_success" in floors.identity_collapse("a2b", blocks["copy"])
 
 
-def test_success_and_preservation_are_shown_where_runs_are_compared(blocks, tmp_path):
+def test_success_and_preservation_are_shown_where_runs_are_compared(blocks):
     lines = comparison({name: {"a2b": block} for name, block in blocks.items()}).splitlines()
     columns = [cell.strip() for cell in lines[0].split("|")]
     for line, name in zip(lines[2:4], ("truth", "copy"), strict=True):

@@ -6,7 +6,7 @@ import pytest
 from metrics.scores import FUNCTIONS, SCORES, TABLES, Score, formatted, markdown_table, network_of, register, shown_in
 
 
-def test_tables_show_what_they_have_always_shown():
+def test_each_table_shows_its_scores_and_of_blocks_those_that_they_have():
     assert {table: [score.name for score in shown_in(table)] for table in TABLES} == {
         "report": "fid fid_floor kid structure lpips_truth psnr_truth caption_similarity edit_success edit_preserved "
         "identity_gap diversity domain_shift".split(),
