@@ -89,6 +89,7 @@ LIMITS = {
     # networks
     "rank_unet": Range(1, 4096, whole=True),
     "rank_vae": Range(1, 4096, whole=True),
+    "prompt_gates": Range(0, 4096, whole=True),
     "alpha_unet": Range(0, above=True, optional=True),
     "alpha_vae": ABOVE_ZERO,
     "width": Range(1, 4096, whole=True),

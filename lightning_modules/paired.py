@@ -21,6 +21,7 @@ from networks.features import ClipFeatures, described_once, load_features
 from networks.one_step.prompts import CACHE
 
 AT_ONCE = 32  # captions that the text encoder reads together
+TYPICAL = 256  # training captions that stand for all
 
 
 @runtime_checkable
@@ -137,10 +138,15 @@ class Pix2PixTurbo(TranslationModule):
         super().on_fit_start()
         data: object = getattr(self.trainer, "datamodule", None)  # set by `fit`, not declared by Trainer
         given = data.captions if isinstance(data, CaptionedData) else {}
-        captions = list(dict.fromkeys([self.generator.prompts["a2b"], *(c for split in given.values() for c in split)]))
-        if len(captions) <= CACHE:
-            for k in range(0, len(captions), AT_ONCE):
-                self.generator.encode_prompts(captions[k : k + AT_ONCE], self.device)
+        prompt = self.generator.prompts["a2b"]
+        captions = list(dict.fromkeys([prompt, *(c for split in given.values() for c in split)]))
+        trained = list(dict.fromkeys(given.get("train", [prompt])))[:TYPICAL]
+        few = len(captions) <= CACHE
+        known = captions if few else trained
+        for k in range(0, len(known), AT_ONCE):
+            self.generator.encode_prompts(known[k : k + AT_ONCE], self.device)
+        self.generator.read_training_prompts(self.generator.encode_prompts(trained, self.device))
+        if few:
             self.generator.encode_prompts.release()
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Terms:

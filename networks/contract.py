@@ -106,6 +106,13 @@ class ImageTranslator(nn.Module, ABC):
         """Trained parameters of skip connections, which may have a learning rate of their own; none by default."""
         return []
 
+    def read_training_prompts(self, embeddings: Tensor) -> None:
+        """Take from the prompts what does not change in training, which is about to start; nothing by default.
+
+        Args:
+            embeddings: ``(N, L, D)`` of different prompts of the training split.
+        """
+
     @abstractmethod
     def noise_shape(self, image: Tensor) -> tuple[int, ...]:
         """Shape of the noise map of one image."""

@@ -237,6 +237,8 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
         )
     if settings.conditioning != "direct":
         raise ValueError(f"No released format holds a branch: this generator has {settings.conditioning}.")
+    if settings.prompt_gates:
+        raise ValueError("No released format holds gates: this generator's prompt gates its autoencoder's LoRA.")
     if stochastic and not paired:
         raise ValueError("Only the paired format has a stochastic kind; this generator has two directions.")
     lost = [f"the prompts ({'; '.join(generator.prompts.values())})"] if generator.prompts else []

@@ -108,12 +108,20 @@ class OneStepSettings(Settings):
     unet_targets: tuple[str, ...]
     vae_targets: tuple[str, ...]
     skip_lora: bool = False
+    prompt_gates: int = 0
     frozen_dtype: FrozenDtype = "float32"
 
     def __post_init__(self) -> None:
         """Validate."""
         super().__post_init__()
-        check_settings(rank_unet=self.rank_unet, rank_vae=self.rank_vae)
+        check_settings(rank_unet=self.rank_unet, rank_vae=self.rank_vae, prompt_gates=self.prompt_gates)
+        fits = not self.prompt_gates or len(self.directions) == 1
+        require(
+            fits,
+            "prompt_gates",
+            "0 with two directions, each of which has an autoencoder of its own",
+            self.prompt_gates,
+        )
         for name in ("alpha_unet", "alpha_vae"):
             check_range(name, getattr(self, name), ABOVE_ZERO)
         for name in ("skips", "skip_lora"):

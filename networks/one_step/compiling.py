@@ -12,7 +12,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from networks.one_step.lora import call_with_strength, current_strength, replace_forward
+from networks.one_step.lora import call_modulated, current_modulation, replace_forward
 
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock)  # the smallest that repeat: without checkpointing inside
 VARIANTS = 256
@@ -39,7 +39,7 @@ def _forward(block: nn.Module, *args: Tensor | None, **kwargs: object) -> Tensor
         return _class_forward(block, *args, **kwargs)
     # At each call: torch keeps settings by thread, and backward, which recomputes blocks, may have its own.
     torch._dynamo.config.cache_size_limit = VARIANTS
-    return _compiled()(current_strength(), _class_forward, block, *args, **kwargs)
+    return _compiled()(current_modulation(), _class_forward, block, *args, **kwargs)
 
 
 def _class_forward(block: nn.Module, *args: Tensor | None, **kwargs: object) -> Tensor:
@@ -50,7 +50,7 @@ def _class_forward(block: nn.Module, *args: Tensor | None, **kwargs: object) -> 
 @cache
 def _compiled(backend: str | Callable[..., object] = "inductor") -> Callable[..., Tensor]:
     # fullgraph: what cannot be traced is an error, not a slow step.  Training crops have one size: no dynamic shapes.
-    return torch.compile(call_with_strength, fullgraph=True, dynamic=False, backend=backend)
+    return torch.compile(call_modulated, fullgraph=True, dynamic=False, backend=backend)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -29,11 +29,12 @@ from networks.one_step.lora import (
     checkpoint,
     inject_lora,
     merge_lora,
+    modulated,
     share_parameters,
     store_in_bfloat16,
-    strength_scope,
     trainable_names,
 )
+from networks.one_step.prompt_code import PromptCode
 from networks.one_step.prompts import PromptEncoder
 
 
@@ -61,6 +62,8 @@ class OneStepGenerator(ImageTranslator):
         unet_targets: module name endings that get a LoRA; None takes the method's.
         vae_targets: likewise for the VAE.
         skip_lora: also put a LoRA on the skip convolutions, as released files have it.
+        prompt_gates: K of the codes by which the prompt gates the ranks of the autoencoder's LoRA, for one direction
+            that does many edits; 0 is the method, whose autoencoder does not read the prompt.
         frozen_dtype: dtype of the base's frozen weights, "float32" or "bfloat16"; an adapter records it, since it
             was trained on weights rounded that way.
         compile_blocks: train with `torch.compile` of the repeated blocks, on CUDA; not measured there yet.
@@ -90,6 +93,7 @@ class OneStepGenerator(ImageTranslator):
         unet_targets: Sequence[str] | None = None,
         vae_targets: Sequence[str] | None = None,
         skip_lora: bool = False,
+        prompt_gates: int = 0,
         frozen_dtype: FrozenDtype = "float32",
         compile_blocks: bool = False,
         init: str | None = None,
@@ -105,6 +109,7 @@ class OneStepGenerator(ImageTranslator):
                     "directions": tuple(directions),
                     "skips": skips,
                     "conditioning": conditioning,
+                    "prompt_gates": prompt_gates,
                 },
             )
             alpha_unet, alpha_vae = saved.alpha_unet, saved.alpha_vae
@@ -123,6 +128,7 @@ class OneStepGenerator(ImageTranslator):
             unet_targets=tuple(unet_targets or UNET_TARGETS),
             vae_targets=tuple(vae_targets or VAE_TARGETS),
             skip_lora=skip_lora,
+            prompt_gates=prompt_gates,
             frozen_dtype=frozen_dtype,
         )
         loaded = load_base(base, random_init)
@@ -146,14 +152,20 @@ class OneStepGenerator(ImageTranslator):
             autoencoder = SkipAutoencoder(share_parameters(loaded.vae), skips, skip_init, checkpointing)
             # With a branch the latent is not read: a LoRA on layers that only produce it would never train.
             unread = autoencoder.latent_only if self.branch else ()
-            inject_lora(autoencoder.vae, settings.vae_targets, rank_vae, alpha_vae, leave_out=unread)
+            inject_lora(autoencoder.vae, settings.vae_targets, rank_vae, alpha_vae, unread, prompt_gates)
             if skip_lora and skips:
                 inject_lora(
-                    autoencoder.skip_convs, [str(k) for k in range(len(autoencoder.skip_convs))], rank_vae, alpha_vae
+                    autoencoder.skip_convs,
+                    [str(k) for k in range(len(autoencoder.skip_convs))],
+                    rank_vae,
+                    alpha_vae,
+                    code_channels=prompt_gates,
                 )
             # Full float32 masters, made trainable after the last LoRA: injecting freezes everything else.
             autoencoder.skip_convs.requires_grad_(True)
             self.autoencoders[direction] = autoencoder
+        width = loaded.unet.config["cross_attention_dim"]
+        self.prompt_code = PromptCode(width, prompt_gates) if prompt_gates else None
         if frozen_dtype == "bfloat16":
             # Last: peft gives a LoRA the dtype of its layer.
             store_in_bfloat16(self, keep=self.conv_in.pretrained)
@@ -241,31 +253,39 @@ class OneStepGenerator(ImageTranslator):
         fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
         kwargs = self.conditions.unet_inputs(context, *next(iter(fed.values())).shape[-2:])
+        codes = {d: None if self.prompt_code is None else self.prompt_code(embeddings[d]) for d in images}
         skips = {}
         if self.branch is None:
             latents = []
             for k, direction in enumerate(images):
-                with strength_scope(strengths[k]):
+                with modulated(strengths[k], codes[direction]):
                     latent, skips[direction] = self.autoencoder(direction).encode(fed[direction])
                 latents.append(latent)
             latent = torch.cat(latents)
             if strength is not None and noise is not None:
                 latent = blend(strength, latent, noise.to(latent).expand_as(latent))
         else:
-            skips = {direction: self.autoencoder(direction).skips(image) for direction, image in fed.items()}
+            for direction, image in fed.items():
+                with modulated(code=codes[direction]):
+                    skips[direction] = self.autoencoder(direction).skips(image)
             if noise is None:
                 noise = noise_map(0, self.noise_shape(next(iter(images.values()))))
             latent = noise.to(context).expand(sum(counts), -1, -1, -1)
             kwargs |= self.branch(torch.cat(list(fed.values())), latent, self._timestep, kwargs)
-        with strength_scope(strength):
+        with modulated(strength):
             prediction = self.unet(latent, self._timestep, **kwargs).sample
         x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
-            with strength_scope(strengths[k]):
+            with modulated(strengths[k], codes[direction]):
                 image = self.autoencoder(direction).decode(part, skips[direction], strengths[k])
             outputs[direction] = image[..., :height, :width]
         return outputs
+
+    def read_training_prompts(self, embeddings: Tensor) -> None:
+        """See `ImageTranslator`; standardises the codes of prompts."""
+        if self.prompt_code is not None:
+            self.prompt_code.standardise(embeddings)
 
     def skip_parameters(self) -> list[nn.Parameter]:
         """Trained parameters of the skip convolutions, direction after direction."""
@@ -278,7 +298,9 @@ class OneStepGenerator(ImageTranslator):
         return 1, self.latent_channels, -(-height // self.factor), -(-width // self.factor)
 
     def merge(self, dtype: torch.dtype = torch.float32) -> "OneStepGenerator":
-        """Fuse every LoRA into the weights for faster inference; in place; strength below 1 is refused afterwards.
+        """Fuse every LoRA into the weights for faster inference, but for those that the prompt gates; in place.
+
+        Strength below 1 is refused afterwards.
 
         Args:
             dtype: see `merge_lora`.

@@ -1,8 +1,8 @@
-"""LoRA: its targets, how strength scales it, how it is merged; and the dtype of the frozen weights.
+"""LoRA: its targets, how strength and prompt scale it, how it is merged; and the dtype of the frozen weights.
 
-`strength` travels to every LoRA layer as a dynamic scope, never as a switched module attribute: gradient checkpointing
-runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
-`torch.compile` cannot read the scope: a compiled function is given its strength by `call_with_strength`.
+What scales them travels to LoRA layers as a dynamic scope, never as a switched module attribute: gradient
+checkpointing runs a block a second time during backward, and `checkpoint` opens the same scope again for that second
+run.  `torch.compile` cannot read the scope: a compiled function is given its values by `call_modulated`.
 """
 
 import copy
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MethodType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ SMALL_LAYER = 100_000
 """Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
 which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
 
+GATE_STD = 0.5  # with codes of 16 numbers in (-1, 1), gates of different prompts differ by about 1
 FEW_CHANNELS = 8  # of a latent: 4; of its mean and variance: 8
 
 LoraLayer = LoraConv | LoraLinear
@@ -41,47 +42,55 @@ Network = TypeVar("Network", bound=nn.Module)
 Output = TypeVar("Output")
 P = ParamSpec("P")
 
-_strength: ContextVar[Tensor | None] = ContextVar("strength", default=None)
+
+class Modulation(NamedTuple):
+    """What scales the LoRA layers of a pass.
+
+    Attributes:
+        strength: ``(B,)`` in [0, 1], one per sample of the batch; None is full strength at no cost.
+        code: of the prompts, ``(B, K)`` or ``(1, K)`` for all; read by layers with a gate.
+    """
+
+    strength: Tensor | None = None
+    code: Tensor | None = None
+
+
+NOTHING = Modulation()
+_modulation: ContextVar[Modulation] = ContextVar("modulation", default=NOTHING)
 _formed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("formed", default=None)
-_traced: Tensor | None = None  # read only while Dynamo traces, which keeps it to the trace: threads do not meet here
+_traced = NOTHING  # read only while Dynamo traces, which keeps it to the trace: threads do not meet here
 
 
 @contextmanager
-def strength_scope(strength: Tensor | None) -> Iterator[None]:
-    """Context in which every LoRA layer and blended convolution is scaled by ``strength``.
-
-    Args:
-        strength: ``(B,)`` in [0, 1], one per sample of the batch; None is full strength at no cost.
-    """
-    token = _strength.set(strength)
+def modulated(strength: Tensor | None = None, code: Tensor | None = None) -> Iterator[None]:
+    """Context in which LoRA layers and blended convolutions are scaled; see `Modulation`."""
+    token = _modulation.set(Modulation(strength, code))
     try:
         yield
     finally:
-        _strength.reset(token)
+        _modulation.reset(token)
 
 
-def current_strength() -> Tensor | None:
-    """The strength of the innermost `strength_scope`, or of the `call_with_strength` that is being traced."""
-    return _traced if torch.compiler.is_dynamo_compiling() else _strength.get()
+def current_modulation() -> Modulation:
+    """That of the innermost `modulated`, or of the `call_modulated` that is being traced."""
+    return _traced if torch.compiler.is_dynamo_compiling() else _modulation.get()
 
 
-def call_with_strength(
-    strength: Tensor | None, function: Callable[P, Output], *args: P.args, **kwargs: P.kwargs
-) -> Output:
-    """Call a function so that `torch.compile` traces the strength as an input, whose value may differ at every call.
+def call_modulated(modulation: Modulation, function: Callable[P, Output], *args: P.args, **kwargs: P.kwargs) -> Output:
+    """Call a function so that `torch.compile` traces its modulation as inputs, whose values may differ at every call.
 
     Args:
-        strength: that of the scope; where nothing is traced, the layers read it from there.
+        modulation: that of the scope; where nothing is traced, the layers read it from there.
         function: what to call.
         *args: of the function.
         **kwargs: of the function.
     """
     global _traced
-    _traced = strength
+    _traced = modulation
     try:
         return function(*args, **kwargs)
     finally:
-        _traced = None
+        _traced = NOTHING
 
 
 @contextmanager
@@ -99,19 +108,24 @@ def weights_formed_once(wanted: bool = True) -> Iterator[None]:
 
 
 def checkpoint(module: Callable[..., Output], *args: object) -> Output:
-    """Non-reentrant gradient checkpointing that recomputes under the strength of the first run."""
-    strength = _strength.get()
+    """Non-reentrant gradient checkpointing that recomputes under the modulation of the first run."""
+    modulation = _modulation.get()
 
     def run(*inputs: object) -> Output:
         # Both runs must compute the same, so neither may find a sum that another one has formed.
-        with strength_scope(strength), weights_formed_once(False):
+        with modulated(*modulation), weights_formed_once(False):
             return module(*inputs)
 
     return torch.utils.checkpoint.checkpoint(run, *args, use_reentrant=False)
 
 
 def inject_lora(
-    module: Network, targets: Sequence[str], rank: int, alpha: float, leave_out: Sequence[str] = ()
+    module: Network,
+    targets: Sequence[str],
+    rank: int,
+    alpha: float,
+    leave_out: Sequence[str] = (),
+    code_channels: int = 0,
 ) -> Network:
     """Put a LoRA of one rank on every layer whose name ends in a target; in place; exact no-op until trained.
 
@@ -123,6 +137,8 @@ def inject_lora(
         rank: r of LoRA (Hu et al. 2021, Sec. 4.1), at least 1.
         alpha: the scale is ``alpha / rank``.
         leave_out: prefixes of module names that get none.
+        code_channels: K of the prompts' codes, which then gate each rank: ``W + s B diag(1 + G code) A``; 0 gives no
+            gates.  G is random at the start, so that different prompts train different ranks from the first step.
 
     Raises:
         ValueError: the rank is below 1, or no layer's name ends in a target.
@@ -143,6 +159,10 @@ def inject_lora(
     for layer in lora_layers(module):
         small = _base_layer(layer).weight.numel() <= SMALL_LAYER
         replace_forward(layer, _forward_small if small else _forward_large)
+        if code_channels:
+            gate = nn.Linear(code_channels, rank, bias=False)
+            nn.init.normal_(gate.weight, std=GATE_STD)
+            layer.add_module("gate", gate)
     return module
 
 
@@ -161,28 +181,47 @@ def _base_layer(layer: LoraLayer) -> nn.Conv2d | nn.Linear:
     return base
 
 
+def _gates(layer: LoraLayer) -> Tensor | None:
+    """Factor of each rank by the prompt, ``(B, r)`` or ``(1, r)``; None where the layer has no gate or no prompt."""
+    code = current_modulation().code
+    if code is None or not is_gated(layer):
+        return None
+    return 1 + layer.get_submodule("gate")(code)
+
+
+def is_gated(layer: LoraLayer) -> bool:
+    """Whether the prompt gates a layer's ranks, so that it cannot be merged."""
+    return hasattr(layer, "gate")
+
+
 def _forward_large(layer: LoraLayer, x: Tensor) -> Tensor:
-    """``W x + r B (s A x)`` with strength r: it scales the few channels of ``A x``, not the many of the output."""
+    """``W x + r B (s g A x)`` with strength r and gates g: they scale the few channels of ``A x``."""
     low: Tensor = layer.lora_A[ADAPTER](x)
     if layer.scaling[ADAPTER] != 1:
         low = low * layer.scaling[ADAPTER]
-    strength = current_strength()
+    strength = current_modulation().strength
     if strength is not None:
         low = low * per_sample(strength, low)
+    gates = _gates(layer)
+    if gates is not None:
+        low = low * (gates[:, :, None, None] if isinstance(layer, LoraConv) else gates[:, None]).to(low.dtype)
     result: Tensor = layer.get_base_layer()(x) + layer.lora_B[ADAPTER](low)
     return result
 
 
 def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
-    """``(W + s B A) x``.
+    """``(W + s B A) x``, or ``(W + s B diag(g) A) x`` where one prompt gates all samples.
 
     Not under autocast: in bfloat16 the small values of an untrained LoRA would be rounded away when added to a weight.
     """
-    if current_strength() is not None or torch.is_autocast_enabled(x.device.type):
+    if current_modulation().strength is not None or torch.is_autocast_enabled(x.device.type):
         return _forward_large(layer, x)
-    formed = None if torch.compiler.is_dynamo_compiling() else _formed.get()
+    gates = _gates(layer)
+    if gates is not None and gates.shape[0] > 1:
+        return _forward_large(layer, x)
+    formed = None if gates is not None or torch.compiler.is_dynamo_compiling() else _formed.get()
     if formed is None:
-        weight = _sum(layer)
+        weight = _sum(layer, gates)
     else:
         if layer not in formed:
             formed[layer] = _sum(layer)
@@ -193,16 +232,19 @@ def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
     return F.linear(x, weight, base.bias)
 
 
-def _sum(layer: LoraLayer) -> Tensor:
-    """``W + s B A``."""
+def _sum(layer: LoraLayer, gates: Tensor | None = None) -> Tensor:
+    """``W + s B A``, or with gates ``(1, r)`` ``W + s B diag(g) A``."""
     base = _base_layer(layer)
-    down, up = (half[ADAPTER].get_parameter("weight") for half in (layer.lora_A, layer.lora_B))
+    down = layer.lora_A[ADAPTER].get_parameter("weight")
+    up = layer.lora_B[ADAPTER].get_parameter("weight").flatten(1)
+    if gates is not None:
+        up = up * gates
     if not down.is_contiguous():
         # Channels last: in the order in which they lie in memory, so that neither this nor its gradient copies them.
         rows = down.permute(0, 2, 3, 1)
-        delta = (up.flatten(1) @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 3, 1, 2)
+        delta = (up @ rows.flatten(1)).view(-1, *rows.shape[1:]).permute(0, 3, 1, 2)
     else:
-        delta = (up.flatten(1) @ down.flatten(1)).view_as(base.weight)
+        delta = (up @ down.flatten(1)).view_as(base.weight)
     return torch.add(base.weight, delta, alpha=layer.scaling[ADAPTER])
 
 
@@ -224,14 +266,14 @@ class TrainedConv(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """``(B, C_in, h, w)`` -> ``(B, C_out, h, w)``."""
-        strength = _strength.get()
+        strength = current_modulation().strength
         if strength is None:
             return self.trained(latent)
         return blend(strength, self.trained(latent), self.pretrained(latent))
 
 
 def merge_lora(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Fold every LoRA into its layer for inference; in place; strength is 1 from then on.
+    """Fold every LoRA without a gate into its layer for inference; in place; strength is 1 from then on.
 
     Each merged layer gets a weight of its own, summed in float32: two directions share their frozen weights, and adding
     one direction's LoRA to the shared tensor would change the other.
@@ -242,7 +284,7 @@ def merge_lora(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Modu
             network then computes under autocast.
     """
     for name, layer in list(module.named_modules()):
-        if not isinstance(layer, LoraLayer):
+        if not isinstance(layer, LoraLayer) or is_gated(layer):
             continue
         merged = _base_layer(layer)
         weight = merged.weight.detach().float() + layer.get_delta_weight(ADAPTER).detach().float()

@@ -10,7 +10,7 @@ from networks.checkpoints.adapter import read_adapter, save_adapter
 from networks.checkpoints.card import RunFacts
 from networks.features import load_features
 from tests.conftest import save_base
-from tests.networks.one_step.test_generator import build, wake
+from tests.networks.one_step.test_generator import build, open_gates, wake
 
 PROMPTS = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
 SIZES = ((24, 16), (13, 22))  # one of no multiple
@@ -20,7 +20,7 @@ def one_step(base, **settings):
     """A generator whose LoRA says something, unmerged."""
     generator = wake(build(base, **settings)).requires_grad_(False)
     generator.prompts = {direction: PROMPTS[direction] for direction in generator.directions}
-    return generator
+    return open_gates(generator)
 
 
 def resnet():
@@ -67,9 +67,9 @@ def small_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def openvino_folder(small_base, tmp_path_factory):
-    """An exported folder of one direction, whose model reads a prompt."""
+    """An exported folder of one direction, whose UNet reads a prompt, which gates its autoencoder too."""
     folder = tmp_path_factory.mktemp("exports")
-    generator = one_step(small_base, directions=["a2b"])
+    generator = one_step(small_base, directions=["a2b"], prompt_gates=2)
     export(adapter_of(generator, folder / "adapter"), folder / "openvino", "openvino")
     return folder / "openvino"
 

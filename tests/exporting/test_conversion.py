@@ -50,9 +50,9 @@ def written(program, folder):
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 def test_a_graph_computes_what_pytorch_does(backend, small_base, request):
-    """A one-step generator by OpenVINO and a ResNet by ONNX Runtime; the slow tests do the rest."""
+    """A gated one-step generator by OpenVINO and a ResNet by ONNX Runtime; the slow tests do the rest."""
     exported = ExportedBackend(request.getfixturevalue(f"{backend}_folder"))
-    generator = one_step(small_base, directions=["a2b"]) if backend == "openvino" else resnet()
+    generator = one_step(small_base, directions=["a2b"], prompt_gates=2) if backend == "openvino" else resnet()
     embedding = (32, 16) if backend == "openvino" else (0, 0)
 
     def run(feeds):

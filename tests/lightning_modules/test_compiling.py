@@ -16,7 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from lightning_modules import base
 from networks.checkpoints.card import AdapterCard
 from networks.one_step import compiling
-from networks.one_step.lora import current_strength, strength_scope
+from networks.one_step.lora import current_modulation, modulated
 from tests.networks.one_step.test_generator import build, embed, wake
 
 from .conftest import fit, paired_batch, unpaired_batch
@@ -50,7 +50,12 @@ class Compiled:
     def _note(self, block, args, kwargs):
         self.calls += 1
         settings = {name: value for name, value in vars(block).items() if isinstance(value, str | int | float)}
-        tensors = [*block.named_parameters(), *enumerate(args), *kwargs.items(), ("strength", current_strength())]
+        tensors = [
+            *block.named_parameters(),
+            *enumerate(args),
+            *kwargs.items(),
+            ("strength", current_modulation().strength),
+        ]
         shapes = [(name, tuple(t.shape), t.stride()) if isinstance(t, Tensor) else (name, t) for name, t in tensors]
         self.kinds.add(repr((type(block), settings, shapes)))
 
@@ -182,7 +187,7 @@ def test_machine_code_of_a_block_computes_the_same_under_each_strength(two_level
         x = paired_batch(2).real_a.mean(1, keepdim=True).expand(-1, 8, -1, -1)
         found = []
         for strength in (None, torch.tensor([0.2, 0.7]), torch.tensor([0.9, 0.4])):
-            with strength_scope(strength):
+            with modulated(strength):
                 output = block(x, None)
             trained = [p for p in block.parameters() if p.requires_grad]
             found += [output, *torch.autograd.grad(output.square().mean(), trained)]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -107,7 +108,7 @@ def test_fused_gradient_is_the_sum_of_the_others_parts(unpaired, no_steps, other
 def test_a_fused_step_forms_each_weight_and_describes_each_real_image_once(unpaired, monkeypatch):
     module, formed, described = unpaired(), [], []
     form, features = lora._sum, module.perceptual.features
-    monkeypatch.setattr(lora, "_sum", lambda layer: formed.append(layer) or form(layer))
+    monkeypatch.setattr(lora, "_sum", lambda layer, *gates: formed.append(layer) or form(layer, *gates))
     describe = features._features
     monkeypatch.setattr(features, "_features", lambda image: described.append(image) or describe(image))
     fit(module, [unpaired_batch()])
@@ -309,6 +310,23 @@ def test_the_text_encoder_leaves_where_the_cache_holds_every_caption(paired, mon
     encoder([f"street {count - 1}"])
     assert len(loads) == 1
     assert (encoder._text is not None) is held
+
+
+def test_codes_of_prompts_are_of_the_different_captions_of_training_and_gates_train(paired):
+    module = paired(generator={"prompt_gates": 2}, optimizer=adamw(lr=1e-2))
+    captions = ["by day", "at night", "at night"]
+    module._trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(captions={"train": captions, "test": ["in fog"]}), precision="32-true"
+    )
+    module.on_fit_start()
+    pooled = module.generator.encode_prompts(["by day", "at night"]).mean(dim=1)
+    torch.testing.assert_close(module.generator.prompt_code.mean, pooled.mean(dim=0))
+    module._trainer = None
+    batch = replace(paired_batch(2), captions=["by day", "at night"])
+    fit(module, [batch, batch])
+    torch.testing.assert_close(module.generator.prompt_code.mean, pooled.mean(dim=0))
+    gates = [p for name, p in module.generator.named_parameters() if ".gate." in name]
+    assert gates and all(p.any() for p in gates)
 
 
 def test_float16_is_refused(unpaired):

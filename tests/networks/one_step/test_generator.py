@@ -11,7 +11,9 @@ from networks.checkpoints.diffusers import to_diffusers
 from networks.checkpoints.released import to_released
 from networks.one_step import lora as adapters
 from networks.one_step.bases import load_base
-from networks.one_step.lora import lora_layers, trainable_names
+from networks.one_step.lora import is_gated, lora_layers, trainable_names
+
+GATE_PROMPTS = ["driving in dense fog", "driving on a clear day", "a street at night"]
 
 
 def build(base, **settings):
@@ -28,6 +30,16 @@ def wake(generator, scale=0.05):
         for name, p in generator.named_parameters():
             if "skip_convs" in name or "conv_in.trained" in name:
                 p.add_(torch.randn_like(p) * scale)
+    return generator
+
+
+def open_gates(generator):
+    """Gates are 1 until prompts are standardised and they are trained; none stays none."""
+    generator.read_training_prompts(generator.encode_prompts(GATE_PROMPTS))
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for layer in filter(is_gated, lora_layers(generator)):
+            layer.gate.weight.normal_(std=2)
     return generator
 
 
@@ -119,7 +131,7 @@ def test_small_layers_form_their_weight_and_give_the_same_output_and_gradients(t
 def test_two_passes_that_share_a_backward_can_share_the_formed_weights(tiny_base, image, monkeypatch, checkpointing):
     formed = []
     form = adapters._sum
-    monkeypatch.setattr(adapters, "_sum", lambda layer: formed.append(layer) or form(layer))
+    monkeypatch.setattr(adapters, "_sum", lambda layer, *gates: formed.append(layer) or form(layer, *gates))
     counts, grads = [], []
     for once in (False, True):
         formed.clear()
