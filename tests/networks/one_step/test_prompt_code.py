@@ -32,7 +32,7 @@ def test_an_untrained_lora_is_a_no_op_whatever_its_gates(tiny_base, images):
     gates = [layer.gate(generator.prompt_code(embedding)) for layer in lora_layers(generator.autoencoders)]
     assert all(gate.std() > 0 for gate in gates)
     for one in embedding.split(1):
-        torch.testing.assert_close(generator(images, one), plain(images, one), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(generator(images, one), plain(images, one), atol=1e-5, rtol=1e-4)
 
 
 def test_only_the_autoencoder_is_gated_and_the_gates_train(tiny_base):
@@ -75,7 +75,7 @@ def test_each_image_of_a_batch_follows_its_own_prompt(tiny_base, images, limit, 
     together = generator(images, embedding)
     for k in range(3):
         alone = generator(images[k : k + 1], embedding[k : k + 1])
-        torch.testing.assert_close(together[k : k + 1], alone, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together[k : k + 1], alone, atol=1e-4, rtol=1e-3)
     unread = [embedding, embedding.flip(0)]
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     decoder = generator.autoencoder("a2b")
