@@ -29,23 +29,24 @@ class Recipe:
 
     Attributes:
         images: in training.
+        rank_unet: of the UNet's LoRA.
         rank_vae: of the autoencoders' LoRA in training.
         stored_rank: of the same as stored, lower where no prompt gates the ranks.
     """
 
     images: int
+    rank_unet: int = 8
     rank_vae: int = 8
     stored_rank: int = 7
 
 
-RANK_UNET = 8
 RECIPES = {
     "clear2foggy": Recipe(600),
     "day2night": Recipe(1200),
     "horse2zebra": Recipe(600),
     "edge2image": Recipe(1800),
     "sketch2image": Recipe(1800),
-    "edit": Recipe(15_000, rank_vae=14, stored_rank=14),  # many kinds of edit share images and autoencoder
+    "edit": Recipe(15_000, rank_unet=4, rank_vae=24, stored_rank=24),  # many kinds of edit share the autoencoder
 }
 """By experiment."""
 LIMIT = 2 * 2**20  # bytes of the weights
@@ -90,7 +91,7 @@ def train(name: str, work: Path) -> "Trial":
     from ablation import trials
 
     recipe = RECIPES[name]
-    generator = {"rank_unet": RANK_UNET, "alpha_unet": RANK_UNET}  # released scales
+    generator = {"rank_unet": recipe.rank_unet, "alpha_unet": recipe.rank_unet}  # released scales
     generator |= {"rank_vae": recipe.rank_vae, "alpha_vae": 2 * recipe.rank_vae}
     words = [f"--exp={name}", "--base=pocket", f"--model.init_args.max_images={recipe.images}"]
     words += [f"--model.init_args.generator.init_args.{key}={value}" for key, value in generator.items()]
