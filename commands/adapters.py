@@ -46,7 +46,7 @@ RECIPES = {
     "horse2zebra": Recipe(600),
     "edge2image": Recipe(1800),
     "sketch2image": Recipe(1800),
-    "edit": Recipe(15_000, rank_unet=4, rank_vae=24, stored_rank=24),  # many kinds of edit share the autoencoder
+    "edit": Recipe(12_000, rank_unet=4, rank_vae=24, stored_rank=24),  # many kinds of edit share the autoencoder
 }
 """By experiment."""
 LIMIT = 2 * 2**20  # bytes of the weights
