@@ -17,7 +17,7 @@ from lightning_modules import base
 from networks.checkpoints.card import AdapterCard
 from networks.one_step import compiling
 from networks.one_step.lora import current_modulation, modulated
-from tests.networks.one_step.test_generator import build, embed, wake
+from tests.networks.one_step.test_generator import GATE_PROMPTS, build, embed, open_gates, wake
 
 from .conftest import fit, paired_batch, unpaired_batch
 
@@ -54,7 +54,7 @@ class Compiled:
             *block.named_parameters(),
             *enumerate(args),
             *kwargs.items(),
-            ("strength", current_modulation().strength),
+            *current_modulation()._asdict().items(),
         ]
         shapes = [(name, tuple(t.shape), t.stride()) if isinstance(t, Tensor) else (name, t) for name, t in tensors]
         self.kinds.add(repr((type(block), settings, shapes)))
@@ -104,7 +104,7 @@ def assert_same_steps(found, wanted, tolerance=TOLERANCE):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model", ["unpaired", "paired", "stochastic"])
+@pytest.mark.parametrize("model", ["unpaired", "paired", "stochastic", "gated"])
 def test_steps_are_the_same_and_each_kind_and_shape_is_compiled_once(model, checkpointing, unpaired, paired, traced):
     if model == "unpaired":
         batches = [unpaired_batch(1, k) for k in range(2)]
@@ -113,11 +113,16 @@ def test_steps_are_the_same_and_each_kind_and_shape_is_compiled_once(model, chec
     if model == "stochastic":  # every image has a strength of its own, and none is that of the step before
         for k, batch in enumerate(batches):
             batch.strength = torch.tensor([0.3 + 0.2 * k, 0.9])
+    settings = {"checkpointing": checkpointing}
+    if model == "gated":  # every image has a prompt of its own
+        settings["prompt_gates"] = 2
+        for batch in batches:
+            batch.captions[:] = GATE_PROMPTS[:2]
     steps = []
     for on in (False, True):
         build = unpaired if model == "unpaired" else paired
-        module = build(generator={"compile_blocks": on, "checkpointing": checkpointing})
-        wake(module.generator)
+        module = build(generator={"compile_blocks": on, **settings})
+        open_gates(wake(module.generator))
         if on:
             traced.watch(module.generator)
         steps.append(Steps(module, batches))
