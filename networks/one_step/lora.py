@@ -55,10 +55,10 @@ class Modulation(NamedTuple):
     code: Tensor | None = None
 
 
-NOTHING = Modulation()
-_modulation: ContextVar[Modulation] = ContextVar("modulation", default=NOTHING)
+UNMODULATED = Modulation()
+_modulation: ContextVar[Modulation] = ContextVar("modulation", default=UNMODULATED)
 _formed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("formed", default=None)
-_traced = NOTHING  # read only while Dynamo traces, which keeps it to the trace: threads do not meet here
+_traced = UNMODULATED  # read only while Dynamo traces, which keeps it to the trace: threads do not meet here
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def call_modulated(modulation: Modulation, function: Callable[P, Output], *args:
     try:
         return function(*args, **kwargs)
     finally:
-        _traced = NOTHING
+        _traced = UNMODULATED
 
 
 @contextmanager
