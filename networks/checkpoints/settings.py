@@ -115,13 +115,8 @@ class OneStepSettings(Settings):
         """Validate."""
         super().__post_init__()
         check_settings(rank_unet=self.rank_unet, rank_vae=self.rank_vae, prompt_gates=self.prompt_gates)
-        fits = not self.prompt_gates or len(self.directions) == 1
-        require(
-            fits,
-            "prompt_gates",
-            "0 with two directions, each of which has an autoencoder of its own",
-            self.prompt_gates,
-        )
+        alone = not self.prompt_gates or len(self.directions) == 1
+        require(alone, "prompt_gates", "0 with two directions, each of which has an autoencoder", self.prompt_gates)
         for name in ("alpha_unet", "alpha_vae"):
             check_range(name, getattr(self, name), ABOVE_ZERO)
         for name in ("skips", "skip_lora"):
@@ -136,6 +131,13 @@ class OneStepSettings(Settings):
             fits = isinstance(targets, tuple) and 0 < len(targets) <= MAX_TARGETS
             fits = fits and all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in targets)
             require(fits, name, f"a list of module names, at most {MAX_TARGETS}", targets)
+
+    def to_json(self) -> dict[str, Json]:
+        """See `Settings`; without gates not a word of them, so that versions that know none read the card."""
+        values = super().to_json()
+        if not self.prompt_gates:
+            del values["prompt_gates"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
