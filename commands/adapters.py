@@ -29,24 +29,22 @@ class Recipe:
 
     Attributes:
         images: in training.
-        rank_unet: of the UNet's LoRA.
-        rank_vae: of the autoencoders' LoRA in training.
-        stored_rank: of the same as stored, lower where no prompt gates the ranks.
+        small: train at `RANK` and store the autoencoders' LoRA at `STORED_RANK`; else the experiment's ranks stay.
     """
 
     images: int
-    rank_unet: int = 8
-    rank_vae: int = 8
-    stored_rank: int = 7
+    small: bool = True
 
 
+RANK = 8
+STORED_RANK = 7
 RECIPES = {
     "clear2foggy": Recipe(600),
     "day2night": Recipe(1200),
     "horse2zebra": Recipe(600),
     "edge2image": Recipe(1800),
     "sketch2image": Recipe(1800),
-    "edit": Recipe(12_000, rank_unet=4, rank_vae=24, stored_rank=24),  # many kinds of edit share the autoencoder
+    "edit": Recipe(12_000, small=False),  # a LoRA that the prompt gates cannot be reduced
 }
 """By experiment."""
 LIMIT = 2 * 2**20  # bytes of the weights
@@ -91,10 +89,10 @@ def train(name: str, work: Path) -> "Trial":
     from ablation import trials
 
     recipe = RECIPES[name]
-    generator = {"rank_unet": recipe.rank_unet, "alpha_unet": recipe.rank_unet}  # released scales
-    generator |= {"rank_vae": recipe.rank_vae, "alpha_vae": 2 * recipe.rank_vae}
+    generator = {"rank_unet": RANK, "alpha_unet": RANK, "rank_vae": RANK, "alpha_vae": 2 * RANK}  # released scales
     words = [f"--exp={name}", "--base=pocket", f"--model.init_args.max_images={recipe.images}"]
-    words += [f"--model.init_args.generator.init_args.{key}={value}" for key, value in generator.items()]
+    if recipe.small:
+        words += [f"--model.init_args.generator.init_args.{key}={value}" for key, value in generator.items()]
     trial = trials.Trial(point=name, labels={"task": name}, seed=0, folder=str(work / name), arguments=words)
     if not trials.missing([trial]):
         return trial
@@ -128,13 +126,12 @@ def pack(name: str, run: Path, out: Path) -> None:
 
     adapter = read_adapter(run)
     with atomic_folder(out, (WEIGHTS, CARD, PROMPTS, "README.md").__contains__) as folder:
-        rank = RECIPES[name].stored_rank
-        assert isinstance(adapter.card.settings, OneStepSettings)
-        kept = adapter.tensors
-        if rank < adapter.card.settings.rank_vae:
-            kept = reduce_rank(kept, rank)
+        settings, kept = adapter.card.settings, adapter.tensors
+        assert isinstance(settings, OneStepSettings)
+        if RECIPES[name].small:
+            kept = reduce_rank(kept, STORED_RANK)
+            settings = replace(settings, rank_vae=STORED_RANK, alpha_vae=2 * STORED_RANK)
         tensors = {key: tensor.half().contiguous() for key, tensor in kept.items()}
-        settings = replace(adapter.card.settings, rank_vae=rank, alpha_vae=2 * rank)
         card = replace(adapter.card, settings=settings, metrics=None, best=None)
         write_adapter(folder, tensors, card, adapter.prompts)
         size = (folder / WEIGHTS).stat().st_size

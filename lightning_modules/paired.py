@@ -18,10 +18,7 @@ from losses.terms import TermInputs, check_weights
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
 from networks.features import ClipFeatures, described_once, load_features
-from networks.one_step.prompts import CACHE
-
-AT_ONCE = 32  # captions that the text encoder reads together
-TYPICAL = 256  # training captions that stand for all
+from networks.one_step.prompts import AT_ONCE, CACHE
 
 
 @runtime_checkable
@@ -134,19 +131,20 @@ class Pix2PixTurbo(TranslationModule):
         self.real_label = real_label
 
     def on_fit_start(self) -> None:
-        """Embed the data's captions once, where the cache holds them all; the text encoder leaves memory."""
+        """Name the training prompts to the generator; embed all captions once, where the cache holds them.
+
+        The text encoder then leaves memory.
+        """
         super().on_fit_start()
         data: object = getattr(self.trainer, "datamodule", None)  # set by `fit`, not declared by Trainer
         given = data.captions if isinstance(data, CaptionedData) else {}
         prompt = self.generator.prompts["a2b"]
         captions = list(dict.fromkeys([prompt, *(c for split in given.values() for c in split)]))
-        trained = list(dict.fromkeys(given.get("train", [prompt])))[:TYPICAL]
-        few = len(captions) <= CACHE
-        known = captions if few else trained
-        for k in range(0, len(known), AT_ONCE):
-            self.generator.encode_prompts(known[k : k + AT_ONCE], self.device)
-        self.generator.read_training_prompts(self.generator.encode_prompts(trained, self.device))
-        if few:
+        all_fit = len(captions) <= CACHE
+        for k in range(0, len(captions) if all_fit else 0, AT_ONCE):
+            self.generator.encode_prompts(captions[k : k + AT_ONCE], self.device)
+        self.generator.set_training_prompts(list(dict.fromkeys(given.get("train") or [prompt])))
+        if all_fit:
             self.generator.encode_prompts.release()
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Terms:

@@ -60,7 +60,7 @@ class ImageTranslator(nn.Module, ABC):
         base_fingerprint: short hash of the frozen part; a checkpoint fits only the same one.
         base_random_init: whether the base has its architecture alone, at random weights.
         trained_names: names of the tensors that training changes and an adapter holds.
-        merged: whether LoRA was folded into the base.
+        merged: whether LoRA was folded into the base, all of it that can be.
         compiled_blocks: how many blocks training runs through `torch.compile`.
     """
 
@@ -106,11 +106,11 @@ class ImageTranslator(nn.Module, ABC):
         """Trained parameters of skip connections, which may have a learning rate of their own; none by default."""
         return []
 
-    def read_training_prompts(self, embeddings: Tensor) -> None:
-        """Take from the prompts what does not change in training, which is about to start; nothing by default.
+    def set_training_prompts(self, prompts: list[str]) -> None:
+        """Compute constants from the training prompts; called once before training.  Does nothing by default.
 
         Args:
-            embeddings: ``(N, L, D)`` of different prompts of the training split.
+            prompts: all different ones of the training split, at least one.
         """
 
     @abstractmethod

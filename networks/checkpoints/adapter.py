@@ -58,7 +58,7 @@ def check_trained(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
         ValueError: names, shapes or kinds of numbers differ; the message gives the first difference and the usual
             reason.
     """
-    reason = "Other LoRA targets, ranks, skips, directions or discriminators were trained, or another base."
+    reason = "Other LoRA targets, ranks, gates, skips, directions or discriminators were trained, or another base."
     check_fit(tensors, trained_state(module), where, "this model", reason)
 
 

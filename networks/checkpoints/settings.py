@@ -133,7 +133,7 @@ class OneStepSettings(Settings):
             require(fits, name, f"a list of module names, at most {MAX_TARGETS}", targets)
 
     def to_json(self) -> dict[str, Json]:
-        """See `Settings`; without gates not a word of them, so that versions that know none read the card."""
+        """See `Settings`; `prompt_gates` is left out when 0, so that version 0.2.0 can read the card."""
         values = super().to_json()
         if not self.prompt_gates:
             del values["prompt_gates"]

@@ -1,5 +1,6 @@
 """The end-to-end generator: (image, prompt embedding, direction) -> image, in one step (arXiv 2403.12036, Sec. 3)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -35,7 +36,11 @@ from networks.one_step.lora import (
     trainable_names,
 )
 from networks.one_step.prompt_code import PromptCode
-from networks.one_step.prompts import PromptEncoder
+from networks.one_step.prompts import AT_ONCE, PromptEncoder
+
+TYPICAL = 256  # training prompts that stand for all
+
+log = logging.getLogger(__name__)
 
 
 class OneStepGenerator(ImageTranslator):
@@ -253,21 +258,21 @@ class OneStepGenerator(ImageTranslator):
         fed = {direction: self._feed(image) for direction, image in images.items()}
         context = torch.cat([embeddings[d].expand(n, -1, -1) for d, n in zip(images, counts, strict=True)])
         kwargs = self.conditions.unet_inputs(context, *next(iter(fed.values())).shape[-2:])
-        codes = {d: None if self.prompt_code is None else self.prompt_code(embeddings[d]) for d in images}
+        # Gates come with a single direction.
+        code = None if self.prompt_code is None else self.prompt_code(*embeddings.values())
         skips = {}
         if self.branch is None:
             latents = []
             for k, direction in enumerate(images):
-                with modulated(strengths[k], codes[direction]):
+                with modulated(strengths[k], code):
                     latent, skips[direction] = self.autoencoder(direction).encode(fed[direction])
                 latents.append(latent)
             latent = torch.cat(latents)
             if strength is not None and noise is not None:
                 latent = blend(strength, latent, noise.to(latent).expand_as(latent))
         else:
-            for direction, image in fed.items():
-                with modulated(code=codes[direction]):
-                    skips[direction] = self.autoencoder(direction).skips(image)
+            with modulated(code=code):
+                skips = {direction: self.autoencoder(direction).skips(image) for direction, image in fed.items()}
             if noise is None:
                 noise = noise_map(0, self.noise_shape(next(iter(images.values()))))
             latent = noise.to(context).expand(sum(counts), -1, -1, -1)
@@ -277,18 +282,26 @@ class OneStepGenerator(ImageTranslator):
         x0 = predict_x0(latent, prediction, self._alpha_bar, self._prediction_type)
         outputs = {}
         for k, (direction, part) in enumerate(zip(images, x0.split(counts), strict=True)):
-            with modulated(strengths[k], codes[direction]):
+            with modulated(strengths[k], code):
                 image = self.autoencoder(direction).decode(part, skips[direction], strengths[k])
             outputs[direction] = image[..., :height, :width]
         return outputs
 
-    def read_training_prompts(self, embeddings: Tensor) -> None:
+    def set_training_prompts(self, prompts: list[str]) -> None:
         """See `ImageTranslator`; standardises the codes of prompts."""
-        if self.prompt_code is not None:
-            self.prompt_code.standardise(embeddings)
+        if self.prompt_code is None:
+            return
+        some = prompts[:: -(-len(prompts) // TYPICAL)]
+        device = self.prompt_code.mean.device
+        parts = [self.encode_prompts(some[k : k + AT_ONCE], device) for k in range(0, len(some), AT_ONCE)]
+        self.prompt_code.standardise(torch.cat(parts))
+        if not self.prompt_code.scale.any():
+            log.warning(
+                f"prompt_gates={self.settings.prompt_gates} has no effect: all training images have the same prompt."
+            )
 
     def skip_parameters(self) -> list[nn.Parameter]:
-        """Trained parameters of the skip convolutions, direction after direction."""
+        """Trained parameters of the skip convolutions and their LoRA, direction after direction."""
         convs = (self.autoencoder(direction).skip_convs for direction in self.directions)
         return [p for conv in convs for p in conv.parameters() if p.requires_grad]
 

@@ -1,8 +1,8 @@
 """LoRA: its targets, how strength and prompt scale it, how it is merged; and the dtype of the frozen weights.
 
-What scales them travels to LoRA layers as a dynamic scope, never as a switched module attribute: gradient
-checkpointing runs a block a second time during backward, and `checkpoint` opens the same scope again for that second
-run.  `torch.compile` cannot read the scope: a compiled function is given its values by `call_modulated`.
+Scale factors reach LoRA layers through a dynamic scope, never as a switched module attribute: gradient checkpointing
+runs a block a second time during backward, and `checkpoint` opens the same scope again for that second run.
+`torch.compile` cannot read the scope: a compiled function is given its values by `call_modulated`.
 """
 
 import copy
@@ -33,7 +33,6 @@ SMALL_LAYER = 100_000
 """Weights of a layer up to which `W + BA` is formed at every call: cheaper than two more passes over the activations,
 which outnumber the weights by far in small networks, and dearer in large ones, where its gradient has the size of W."""
 
-GATE_STD = 0.5  # with codes of 16 numbers in (-1, 1), gates of different prompts differ by about 1
 FEW_CHANNELS = 8  # of a latent: 4; of its mean and variance: 8
 
 LoraLayer = LoraConv | LoraLinear
@@ -95,7 +94,7 @@ def call_modulated(modulation: Modulation, function: Callable[P, Output], *args:
 
 @contextmanager
 def weights_formed_once(wanted: bool = True) -> Iterator[None]:
-    """Context of passes that share one backward: each sum ``W + BA`` is formed by its first use alone.
+    """Context of passes that share one backward: each sum ``W + BA`` without gates is formed by its first use alone.
 
     Args:
         wanted: False forms it at every use, as outside, and as in compiled blocks always.
@@ -161,7 +160,7 @@ def inject_lora(
         replace_forward(layer, _forward_small if small else _forward_large)
         if code_channels:
             gate = nn.Linear(code_channels, rank, bias=False)
-            nn.init.normal_(gate.weight, std=GATE_STD)
+            nn.init.normal_(gate.weight, std=2 / code_channels**0.5)  # gates of different prompts differ by about 1
             layer.add_module("gate", gate)
     return module
 
@@ -294,27 +293,35 @@ def merge_lora(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Modu
         cast_layer(merged, dtype)  # at once: a whole network in float32 takes twice the memory
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, merged)
+    layer_of = {half[ADAPTER]: _base_layer(left) for left in lora_layers(module) for half in (left.lora_A, left.lora_B)}
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            cast_layer(layer, dtype)
+            cast_layer(layer, dtype, layer_of.get(layer))
     return module
 
 
-def cast_layer(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
+def cast_layer(layer: nn.Conv2d | nn.Linear, dtype: torch.dtype, lora_of: nn.Module | None = None) -> None:
     """Cast a layer's weights for inference in a lower precision; float32 leaves them as they are.
 
-    Convolutions from and to pixels or latents stay float32, whatever the autocast: they are cheap, and the
+    Convolutions from and to pixels or latents compute in float32, whatever the autocast: they are cheap, and the
     one-step estimate multiplies what rounding their few channels costs.
+
+    Args:
+        layer: to cast.
+        dtype: to which.
+        lora_of: the layer that it is one half of a LoRA of, whose channels count then.
     """
     if dtype == torch.float32:
         return
-    if isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) <= FEW_CHANNELS:
+    judged = lora_of or layer
+    if isinstance(judged, nn.Conv2d) and min(judged.in_channels, judged.out_channels) <= FEW_CHANNELS:
+        layer.float()  # a frozen weight may be stored in bfloat16
         replace_forward(layer, _forward_in_float32)
     else:
         layer.to(dtype)
 
 
-def _forward_in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def _forward_in_float32(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return _class_forward(layer, x.float())
 

@@ -14,7 +14,7 @@ class PromptCode(nn.Module):
     the prompt to tell them apart, and the autoencoder does not read it: here the code of the prompt weights the ranks
     of each of its LoRA layers.
 
-    Codes are zero, and every gate 1, until `standardise` has seen prompts that differ.
+    Codes are zero, and every gate is 1, until `standardise` has seen prompts that differ.
 
     Args:
         width: D of the embeddings.
@@ -33,14 +33,17 @@ class PromptCode(nn.Module):
 
     @torch.no_grad()
     def standardise(self, embeddings: Tensor) -> None:
-        """Take mean and standard deviation over the training prompts, unless they are known from an adapter.
+        """Take mean and standard deviation over the training prompts.
+
+        An adapter that is trained further keeps its own: its projection was trained with them.
 
         Args:
             embeddings: ``(N, L, D)`` of N different prompts.
         """
         if self.scale.any():
             return
-        deviation, mean = torch.std_mean(embeddings.double().mean(dim=1), dim=0, correction=0)
+        pooled = embeddings.cpu().double().mean(dim=1)  # MPS has no double
+        deviation, mean = torch.std_mean(pooled, dim=0, correction=0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation > SMALLEST, 1 / deviation, 0))
 

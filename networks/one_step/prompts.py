@@ -13,6 +13,7 @@ from networks.one_step.text_fingerprint import text_fingerprint
 from prompt_embeddings import PromptEmbeddings
 from storage import shortened
 
+AT_ONCE = 32  # texts that a text encoder reads together where there are many
 CACHE = 1024  # cached captions; 77 x 1024 floats each at full size = 315 kB
 
 log = logging.getLogger(__name__)

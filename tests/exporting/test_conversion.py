@@ -99,6 +99,13 @@ def test_other_bases(kind, request, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_gated_generator_by_onnx_and_openvino(small_base, tmp_path):
+    generator = one_step(small_base, directions=["a2b"], prompt_gates=2)
+    for run, _ in written(to_program(generator.merge(), "a2b", (32, 16)), tmp_path):
+        assert max(differences(run, generator, generator.factor, (32, 16))) < 0.05
+
+
+@pytest.mark.slow
 def test_pocket_at_every_precision(tmp_path):
     generator = one_step("pocket", rank_unet=16).merge()
     program = to_program(generator, "a2b", (32, 128))

@@ -35,7 +35,7 @@ def wake(generator, scale=0.05):
 
 def open_gates(generator):
     """Gates are 1 until prompts are standardised and they are trained; none stays none."""
-    generator.read_training_prompts(generator.encode_prompts(GATE_PROMPTS))
+    generator.set_training_prompts(GATE_PROMPTS)
     torch.manual_seed(2)
     with torch.no_grad():
         for layer in filter(is_gated, lora_layers(generator)):

@@ -61,6 +61,14 @@ def test_large_layers_and_merging_too(tiny_base, image, monkeypatch):
     assert not lora_layers(found)
 
 
+def test_merged_in_bfloat16_it_translates(tiny_base, image):
+    generator = wake(build(tiny_base, frozen_dtype="bfloat16"))
+    wanted = generator(image, embed(generator))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = generator.merge(torch.bfloat16)(image, embed(generator))
+    assert (found - wanted).abs().mean() < 0.05
+
+
 def test_an_adapter_remembers_what_it_was_trained_on(tiny_base, image, tmp_path):
     generator = wake(build(tiny_base, frozen_dtype="bfloat16"))
     generator.prompts = {"a2b": "driving in dense fog", "b2a": "driving on a clear day"}
