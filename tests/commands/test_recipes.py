@@ -29,7 +29,7 @@ def written(path, **sections):
 def test_a_task_names_its_method_and_says_only_what_it_changes(exp):
     task = read_settings(EXPERIMENTS / f"{exp}.yaml")
     assert task.pop("method") in names(METHODS)
-    assert {"data"} <= task.keys() <= {"data", "model"}
+    assert {"data"} <= task.keys() <= {"data", "model", "trainer"}
     assert len((EXPERIMENTS / f"{exp}.yaml").read_text().splitlines()) <= 15
 
 
