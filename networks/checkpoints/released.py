@@ -221,8 +221,8 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
         What to `torch.save`, and what of this generator the format cannot hold, a phrase each.
 
     Raises:
-        ValueError: the format fixes another input range, has no such directions, or no place for a branch; or LoRA is
-            merged.
+        ValueError: the format fixes another input range, has no such directions, or no place for a branch or gates; or
+            LoRA is merged.
     """
     generator.check_unmerged()
     settings = generator.settings
@@ -230,6 +230,8 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
     wanted = "[0, 1]" if paired else "[-1, 1]"
     if generator.directions[0] != "a2b":
         raise ValueError(f"A released file of one direction holds a2b; this generator has {generator.directions}.")
+    if settings.prompt_gates:
+        raise ValueError("No released format holds gates: this generator's prompt gates its autoencoder's LoRA.")
     if settings.input_range != wanted:
         raise ValueError(
             f"A released {'paired' if paired else 'unpaired'} file is fed with images in {wanted}; this generator was "
@@ -237,8 +239,6 @@ def to_released(generator: "OneStepGenerator", stochastic: bool = False) -> tupl
         )
     if settings.conditioning != "direct":
         raise ValueError(f"No released format holds a branch: this generator has {settings.conditioning}.")
-    if settings.prompt_gates:
-        raise ValueError("No released format holds gates: this generator's prompt gates its autoencoder's LoRA.")
     if stochastic and not paired:
         raise ValueError("Only the paired format has a stochastic kind; this generator has two directions.")
     lost = [f"the prompts ({'; '.join(generator.prompts.values())})"] if generator.prompts else []

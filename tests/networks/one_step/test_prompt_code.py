@@ -156,6 +156,6 @@ def test_a_strength_scales_gated_layers_too(tiny_base, images):
 def test_where_gates_mean_nothing_they_are_refused(tiny_base):
     with pytest.raises(ValueError, match="prompt_gates must be 0 with two directions"):
         build(tiny_base, prompt_gates=3)
-    generator = build(tiny_base, directions=["a2b"], prompt_gates=3, input_range="[0, 1]")
+    generator = build(tiny_base, directions=["a2b"], prompt_gates=3)
     with pytest.raises(ValueError, match="No released format holds gates"):
         to_released(generator)
