@@ -213,11 +213,11 @@ def _forward_small(layer: LoraLayer, x: Tensor) -> Tensor:
 
     Not under autocast: in bfloat16 the small values of an untrained LoRA would be rounded away when added to a weight.
     """
-    if current_modulation().strength is not None or torch.is_autocast_enabled(x.device.type):
+    strength, code = current_modulation()
+    several = code is not None and code.shape[0] > 1 and is_gated(layer)
+    if several or strength is not None or torch.is_autocast_enabled(x.device.type):
         return _forward_large(layer, x)
     gates = _gates(layer)
-    if gates is not None and gates.shape[0] > 1:
-        return _forward_large(layer, x)
     formed = None if gates is not None or torch.compiler.is_dynamo_compiling() else _formed.get()
     if formed is None:
         weight = _sum(layer, gates)

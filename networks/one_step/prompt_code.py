@@ -10,9 +10,9 @@ SMALLEST = 1e-4  # standard deviation of an embedding's entry below which traini
 class PromptCode(nn.Module):
     """Prompt embeddings to codes: the mean over tokens, standardised over the training prompts, projected to K numbers.
 
-    The paper gives each direction of translation autoencoder adapters of its own.  One adapter for many edits has only
-    the prompt to tell them apart, and the autoencoder does not read it: here the code of the prompt weights the ranks
-    of each of its LoRA layers.
+    The paper gives each direction of translation autoencoder adapters of its own.  One adapter for many edits has one
+    autoencoder and only the prompt to tell them apart: its code weights the ranks of each of the autoencoder's LoRA
+    layers.
 
     Codes are zero, and every gate is 1, until `standardise` has seen prompts that differ.
 

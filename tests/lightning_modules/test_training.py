@@ -322,11 +322,14 @@ def test_codes_of_prompts_are_of_the_different_captions_of_training_and_gates_tr
     pooled = module.generator.encode_prompts(["by day", "at night"]).mean(dim=1)
     torch.testing.assert_close(module.generator.prompt_code.mean, pooled.mean(dim=0))
     module._trainer = None
+    before = snapshot(module)
     batch = replace(paired_batch(2), captions=["by day", "at night"])
     fit(module, [batch, batch])
     torch.testing.assert_close(module.generator.prompt_code.mean, pooled.mean(dim=0))
-    gates = [p for name, p in module.generator.named_parameters() if ".gate." in name]
-    assert gates and all(p.any() for p in gates)
+    trained = {name: p for name, p in module.named_parameters() if ".gate." in name or "prompt_code" in name}
+    assert len(trained) > 1
+    for name, p in trained.items():
+        assert not torch.equal(p, before[name]), name
 
 
 def test_float16_is_refused(unpaired):

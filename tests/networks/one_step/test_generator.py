@@ -34,7 +34,7 @@ def wake(generator, scale=0.05):
 
 
 def open_gates(generator):
-    """Gates are 1 until prompts are standardised and they are trained; none stays none."""
+    """Let gates that there are differ much between prompts; they are 1 until prompts are standardised."""
     generator.set_training_prompts(GATE_PROMPTS)
     torch.manual_seed(2)
     with torch.no_grad():

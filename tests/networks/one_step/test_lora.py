@@ -66,7 +66,8 @@ def test_merged_in_bfloat16_it_translates(tiny_base, image):
     wanted = generator(image, embed(generator))
     with torch.autocast("cpu", torch.bfloat16):
         found = generator.merge(torch.bfloat16)(image, embed(generator))
-    assert (found - wanted).abs().mean() < 0.05
+    plain = build(tiny_base)(image, embed(generator))
+    assert (found - wanted).abs().mean() < 0.1 * (plain - wanted).abs().mean()
 
 
 def test_an_adapter_remembers_what_it_was_trained_on(tiny_base, image, tmp_path):
