@@ -18,7 +18,7 @@ from losses.terms import TermInputs, check_weights
 from networks import ImageTranslator
 from networks.checkpoints.card import RunFacts
 from networks.features import ClipFeatures, described_once, load_features
-from networks.one_step.prompts import AT_ONCE, CACHE
+from networks.one_step.prompts import CACHE
 
 
 @runtime_checkable
@@ -141,8 +141,8 @@ class Pix2PixTurbo(TranslationModule):
         prompt = self.generator.prompts["a2b"]
         captions = list(dict.fromkeys([prompt, *(c for split in given.values() for c in split)]))
         all_fit = len(captions) <= CACHE
-        for k in range(0, len(captions) if all_fit else 0, AT_ONCE):
-            self.generator.encode_prompts(captions[k : k + AT_ONCE], self.device)
+        if all_fit:
+            self.generator.encode_prompts(captions, self.device)
         self.generator.set_training_prompts(list(dict.fromkeys(given.get("train") or [prompt])))
         if all_fit:
             self.generator.encode_prompts.release()

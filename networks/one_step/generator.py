@@ -36,7 +36,7 @@ from networks.one_step.lora import (
     trainable_names,
 )
 from networks.one_step.prompt_code import PromptCode
-from networks.one_step.prompts import AT_ONCE, PromptEncoder
+from networks.one_step.prompts import PromptEncoder
 
 TYPICAL = 256  # training prompts that stand for all
 
@@ -292,9 +292,7 @@ class OneStepGenerator(ImageTranslator):
         if self.prompt_code is None:
             return
         some = prompts[:: -(-len(prompts) // TYPICAL)]
-        device = self.prompt_code.mean.device
-        parts = [self.encode_prompts(some[k : k + AT_ONCE], device) for k in range(0, len(some), AT_ONCE)]
-        self.prompt_code.standardise(torch.cat(parts))
+        self.prompt_code.standardise(self.encode_prompts(some, self.prompt_code.mean.device))
         if not self.prompt_code.scale.any():
             log.warning(
                 f"prompt_gates={self.settings.prompt_gates} has no effect: all training images have the same prompt."

@@ -13,7 +13,7 @@ from networks.one_step.text_fingerprint import text_fingerprint
 from prompt_embeddings import PromptEmbeddings
 from storage import shortened
 
-AT_ONCE = 32  # texts that a text encoder reads together where there are many
+AT_ONCE = 32  # texts that a text encoder reads together
 CACHE = 1024  # cached captions; 77 x 1024 floats each at full size = 315 kB
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,12 @@ class PromptEncoder:
             ValueError: it cannot work here.
         """
         missing = [p for p in dict.fromkeys(prompts) if p not in self._cache]
-        if missing:
-            if self._text is None:
-                self._text = self._load(missing[0])
+        for k in range(0, len(missing), AT_ONCE):
+            self._text = self._text or self._load(missing[0])
+            some = missing[k : k + AT_ONCE]
             with torch.autocast(torch.device(device).type, enabled=False):
-                states = self._base.conditions.encode(self._text, missing, device).cpu()
-            self._cache.update(zip(missing, states.unbind(0), strict=True))
+                states = self._base.conditions.encode(self._text, some, device).cpu()
+            self._cache.update(zip(some, states.unbind(0), strict=True))
         result = torch.stack([self._cache[p] for p in prompts]).to(device)
         while len(self._cache) > CACHE:
             self._cache.popitem(last=False)

@@ -113,3 +113,18 @@ def test_a_prompt_that_left_the_cache_is_embedded_without_changing_it(tiny_base,
     stored = encoder.embedded({"a2b": TEXTS["a2b"]})
     torch.testing.assert_close(torch.from_numpy(stored.values["a2b"]), expected[0])
     assert list(encoder._cache) == before
+
+
+def test_many_prompts_are_read_in_parts(tiny_base, monkeypatch):
+    texts = [f"street {k}" for k in (*range(5), 0)]
+    expected = torch.cat([PromptEncoder(load_base(str(tiny_base)))([text]) for text in texts])
+    monkeypatch.setattr(prompts, "AT_ONCE", 2)
+    base = load_base(str(tiny_base))
+    encode, read = base.conditions.encode, []
+    monkeypatch.setattr(
+        type(base.conditions),
+        "encode",
+        lambda self, parts, some, device: [read.append(some), encode(parts, some, device)][1],
+    )
+    torch.testing.assert_close(PromptEncoder(base)(texts), expected)
+    assert read == [texts[:2], texts[2:4], texts[4:5]]
