@@ -106,22 +106,24 @@ async def load(address: str, images: Sequence[bytes], seconds: float) -> Load:
     Args:
         address: of the server.
         images: content of an image file for each client.
-        seconds: after which no client sends another request.
+        seconds: after which no client sends its image again, but for those whose last request was refused.
     """
     found = Load(contents=[{} for _ in images])
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
 
         async def client(number: int) -> None:
-            while time.perf_counter() < end:
+            refused = False
+            while refused or time.perf_counter() < end:
                 sent = time.perf_counter()
                 answer = await http.post("/translate", content=images[number])
                 found.statuses[answer.status_code] += 1
+                refused = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
                 if answer.status_code == httpx.codes.OK:
                     found.seconds.append(time.perf_counter() - sent)
                     found.contents[number].setdefault(digest([answer.content]), answer.content)
-                else:
-                    await asyncio.sleep(float(answer.headers.get("retry-after", 0)))
+                elif refused:
+                    await asyncio.sleep(float(answer.headers["retry-after"]))
 
         before = process_metrics(await http.get("/metrics"))
         start, cpu = time.perf_counter(), time.process_time()
