@@ -17,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import train, translate
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):.*?## .+$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -42,9 +44,11 @@ NOT_RUN = {
 NEEDS_A_CLUSTER = re.compile(r"^(srun|sbatch|#)|BASE=sd-turbo|--trainer\.devices")
 # Two batches of small pictures on a base of a few thousand weights: the same code in seconds.
 SMALL = """--trainer.accelerator=cpu --trainer.max_epochs=1 --trainer.limit_train_batches=2
---trainer.limit_test_batches=1 --data.init_args.resize=72 --data.init_args.crop=64 --data.init_args.eval_size=64
+--trainer.limit_val_batches=1 --trainer.limit_test_batches=1
+--data.init_args.resize=36 --data.init_args.crop=32 --data.init_args.eval_size=32
 --data.init_args.num_workers=0 --data.init_args.batch_size=1
 --model.init_args.generator.init_args.rank_unet=2""".split()
+FEW_SCENES = [f"--data.init_args.{split}_scenes={number}" for split, number in (("train", 4), ("val", 2), ("test", 2))]
 
 
 def blocks(language):
@@ -218,6 +222,8 @@ def execute(command, folder, base, patch):
     if module == "commands.train":
         # Later arguments win: what the page says stays parsed, and small.
         arguments += [*SMALL, f"--model.init_args.generator.init_args.base={base}"]
+        if not {"--data", "--a"} & {*arguments}:
+            arguments += FEW_SCENES
     code = importlib.import_module(module).main(arguments)
     patch.delenv("ONE_STEP_RUN_FOLDER", raising=False)
     assert code == 0, command
@@ -294,7 +300,7 @@ def test_what_an_example_adds_is_used(name, desk, two_level_base, monkeypatch, c
         assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
 
 
-def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base):
+def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base, monkeypatch):
     """Translated as any other; resumed and evaluated where its module is named as trusted, else one line says so."""
 
     def run(*words, code=0, **variables):
@@ -317,10 +323,11 @@ def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base):
     run("commands.evaluate", "--ckpt=mine/score", "--trust=own_score", "--out=mine/again", **trusted)
     again = json.loads((desk / "mine" / "again" / "metrics.json").read_text())
     assert again["a2b"]["brightness"] > 0
-    run("commands.translate", "--ckpt=mine/score", "--in=photo.jpg", "--out=mine/out.png")
+    monkeypatch.chdir(desk)
+    assert translate.main(["--ckpt=mine/score", "--in=photo.jpg", "--out=mine/out.png"]) == 0
 
 
-def test_the_examples_train(desk, tmp_path):
+def test_the_examples_train(desk, tmp_path, monkeypatch):
     """As the page says: a base from its script, and a training without the commands, whose adapter translates."""
 
     def run(*words):
@@ -332,13 +339,15 @@ def test_the_examples_train(desk, tmp_path):
     run(str(ROOT / "examples" / "own_base.py"), "own-base")
     small = [word for word in SMALL if "rank" not in word]
     base = f"--base={ROOT / 'examples' / 'own_base.yaml'}"
-    run("-m", "commands.train", "--exp=clear2foggy", base, f"--data={desk / 'my-data'}", "--run=run", *small)
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--exp=clear2foggy", base, f"--data={desk / 'my-data'}", "--run=run", *small]) == 0
+    monkeypatch.delenv("ONE_STEP_RUN_FOLDER", raising=False)
     assert json.loads((tmp_path / "run" / "adapter" / "adapter.json").read_text())["base"] == "own-base"
     images, out = ["--images=1"], ["--out=own-adapter"]
     assert "Adapter: own-adapter" in run(
         str(ROOT / "examples" / "own_trainer.py"), str(desk / "my-data"), *images, *out
     )
-    run("-m", "commands.translate", "--ckpt=own-adapter", f"--in={desk / 'photo.jpg'}", "--out=out.png")
+    assert translate.main(["--ckpt=own-adapter", f"--in={desk / 'photo.jpg'}", "--out=out.png"]) == 0
     assert Image.open(tmp_path / "out.png").size == Image.open(desk / "photo.jpg").size
 
 

@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 
 from ablation.grids import grid_names, read_grid
 from commands.ablate import GRIDS
+from commands.cli.lightning_cli import ParsedOnly
 from commands.cli.recipes import EXPERIMENTS, MEMORY, compose, names, read_settings
 from commands.cli.trials import check, plan
-from commands.train import main
+from commands.train import configuration, main
 
 FAST = [
     "--trainer.accelerator=cpu",
@@ -23,9 +24,9 @@ FAST = [
     "--data.init_args.train_scenes=8",
     "--data.init_args.val_scenes=4",
     "--data.init_args.test_scenes=4",
-    "--data.init_args.resize=64",
-    "--data.init_args.crop=64",
-    "--data.init_args.eval_size=64",
+    "--data.init_args.resize=32",
+    "--data.init_args.crop=32",
+    "--data.init_args.eval_size=32",
 ]
 # The feature networks of the full-size recipes need a hub: the small random one, named as such, replaces them.
 RANDOM_JUDGES = [
@@ -45,7 +46,14 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("exp", names())
+# The experiments of a method differ in their data and prompts alone, with which each runs on a tiny base below.
+ONE_PER_METHOD = [
+    pytest.param(name, marks=() if name in ("clear2foggy", "edge2image", "edit") else pytest.mark.slow)
+    for name in names()
+]
+
+
+@pytest.mark.parametrize("exp", ONE_PER_METHOD)
 def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     assert main([f"--exp={exp}", *FAST]) == 0
     (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
@@ -56,7 +64,7 @@ def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     assert "lite0" not in metrics["a2b"]["features_seen_in_training"]
 
 
-@pytest.mark.parametrize("exp", names())
+@pytest.mark.parametrize("exp", ONE_PER_METHOD)
 def test_every_experiment_runs_as_a_plain_resnet(exp, tmp_path):
     """Nothing pretrained is looked at, and each optimiser has the rate of the publication."""
     small = [f"--model.init_args.{k}" for k in ("generator.init_args.width=4", "discriminator.init_args.width=4")]
@@ -88,7 +96,7 @@ def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
 
 
 @pytest.mark.parametrize("memory", names(MEMORY))
-@pytest.mark.parametrize("exp", ["clear2foggy", "edge2image"])
+@pytest.mark.parametrize("exp", [pytest.param("clear2foggy", marks=pytest.mark.slow), "edge2image"])
 def test_every_memory_profile_runs(exp, memory, tmp_path):
     assert main([f"--exp={exp}", f"--memory={memory}", *FAST, "--trainer.limit_val_batches=2"]) == 0
     (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
@@ -118,7 +126,7 @@ QUICKLY = ("conditioning", "precision")
 POINTS = [(name, point) for name in grid_names(GRIDS) for point in read_grid(name, GRIDS).points()]
 
 
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("quick", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", grid_names(GRIDS))
 def test_every_grid_is_understood_and_ends(name, quick):
     grid = read_grid(name, GRIDS, quick)
@@ -164,29 +172,31 @@ def small_run(tmp_path, two_level_base):
 
 
 def resolved(arguments, *more):
-    """The configuration that a run keeps."""
-    assert main([*arguments, "--run=run", *more]) == 0
-    return OmegaConf.load("run/config.yaml")
+    """The configuration of a run, without the run."""
+    return ParsedOnly(Path("run"), configuration([*arguments, *more])[2]).config
 
 
 def test_shared_values_reach_every_consumer(small_run):
     """One override of the source; plain interpolation would leave the consumers at the old value."""
     config = resolved(small_run, "--model.init_args.optimizer_g.init_args.betas=[0.25,0.75]", "--seed_everything=7")
-    assert config.model.init_args.optimizer_d.init_args.betas == [0.25, 0.75]
+    assert config.model.init_args.optimizer_d.init_args.betas == (0.25, 0.75)
     assert config.data.init_args.seed == 7
 
 
 def test_the_consumer_alone_can_be_set(small_run):
     config = resolved(small_run, "--model.init_args.optimizer_d.init_args.betas=[0.25,0.75]")
-    assert config.model.init_args.optimizer_d.init_args.betas == [0.25, 0.75]
-    assert config.model.init_args.optimizer_g.init_args.betas == [0.9, 0.999]
+    assert config.model.init_args.optimizer_d.init_args.betas == (0.25, 0.75)
+    assert config.model.init_args.optimizer_g.init_args.betas == (0.9, 0.999)
 
 
-def test_an_overlay_cannot_lose_the_callbacks_of_every_run(tmp_path, small_run):
-    assert main([*small_run, "--run=run", "--trainer.callbacks=[]", "--trainer.val_check_interval=1"]) == 0
-    assert (tmp_path / "run/adapter/adapter.json").is_file()
-    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    assert (tmp_path / "run/metrics.json").is_file()
+def test_an_overlay_cannot_lose_the_callbacks_of_every_run_and_runs_are_numbered(tmp_path, small_run, two_level_base):
+    runs = tmp_path / "runs/clear2foggy" / two_level_base.name
+    (runs / "version_0").mkdir(parents=True)
+    assert main([*small_run, "--trainer.callbacks=[]", "--trainer.val_check_interval=1"]) == 0
+    assert sorted(p.name for p in runs.iterdir()) == ["version_0", "version_1"]
+    assert (runs / "version_1/adapter/adapter.json").is_file()
+    assert (runs / "version_1/checkpoints/last.ckpt").is_file()
+    assert (runs / "version_1/metrics.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -231,10 +241,3 @@ def test_a_run_folder_in_use_is_refused(tmp_path, capsys):
     (tmp_path / "run" / "keep.txt").write_text("mine")
     assert main(["--exp=clear2foggy", "--run=run"]) == 2
     assert "not empty" in capsys.readouterr().err
-
-
-def test_runs_are_numbered(tmp_path, small_run, two_level_base):
-    for _ in range(2):
-        assert main(small_run) == 0
-    runs = tmp_path / "runs/clear2foggy" / two_level_base.name
-    assert sorted(p.name for p in runs.iterdir()) == ["version_0", "version_1"]

@@ -45,7 +45,9 @@ def recipes():
                 found.setdefault(step, []).append((exp, base, memory))
     for (exp, base, memory), *others in found.values():
         same = "+".join([exp, *(f"{name}({profile})" for name, _, profile in others)])
-        yield pytest.param(exp, base, memory, id=f"{same}-{base}-{memory}")
+        # Sketches are edges with strengths below 1: once is enough.
+        marks = pytest.mark.slow if exp == "sketch2image" and (base, memory) != ("sd-turbo", None) else ()
+        yield pytest.param(exp, base, memory, id=f"{same}-{base}-{memory}", marks=marks)
 
 
 @pytest.fixture(scope="module", autouse=True)

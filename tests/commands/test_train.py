@@ -38,29 +38,29 @@ def same(a, b, path=""):
         assert a == b, path
 
 
-@pytest.mark.parametrize(("stop", "accumulate", "large"), [(2, 1, False), (6, 1, False), (7, 1, False), (3, 2, True)])
+@pytest.mark.parametrize(("stops", "accumulate", "large"), [((3, 6, 7), 1, False), ((3,), 2, True)])
 def test_resume_equals_no_interruption(
-    stop, accumulate, large, two_level_base, folder_of_two_domains, tmp_path, monkeypatch
+    stops, accumulate, large, two_level_base, folder_of_two_domains, tmp_path, monkeypatch
 ):
-    """Six images make an epoch: stopped within the first, at its end, within the second, between two of a step.
+    """Six images make an epoch: stopped within the first, at its end, within the second; or between two of a step.
 
-    Also in the memory layout, and where the hardware has it in the precision, of large networks.
+    The latter also in the memory layout, and where the hardware has it in the precision, of large networks.
     """
     monkeypatch.setattr(precision, "LARGE", 0 if large else precision.LARGE)
-    more = ("--trainer.val_check_interval=2", f"--model.init_args.accumulate={accumulate}", *chosen("min"))
+    more = ("--trainer.val_check_interval=3", f"--model.init_args.accumulate={accumulate}", *chosen("min"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    end = "--model.init_args.max_images=9"
-    assert train.main(arguments(two_level_base, folder_of_two_domains, whole, *more, end)) == 0
-    cut = f"--model.init_args.max_images={stop}"
-    assert train.main(arguments(two_level_base, folder_of_two_domains, broken, *more, cut)) == 0
-    assert resume.main([f"--run={broken}", end]) == 0
+    first, *later = (f"--model.init_args.max_images={images}" for images in (*stops, 9))
+    assert train.main(arguments(two_level_base, folder_of_two_domains, whole, *more, later[-1])) == 0
+    assert train.main(arguments(two_level_base, folder_of_two_domains, broken, *more, first)) == 0
+    for end in later:
+        assert resume.main([f"--run={broken}", end]) == 0
     a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, broken))
     for key in ("state_dict", "optimizer_states", "progress", "rng", "gradients"):
         same(a[key], b[key], key)
     assert bool(a["gradients"]) is (accumulate == 2)
     x, y = (json.loads((f / "metrics.json").read_text()) for f in (whole, broken))
     assert (x["a2b"], x["b2a"], x["images_seen"]) == (y["a2b"], y["b2a"], 9)
-    assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-2.ckpt"
+    assert x["best"] == y["best"] and x["best"]["checkpoint"] == "best-3.ckpt"
     for name in ("adapter.safetensors", "prompts.safetensors"):
         same(load_file(whole / "adapter" / name), load_file(broken / "adapter" / name))
     weights = [value for value in a["state_dict"].values() if value.ndim == 4 and min(value.shape[1:]) > 1]

@@ -103,8 +103,16 @@ def assert_same_steps(found, wanted, tolerance=TOLERANCE):
             assert (gradient - expected[name]).norm() <= tolerance * expected[name].norm(), name
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model", ["unpaired", "paired", "stochastic", "gated"])
+QUICKLY = [("unpaired", False), ("paired", True), ("stochastic", False), ("gated", False)]
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpointing"),
+    [
+        *QUICKLY,
+        *(pytest.param(model, not checkpointing, marks=pytest.mark.slow) for model, checkpointing in QUICKLY),
+    ],
+)
 def test_steps_are_the_same_and_each_kind_and_shape_is_compiled_once(model, checkpointing, unpaired, paired, traced):
     if model == "unpaired":
         batches = [unpaired_batch(1, k) for k in range(2)]
