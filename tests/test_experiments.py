@@ -46,14 +46,14 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-# The experiments of a method differ in their data and prompts alone, with which each runs on a tiny base below.
-ONE_PER_METHOD = [
+# The others differ from these in data, prompts and strengths alone, with which each runs on a tiny base below.
+DIFFERENT = [
     pytest.param(name, marks=() if name in ("clear2foggy", "edge2image", "edit") else pytest.mark.slow)
     for name in names()
 ]
 
 
-@pytest.mark.parametrize("exp", ONE_PER_METHOD)
+@pytest.mark.parametrize("exp", DIFFERENT)
 def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     assert main([f"--exp={exp}", *FAST]) == 0
     (folder,) = (tmp_path / "runs" / exp / "pocket").iterdir()
@@ -64,7 +64,7 @@ def test_every_experiment_runs_on_the_pocket_base(exp, tmp_path):
     assert "lite0" not in metrics["a2b"]["features_seen_in_training"]
 
 
-@pytest.mark.parametrize("exp", ONE_PER_METHOD)
+@pytest.mark.parametrize("exp", DIFFERENT)
 def test_every_experiment_runs_as_a_plain_resnet(exp, tmp_path):
     """Nothing pretrained is looked at, and each optimiser has the rate of the publication."""
     small = [f"--model.init_args.{k}" for k in ("generator.init_args.width=4", "discriminator.init_args.width=4")]
@@ -126,7 +126,7 @@ QUICKLY = ("conditioning", "precision")
 POINTS = [(name, point) for name in grid_names(GRIDS) for point in read_grid(name, GRIDS).points()]
 
 
-@pytest.mark.parametrize("quick", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("name", grid_names(GRIDS))
 def test_every_grid_is_understood_and_ends(name, quick):
     grid = read_grid(name, GRIDS, quick)

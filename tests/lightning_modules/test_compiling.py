@@ -103,6 +103,7 @@ def assert_same_steps(found, wanted, tolerance=TOLERANCE):
             assert (gradient - expected[name]).norm() <= tolerance * expected[name].norm(), name
 
 
+# Up to half a minute each: checkpointing with one of the models is enough for every change.
 QUICKLY = [("unpaired", False), ("paired", True), ("stochastic", False), ("gated", False)]
 
 
