@@ -131,14 +131,14 @@ def test_inline_commands_use_known_targets_and_variables():
 def test_configuration_keys_exist():
     from lightning import Trainer
 
-    from datamodules import EdgeToImage, HorseZebra
+    from datamodules import EdgeToImage, Edits, HorseZebra
     from datamodules.base import TranslationData
     from lightning_modules import CycleGANTurbo, Pix2PixTurbo
     from lightning_modules.base import TranslationModule
 
     owners = {
         "trainer": [Trainer],
-        "data.init_args": [TranslationData, EdgeToImage, HorseZebra],
+        "data.init_args": [TranslationData, EdgeToImage, Edits, HorseZebra],
         "model.init_args": [TranslationModule, CycleGANTurbo, Pix2PixTurbo],
     }
     for page in PAGES:
