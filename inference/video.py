@@ -20,7 +20,8 @@ from inference.computing import Compute, auto_batch
 from inference.high_resolution import BEFORE, LOCAL_CHANGE, WHOLE_CHANGE, Layout
 from inference.jobs import Settings
 from inference.translator import Prepared, Translator
-from inference.video_reading import Reader, Time, import_av, other_streams
+from inference.video_opening import import_av, other_streams
+from inference.video_reading import Reader, Time
 from inference.video_writing import ENCODER, SEGMENT_SECONDS, WRITTEN_FORMATS, Segments, Writer, join
 from storage import check_writable, digest, lock_folder, size_and_mtime
 

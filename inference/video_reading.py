@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.video_opening import logged_errors, open_video, time_base_of, video_stream
+
 if TYPE_CHECKING:  # an extra, imported where it is used
     import av
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 Frame = NDArray[np.uint8]
 BT709, BT601 = 1, 6  # colour matrices as ITU-T H.273 table 4 numbers them
@@ -83,11 +83,13 @@ class Reader:
         self._shape: tuple[int, int] | None = None  # width and height of the first frame, before it is turned
 
     def _open(self) -> None:
-        self.container = open_video(self._av, self._path)
-        self.stream = video_stream(self.container, self._path)
-        self.stream.thread_type = "AUTO"
         self.damage: list[str] = []
         self._bad, self._first_bad = 0, 0.0
+        with logged_errors(self._av) as errors:  # the first packets are read here, too
+            self.container = open_video(self._av, self._path)
+        self._note(errors, 0.0)
+        self.stream = video_stream(self.container, self._path)
+        self.stream.thread_type = "AUTO"
 
     def close(self) -> None:
         """Close the file."""
@@ -165,10 +167,13 @@ class Reader:
         time = 0.0
         while True:
             try:
-                packet = next(packets, None)
+                with logged_errors(self._av) as said:
+                    packet = next(packets, None)
             except errors.FFmpegError as error:
                 self.damage.append(f"{self._path} cannot be read beyond {time:.1f} s: {error.strerror}.")
                 packet = None
+            else:
+                self._note(said, time)
             if packet is not None and packet.size:
                 positions[packet.pts] = packet.pos
                 if numbered:
@@ -195,6 +200,10 @@ class Reader:
             if packet is None:
                 return
 
+    def _note(self, errors: list[str], time: float) -> None:
+        if self.container.format.name in errors:
+            self._note_bad(time)
+
     def _note_bad(self, time: float) -> None:
         if not self._bad:
             self._first_bad = time
@@ -202,7 +211,10 @@ class Reader:
 
     def _report(self, end: int | None) -> None:
         if self._bad:
-            self.damage.append(f"{self._bad} frames of {self._path} are damaged, from {self._first_bad:.1f} s on.")
+            errors = "1 error" if self._bad == 1 else f"{self._bad} errors"
+            self.damage.append(
+                f"{self._path} is damaged from {self._first_bad:.1f} s on ({errors}): frames are missing or wrong."
+            )
         length = self.seconds
         if end is not None and length is not None:
             reached = float((end - (self.stream.start_time or 0)) * self.time_base)
@@ -236,60 +248,6 @@ class Reader:
         pixels = rgb.to_ndarray()
         pixels = pixels.transpose(1, 0, 2) if transposed else pixels
         return np.ascontiguousarray(pixels[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1])
-
-
-def time_base_of(stream: "VideoStream") -> Fraction:
-    """Unit of its timestamps, seconds; where none is named, that of broadcasts."""
-    return stream.time_base or Fraction(1, 90000)
-
-
-def import_av() -> ModuleType:
-    """PyAV.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        import av
-        import av.error
-        import av.video.reformatter
-    except ImportError as error:
-        raise ValueError("PyAV, which reads videos, is not installed: pip install -e '.[video]' adds it.") from error
-    return av
-
-
-def open_video(av: ModuleType, path: Path) -> "InputContainer":
-    """Open a video for reading.
-
-    Raises:
-        ValueError: FFmpeg cannot read it.
-    """
-    try:
-        return av.open(str(path))  # type: ignore[no-any-return]
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{path} cannot be read as a video: {error.strerror}. Is it whole?") from error
-
-
-def video_stream(container: "InputContainer", path: Path) -> "VideoStream":
-    """The stream to translate; a cover picture is none.
-
-    Raises:
-        ValueError: there is none.
-    """
-    streams = [s for s in container.streams.video if not int(s.disposition) & 0x400 and s.codec_context is not None]
-    if not streams:
-        kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise ValueError(f"{path} has no video stream that can be decoded, only {kinds}.")
-    best = container.streams.best("video")
-    return next((stream for stream in streams if stream is best), streams[0])
-
-
-def other_streams(container: "InputContainer") -> tuple[int, list[str]]:
-    """How many audio streams there are, and what else there is beside one video stream."""
-    audio = sum(stream.codec_context is not None for stream in container.streams.audio)
-    other: list[str] = [stream.type for stream in container.streams if stream.type not in ("audio", "video")]
-    other += ["video"] * (len(container.streams.video) - 1) + ["audio"] * (len(container.streams.audio) - audio)
-    return audio, [f"{other.count(kind)} {kind}" for kind in sorted(set(other))]
 
 
 def _turns(frame: "av.VideoFrame") -> tuple[bool, bool, bool]:

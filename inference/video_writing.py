@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from images.ranges import to_pixels
 from inference.high_resolution import SmoothedModels
 from inference.translator import Prepared
+from inference.video_opening import open_video, time_base_of, video_stream
 from inference.video_reading import (
     AREA,
     EXACT,
@@ -29,9 +30,6 @@ from inference.video_reading import (
     Place,
     Reader,
     Time,
-    open_video,
-    time_base_of,
-    video_stream,
 )
 from storage import atomic_write, read_json, write_json
 
