@@ -86,7 +86,7 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(two_level_
             for name, shapes in exchanged:
                 sizes[name] += [math.prod(shape) for shape in shapes]
             assert sum(sizes["gloo:all_reduce"]) == trained
-            assert sizes["gloo:all_gather"] == [1] * (backwards + 1), "only whether every loss of both players is finite"
+            assert sizes["gloo:all_gather"] == [1] * (backwards + 1), "only whether every loss is finite"
 
 
 def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
