@@ -453,15 +453,18 @@ def test_what_can_be_decoded_of_a_damaged_video_is_translated(tmp_path):
 @pytest.mark.parametrize(("ending", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9")])
 def test_it_goes_on_behind_damage_and_says_it_wherever_it_is(tmp_path, ending, codec):
     source = write(tmp_path / f"drive{ending}", range(0, 8000, 100), codec)
-    content = source.read_bytes()
+    content, lost = source.read_bytes(), 0
     for place in range(len(content) // 4, len(content) // 2, len(content) // 40):
         damaged = bytearray(content)
         damaged[place : place + 300] = np.random.default_rng(place).bytes(300)
         source.write_bytes(damaged)
         with closing(Reader(av, source)) as reader:
             times = [time.start for _, time in reader.frames()]
-        assert 20 < len(times) < 80 and times[-1] > 7000, "frames are missing"
-        assert "is damaged from" in reader.damage[0], "some of FFmpeg's demuxers skip what they cannot read"
+        assert len(times) > 20 and times[-1] > 7000, "it goes on behind the damage"
+        if len(times) < 80:
+            lost += 1
+            assert any("is damaged from" in line for line in reader.damage), "FFmpeg skips it without an error"
+    assert lost >= 5, "it loses frames at most places, though not within a single large frame"
     assert av.logging.get_level() is None, "logging is as it was"
 
 
