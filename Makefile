@@ -29,7 +29,7 @@ foreign = $(sort $(filter-out $(takes) PYTHON PY,$(typed)))
 run = $(if $(foreign),$(error `make $@` takes no $(foreign), only $(takes)))$(if $(wildcard $(firstword $(PY))),$(PY),$(error $(firstword $(PY)) is not there: run `make setup` first))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-lowest test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-edit bench-folder bench-files pocket adapters pictures
+.PHONY: help setup lock doctor train resume translate serve demo export publish evaluate compare estimate ablate data check-data tensorboard test test-lowest test-long test-slow test-browser test-chaos lint format docs bench bench-step bench-base bench-supervised bench-scenes bench-memory bench-evaluation bench-translate bench-serve bench-resolution bench-video bench-edit bench-folder bench-files pocket adapters pictures
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -123,11 +123,15 @@ tensorboard: ## show runs/ in the browser [LOGDIR=runs]
 	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
 
 # Tests are tiny: more threads only slow each other down.
-test test-slow test-browser test-chaos: export OMP_NUM_THREADS ?= 1
+test test-long test-slow test-browser test-chaos: export OMP_NUM_THREADS ?= 1
 
 # In parallel, each file on one core, so that its fixtures are made once.
+parallel = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 test: ## run the quick tests [ARGS="-k words"]
-	@$(run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	@$(run) -m pytest $(parallel) $(ARGS)
+
+test-long: ## run the tests that take ten seconds or more [ARGS="-k words"]
+	@$(run) -m pytest $(parallel) -m "long and not slow" $(ARGS)
 
 test-lowest: .venv-lowest/.installed ## run the quick tests on the lowest versions that setup.cfg allows, in .venv-lowest [PYTHON=python3] [ARGS="-k words"]
 	@$(MAKE) --no-print-directory test PY=.venv-lowest/bin/python

@@ -300,6 +300,7 @@ def test_what_an_example_adds_is_used(name, desk, two_level_base, monkeypatch, c
         assert heads["discriminators.a2b.layers.0.weight"].shape[0] == 16
 
 
+@pytest.mark.long
 def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base, monkeypatch):
     """Translated as any other; resumed and evaluated where its module is named as trusted, else one line says so."""
 
@@ -327,6 +328,7 @@ def test_a_run_with_a_class_of_your_own_goes_on_later(desk, two_level_base, monk
     assert translate.main(["--ckpt=mine/score", "--in=photo.jpg", "--out=mine/out.png"]) == 0
 
 
+@pytest.mark.long
 def test_the_examples_train(desk, tmp_path, monkeypatch):
     """As the page says: a base from its script, and a training without the commands, whose adapter translates."""
 

@@ -95,6 +95,7 @@ def test_every_recipe_runs_on_a_full_size_layout(exp, tmp_path, two_level_base):
     assert json.loads((folder / "metrics.json").read_text())["placeholders"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", names(MEMORY))
 @pytest.mark.parametrize("exp", [pytest.param("clear2foggy", marks=pytest.mark.slow), "edge2image"])
 def test_every_memory_profile_runs(exp, memory, tmp_path):

@@ -46,7 +46,8 @@ def recipes():
     for (exp, base, memory), *others in found.values():
         same = "+".join([exp, *(f"{name}({profile})" for name, _, profile in others)])
         # Sketches are edges with strengths below 1: once is enough.
-        marks = pytest.mark.slow if exp == "sketch2image" and (base, memory) != ("sd-turbo", None) else ()
+        marks = [pytest.mark.slow] if exp == "sketch2image" and (base, memory) != ("sd-turbo", None) else []
+        marks += [pytest.mark.long] if memory else []
         yield pytest.param(exp, base, memory, id=f"{same}-{base}-{memory}", marks=marks)
 
 

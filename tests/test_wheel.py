@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A search path that leads to this checkout would make pip find the package installed already.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):

@@ -10,6 +10,7 @@ from datamodules import UnpairedImages
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no test images")
 
 
+@pytest.mark.long
 def test_both_starts_are_measured_and_nothing_is_left(tmp_path, capsys):
     out = tmp_path / "result.json"
     main(["--files=400", f"--folder={tmp_path}", f"--out={out}"])

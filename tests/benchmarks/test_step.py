@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.step import VARIANTS, main
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("exp", ["clear2foggy", "edge2image"])
 def test_a_row_has_the_share_of_every_variant(exp, tmp_path):

@@ -12,6 +12,7 @@ def rows(tmp_path, *arguments):
     return json.loads((tmp_path / "memory.json").read_text())["rows"]
 
 
+@pytest.mark.long
 def test_every_row_is_a_step_of_its_own(tmp_path):
     found = rows(tmp_path, "--base=pocket", "--exp", "edge2image", "--memory", "none", "8gb")
     assert [tuple(row[k] for k in EVERY) for row in found] == [

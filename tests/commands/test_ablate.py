@@ -41,6 +41,7 @@ def grid(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.long
 def test_a_grid_runs_shows_what_fails_and_goes_on(
     grid, two_level_base, folder_of_two_domains, tmp_path, capsys, monkeypatch
 ):

@@ -58,6 +58,7 @@ def plain():
     return figures(*PAIRS, exp="edge2image")
 
 
+@pytest.mark.long
 def test_the_parts_add_up_and_checkpointing_and_rank_move_them(plain):
     parts = {name: value for name, value in plain.items() if name not in ("validation", "peak")}
     assert abs(plain["peak"] - sum(parts.values())) <= len(parts)
@@ -79,12 +80,14 @@ def test_plain_networks_are_counted_too(exp):
     assert found["peak"] >= found["trained weights"] + found["their gradients"] + found["their optimisers"] - 2
 
 
+@pytest.mark.long
 def test_batches_towards_a_step_keep_their_gradients_beside_the_optimisers(plain):
     four = figures(*PAIRS, "--model.init_args.accumulate=4", exp="edge2image")
     assert four["their optimisers"] == plain["their optimisers"]
     assert four["peak"] == pytest.approx(plain["peak"] + plain["their gradients"], abs=3)
 
 
+@pytest.mark.long
 def test_validation_is_counted_with_its_networks(plain):
     # lite1: training looks at it too
     shared = [f"--evaluation.{role}=lite1" for role in ("features", "structure", "lpips")]
@@ -113,6 +116,7 @@ def test_full_size_fits_the_cards_that_people_have(exp, memory, size, limit):
     assert found["validation"] < limit
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "batch"), [(64, 2), pytest.param(96, 1, marks=pytest.mark.slow)])
 def test_the_estimate_is_what_real_tensors_take(size, batch):
     """The same step on real tensors, counted the same way: shapes alone give the bytes."""

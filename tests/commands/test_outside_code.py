@@ -18,6 +18,8 @@ from images.writing import write_image
 
 from .conftest import QUICK
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(train.__file__).parents[1]
 LEVEL, SLOPE = 0.25, 0.1
 

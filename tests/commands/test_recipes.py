@@ -109,6 +109,7 @@ class MyDiscriminator(PatchDiscriminator):
 """
 
 
+@pytest.mark.long
 def test_classes_beside_the_file_are_found_by_every_command(tmp_path, two_level_base, folder_of_two_domains, capsys):
     code = tmp_path / "own"
     code.mkdir()

@@ -72,6 +72,7 @@ def ended():
         process.wait()
 
 
+@pytest.mark.long
 def test_a_slurm_job_is_saved_requeued_and_resumed(two_level_base, folder_of_two_domains, tmp_path, ended):
     (tmp_path / "my-data").symlink_to(folder_of_two_domains)
     (tmp_path / "train.sbatch").write_text(SCRIPT[1])
@@ -115,6 +116,7 @@ def test_a_slurm_job_is_saved_requeued_and_resumed(two_level_base, folder_of_two
     assert [path.name for path in tmp_path.rglob("hpc_ckpt*")] == ["hpc_ckpt_9.ckpt"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_one_of_two_ranks_saves_and_ends_both(rank, two_level_base, folder_of_two_domains, tmp_path, ended):
     run = tmp_path / "run"

@@ -83,6 +83,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.long
 def test_a_run_stopped_by_signals_at_many_moments_is_the_uninterrupted_one(whole, flags, monkeypatch, tmp_path, capsys):
     """Before the first batch, between two of a step, before and in a validation, at the last batch, in the test."""
     run = tmp_path / "run"

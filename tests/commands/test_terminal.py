@@ -125,15 +125,3 @@ def test_the_bar_can_be_silenced(two_level_base, folder_of_two_domains, tmp_path
     said = capsys.readouterr().out
     assert f"run folder {run}" in said
     assert not [word for word in ("training:", "validating", "validation at", "testing", "trained on") if word in said]
-
-
-def test_of_two_ranks_one_prints(two_level_base, folder_of_two_domains, tmp_path):
-    more = ("--trainer.devices=2", "--trainer.max_epochs=1")
-    flags = arguments(two_level_base, folder_of_two_domains, tmp_path / "run", *more)
-    said = redirected(command("commands.train", flags), tmp_path)
-    for name in HEADER[1:6]:
-        assert len(re.findall(rf"^{name} ", said, re.MULTILINE)) == 1, name
-    assert "device     2 x cpu" in said
-    assert re.findall(r"training: (\d+) of 6 images", said) == ["2"]
-    assert re.findall(r"validation at (\d+) images", said) == ["6"]
-    assert not [word for word in NOISE if word in said]

@@ -38,7 +38,10 @@ def same(a, b, path=""):
         assert a == b, path
 
 
-@pytest.mark.parametrize(("stops", "accumulate", "large"), [((3, 6, 7), 1, False), ((3,), 2, True)])
+@pytest.mark.parametrize(
+    ("stops", "accumulate", "large"),
+    [((3, 6, 7), 1, False), pytest.param((3,), 2, True, marks=pytest.mark.long)],
+)
 def test_resume_equals_no_interruption(
     stops, accumulate, large, two_level_base, folder_of_two_domains, tmp_path, monkeypatch
 ):

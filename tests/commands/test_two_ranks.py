@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -14,6 +16,7 @@ from commands import train
 from commands.cli.recipes import compose
 
 from .conftest import QUICK, arguments, chosen
+from .test_terminal import HEADER, NOISE, command, redirected
 
 GRADIENTS = """
 import json, sys
@@ -89,43 +92,46 @@ def test_two_ranks_of_one_image_have_the_gradients_of_one_rank_of_two(two_level_
             assert sizes["gloo:all_gather"] == [1] * (backwards + 1), "only whether every loss is finite"
 
 
-def test_two_ranks_train_through_the_command(two_level_base, folder_of_two_domains, tmp_path):
-    """No other change than the number of devices; every image is measured once."""
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def two_rank_run(two_level_base, folder_of_two_domains, tmp_path_factory):
+    """Run folder of two ranks and what the command wrote: three files to validate on, one to test on in each domain.
+
+    Lightning skips a rank without batches; the other one waited for its scores for ever.
+    """
+    data, run = tmp_path_factory.mktemp("two_ranks") / "data", tmp_path_factory.mktemp("two_ranks") / "run"
+    shutil.copytree(folder_of_two_domains, data)
+    for domain in "AB":
+        (data / f"val_{domain}").mkdir()
+        for number in (1, 2, 3):
+            (data / f"test_{domain}" / f"{number}.png").rename(data / f"val_{domain}" / f"{number}.png")
+        (data / f"test_{domain}" / "4.png").unlink()
     more = ("--trainer.devices=2", "--model.init_args.max_images=4", "--trainer.val_check_interval=1", *chosen("min"))
-    flags = arguments(two_level_base, folder_of_two_domains, run, *more)
-    root = str(train.__file__).rsplit("/", 2)[0]
-    environment = os.environ | {"PYTHONPATH": root}
-    done = subprocess.run(
-        [sys.executable, "-m", "commands.train", *flags], env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "warn" not in done.stderr.lower()
+    return redirected(command("commands.train", arguments(two_level_base, data, run, *more)), run.parent), run
+
+
+def test_two_ranks_train_through_the_command(two_rank_run):
+    """No other change than the number of devices; every image is measured once."""
+    _, run = two_rank_run
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["images_seen"], metrics["batches"]) == (4, 2)
     assert metrics["best"]["images_seen"] == 2
     for direction in ("a2b", "b2a"):
         for block in (metrics[direction], metrics["best"][direction]):
-            assert (block["n_real"], block["n_fake"]) == (5, 5)
-        assert metrics["best"][direction]["fid"] != metrics[direction]["fid"]
+            assert (block["n_real"], block["n_fake"]) == (1, 1)
+        assert metrics["best"][direction]["structure"] != metrics[direction]["structure"]
     assert json.loads((run / "adapter" / "adapter.json").read_text())["images_seen"] == 4
     events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()
-    for tag, images in (("val", 4), ("test", 5), ("best", 5)):
+    for tag, images in (("val", 3), ("test", 1), ("best", 1)):
         drawn = events.Histograms(f"{tag}/per_image/structure_b2a")
         assert all(h.histogram_value.num == images for h in drawn), "the images of both ranks"
 
 
-def test_more_ranks_than_test_pictures_come_to_an_end(two_level_base, folder_of_two_domains, tmp_path):
-    """Lightning skips a rank without batches; the other one waited for its scores for ever."""
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(folder_of_two_domains, data)
-    for picture in (*(data / "test_A").iterdir(), *(data / "test_B").iterdir()):
-        if picture.stem != "0":
-            picture.unlink()
-    flags = arguments(two_level_base, data, run, "--trainer.devices=2", "--model.init_args.max_images=2")
-    environment = os.environ | {"PYTHONPATH": str(train.__file__).rsplit("/", 2)[0]}
-    command = [sys.executable, "-m", "commands.train", *flags]
-    done = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    scores = json.loads((run / "metrics.json").read_text())["a2b"]
-    assert (scores["n_real"], scores["n_fake"]) == (1, 1)
+def test_of_two_ranks_one_prints(two_rank_run):
+    said, _ = two_rank_run
+    for name in HEADER[1:6]:
+        assert len(re.findall(rf"^{name} ", said, re.MULTILINE)) == 1, name
+    assert "device     2 x cpu" in said
+    lines = re.findall(r"training: (\d+) of 4 images", said)
+    assert lines[0] == "2" and len(set(lines)) == len(lines)
+    assert re.findall(r"validation at (\d+) images", said) == ["2", "4"]
+    assert not [word for word in NOISE if word in said]

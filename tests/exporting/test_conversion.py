@@ -48,6 +48,7 @@ def written(program, folder):
         yield open_at(backend, folder / name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 def test_a_graph_computes_what_pytorch_does(backend, small_base, request):
     """A gated one-step generator by OpenVINO and a ResNet by ONNX Runtime; the slow tests do the rest."""

@@ -15,6 +15,7 @@ from prompt_embeddings import PromptEmbeddings
 from .conftest import PROMPTS, export, images
 
 
+@pytest.mark.long
 def test_a_folder_says_what_it_is_and_how_far_from_pytorch(openvino_folder):
     assert {path.name for path in openvino_folder.iterdir()} == {
         *("export.json", "adapter.json", "parity.json", "prompts.safetensors", "a2b.xml", "a2b.bin"),

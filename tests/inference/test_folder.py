@@ -128,6 +128,7 @@ raise SystemExit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_folder_goes_on_and_every_file_is_there_once(adapter, photos, tmp_path, number):
     for k in range(14):

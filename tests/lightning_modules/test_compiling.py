@@ -107,6 +107,7 @@ def assert_same_steps(found, wanted, tolerance=TOLERANCE):
 QUICKLY = [("unpaired", False), ("paired", True), ("stochastic", False), ("gated", False)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "checkpointing"),
     [
@@ -168,6 +169,7 @@ def test_validation_compiles_nothing_and_names_and_settings_stay(unpaired, trace
     assert cards[0] == cards[1]
 
 
+@pytest.mark.long
 def test_training_without_a_compiler_ends_before_its_first_batch(unpaired, monkeypatch, tmp_path):
     code = "import torch; from networks.one_step.compiling import check_compiler; check_compiler(torch.device('cpu'))"
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}

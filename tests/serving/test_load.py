@@ -13,6 +13,7 @@ from inference.translator import Translator
 CLIENTS = 16
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_every_client_gets_its_own_picture(seconds, adapter, tiny_base, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
