@@ -102,6 +102,10 @@ def train(name: str, work: Path) -> "Trial":
 
         def show(now: trials.Progress) -> None:
             nonlocal shown
+            earlier = now["images"] - now["new"]
+            if shown < earlier:
+                progress.skip(earlier)
+                shown = earlier
             progress.update(now["images"] - shown)
             shown = now["images"]
 

@@ -3,14 +3,17 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ablation import trials
 from commands import adapters, translate
 from commands import evaluate as evaluate_command
+from commands.cli import progress
 from commands.train import configuration
 from datamodules.scenes import render_state
 from inference import Translator
@@ -109,6 +112,25 @@ def test_one_is_packed_in_16_bits_with_the_scores_of_what_is_stored(adapter, tmp
     assert not (tmp_path / "large").exists()
     assert adapters.main(["--exp=day2nite"]) == 2
     assert "Did you mean 'day2night'?" in capsys.readouterr().err
+
+
+def test_a_resumed_one_is_timed_by_what_is_new(tmp_path, monkeypatch, capsys):
+    clock = [0.0]
+
+    def sixty_then_seventy(trial, report):
+        for images, new in ((60, 0), (70, 10)):
+            clock[0] = 10.0 * new
+            report({"images": images, "new": new, "seconds": clock[0]})
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(trials, "train", sixty_then_seventy)
+    monkeypatch.setattr(adapters, "RECIPES", {"edge2image": adapters.Recipe(100)})
+    adapters.train("edge2image", tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "0/100 images",
+        "60/100 images",
+        "70/100 images, 10 s per image, 05:00 left",
+    ]
 
 
 @pytest.mark.slow
