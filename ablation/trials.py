@@ -155,7 +155,8 @@ def train(
         shutil.rmtree(folder, ignore_errors=True)
     write_json(trial.record, asdict(trial))
     words = trial.command()
-    before, started = images_seen(folder), time.monotonic()
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 1})
+    before, started = images_seen(events), time.monotonic()
     # With a SLURM job's variables, Lightning would take the trial for a rank of the job.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     if threads is not None:
@@ -170,7 +171,7 @@ def train(
         )
         try:
             while child.poll() is None:
-                seen = images_seen(folder)
+                seen = images_seen(events)
                 report({"images": seen, "new": seen - before, "seconds": time.monotonic() - started})
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=POLL_SECONDS)
@@ -186,11 +187,11 @@ def train(
     return metrics
 
 
-def images_seen(folder: Path) -> int:
-    """Training images seen so far, from the event files of a run folder; 0 where there are none."""
-    if not any(folder.glob("events.*")):
+def images_seen(events: EventAccumulator) -> int:
+    """Training images seen so far in a run folder; 0 where it has no event files.  Reads only what is new in them."""
+    if not any(Path(events.path).glob("events.*")):
         return 0
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 1}).Reload()
+    events.Reload()
     try:
         return int(events.Scalars("perf/images_per_s")[-1].step)
     except (KeyError, IndexError):

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from ablation.engine import Cluster, ProgressTable
-from ablation.trials import Trial, TrialFailedError, last_error, missing, train
+from ablation.trials import Trial, TrialFailedError, images_seen, last_error, missing, train
 from ray_cluster import fit
 
 TRIALS = [Trial(f"p{k}", {"p": str(k)}, 0, f"/none/p{k}/seed0", []) for k in range(4)]
@@ -38,6 +40,27 @@ def test_time_left_counts_what_runs_and_what_waits():
     assert table.seconds_left() == 200, "the last one runs alone"
     table.on_trial_complete(0, [], ray_trial(3))
     assert table.seconds_left() == 0
+
+
+def test_images_are_counted_across_the_event_files_of_a_resumed_run_and_each_event_read_once(tmp_path, monkeypatch):
+    read = []
+    process = EventAccumulator._ProcessEvent
+
+    def recorded(self, event):
+        read.append(event)
+        process(self, event)
+
+    monkeypatch.setattr(EventAccumulator, "_ProcessEvent", recorded)
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 1})
+    assert images_seen(events) == 0
+    for attempt, steps in enumerate([(1, 3), (4,)]):
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{attempt}") as writer:
+            for step in steps:
+                writer.add_scalar("perf/images_per_s", 2.0, step)
+                writer.flush()
+                assert images_seen(events) == step
+    steps = [event.step for event in read if event.HasField("summary")]
+    assert steps == [1, 3, 4]
 
 
 def test_a_resumed_trials_pace_is_that_of_its_new_images():
