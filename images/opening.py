@@ -14,6 +14,7 @@ from typing import BinaryIO
 import cv2
 import tifffile
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 Source = Path | bytes
 """An image file, or its content."""
@@ -23,9 +24,11 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are read, as Pillow names them, whatever a file is called.  Pillow knows many more, and runs a program
 of the system for one of them (PostScript)."""
 EXIF_ORIENTATION = 0x0112
+SAMPLE_FORMAT = 339
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NOT_AN_IMAGE = "not a PNG, JPEG, WebP, TIFF, BMP or PPM image"
 FLOATING_POINT = "floating-point pixels have no known range; save as 8 or 16 bits"
+INTEGERS = "pixels that are signed or of 32 bits have no known range; save as 8 or 16 bits"
 # What PIL, cv2 and tifffile raise for files that they cannot read.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
@@ -69,7 +72,7 @@ def open_image(source: Source) -> Iterator[Image.Image]:
         FileNotFoundError: there is no such file.
         UnknownFormatError: it is no image, or of a format that is not read.
         TooLargeError: it has more than 100 megapixels.
-        ValueError: it is no ordinary file (a pipe would block), or of floating-point pixels.
+        ValueError: it is no ordinary file (a pipe would block), or its pixels are floating, signed, or of 32 bits.
     """
     if isinstance(source, Path):
         check_regular(source)
@@ -91,6 +94,8 @@ def open_image(source: Source) -> Iterator[Image.Image]:
                 )
             if header.mode == "F":
                 raise ValueError(FLOATING_POINT)
+            if isinstance(header, TiffImageFile) and (header.mode == "I" or header.tag_v2.get(SAMPLE_FORMAT) == (2,)):
+                raise ValueError(INTEGERS)
             yield header
 
 

@@ -1,5 +1,6 @@
 """Read images of any bit depth and colour mode, upright by their EXIF tag, as sRGB by their ICC profile."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,9 @@ from images.ranges import Array, Pixels, from_pixels, strips
 from images.resizing import check_resized, resize, resized_shape
 
 BITS_PER_SAMPLE = 258
+PHOTOMETRIC = 262
 PLANAR_CONFIGURATION = 284
+PPM_HEADER = re.compile(rb"P[2356](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s")  # width, height, and the value of white
 REDUCED_ABOVE = 32_000_000  # pixels; a larger JPEG whose size is known is not decoded in full
 
 Shape = tuple[int, int]  # height, width
@@ -35,6 +38,11 @@ def _read_16_bit(source: Source, header: Image.Image) -> NDArray[np.uint16] | No
     pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         return None
+    if header.format == "PPM":  # cv2 leaves 1023, of 10 bits, as it is
+        levels = np.arange(65536) * (65535 / _ppm_white(source))
+        pixels = levels.clip(0, 65535).round().astype(np.uint16)[pixels]
+    elif isinstance(header, TiffImageFile) and header.tag_v2.get(PHOTOMETRIC) == 0:  # white is 0
+        pixels = 65535 - pixels
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
     pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # BGR(A) => RGB(A)
@@ -47,10 +55,17 @@ def _is_8_bit(source: Source, header: Image.Image) -> bool:
     if isinstance(header, TiffImageFile):
         bits = header.tag_v2.get(BITS_PER_SAMPLE, (1,))
         return isinstance(bits, tuple) and all(b <= 8 for b in bits)
-    if header.format != "PNG":
-        return False
+    if header.format == "PPM":
+        return _ppm_white(source) <= 255
     with open_source(source) as file:
         return file.read(25)[24:] != b"\x10"  # the bit depth, in IHDR
+
+
+def _ppm_white(source: Source) -> int:
+    """The value of white in a PGM or PPM file; 0 for one of another kind."""
+    with open_source(source) as file:
+        found = PPM_HEADER.match(file.read(4096))
+    return int(found[1]) if found else 0
 
 
 def _oriented(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:

@@ -68,6 +68,29 @@ def test_sixteen_bits_are_kept(name, channels, tmp_path):
     assert np.array_equal(stored[0], ramp if channels == 1 else ramp + 2)
 
 
+@pytest.mark.parametrize("white", [100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_white_is_what_a_ppm_says(kind, white, tmp_path):
+    ramp = np.linspace(0, white, 16).round().astype(int)
+    channels = 3 if kind in ("P3", "P6") else 1
+    pixels = np.repeat(ramp, channels)
+    plain = kind in ("P2", "P3")
+    body = " ".join(map(str, pixels)).encode() if plain else pixels.astype(">u2" if white > 255 else "u1").tobytes()
+    (tmp_path / "x.ppm").write_bytes(f"{kind} # from a camera\n4 4\n# white:\n{white}\n".encode() + body)
+    image = read_image(tmp_path / "x.ppm")
+    step = 2 / (65535 if white > 255 and not plain else 255)  # of plain files, 8 bits are enough
+    np.testing.assert_allclose(image[0].ravel(), 2 * ramp / white - 1, rtol=0, atol=step / 2 + 1e-6)
+    assert np.array_equal(image[0], image[2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_white_is_zero_is_inverted(dtype, tmp_path):
+    ramp = np.linspace(0, np.iinfo(dtype).max, 16).astype(dtype).reshape(4, 4)
+    tifffile.imwrite(tmp_path / "x.tif", ramp, photometric="miniswhite")
+    image = read_image(tmp_path / "x.tif")
+    assert np.array_equal(image[1], from_pixels(np.iinfo(dtype).max - ramp[..., None])[0])
+
+
 def test_sixteen_bit_planes_are_not_mixed_up(tmp_path):
     planes = np.random.default_rng(0).integers(0, 65536, (3, 4, 5)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")

@@ -64,6 +64,12 @@ def test_floating_point_tiff_is_refused_by_the_check_and_by_the_reader_in_the_sa
     assert all(opening.FLOATING_POINT in said for said in refused(path))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32"])
+def test_tiffs_of_signed_or_long_integers_are_refused(dtype, tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 6), dtype))
+    assert all(opening.INTEGERS in said for said in refused(tmp_path / "x.tif"))
+
+
 def test_other_tiffs_and_empty_files_say_why(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 6, 3), np.uint32), photometric="rgb")
     assert all("save as 8 or 16 bits" in said for said in refused(tmp_path / "x.tif"))
