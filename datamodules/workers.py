@@ -1,5 +1,7 @@
 """Data workers leave signals to the training: it needs them until its batch is done and its state saved."""
 
+import atexit
+import multiprocessing.util
 import signal
 from types import FrameType
 
@@ -21,3 +23,15 @@ def leave_signals_to_parent(worker: int) -> None:
 
 def _end_next_time(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
+
+
+# After multiprocessing has registered its own function, and so called before it.
+@atexit.register
+def _end_workers_that_are_left() -> None:
+    """Kill workers whose loader nothing has closed, as when an error or a signal ends a validation within training.
+
+    Python sends each one SIGTERM, which `leave_signals_to_parent` passes over, and would wait for it forever.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

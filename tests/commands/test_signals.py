@@ -174,3 +174,31 @@ def test_a_rank_that_gets_a_signal_while_it_starts_stops_the_training(
     said = process.stdout.read()
     assert process.wait(timeout=60) == 129, said
     assert "Stopped by SIGHUP" in said and "Traceback" not in said
+
+
+IN_VALIDATION = """
+import os, signal, sys
+from commands import train
+from lightning_modules import CycleGANTurbo
+
+def validation_step(self, *words, **more):
+    if self.images_seen:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *words, **more)
+
+step, CycleGANTurbo.validation_step = CycleGANTurbo.validation_step, validation_step
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_during_validation_ends_the_workers_that_read_training_images(
+    two_level_base, folder_of_two_domains, tmp_path, ended
+):
+    """Lightning gives up the loader of the loop that ends, and Python waited at its exit for the other's workers."""
+    more = ["--data.init_args.num_workers=2", "--trainer.val_check_interval=1", "--model.init_args.max_images=4"]
+    words = arguments(two_level_base, folder_of_two_domains, tmp_path / "run", *more)
+    process = started([sys.executable, "-c", IN_VALIDATION, *words], tmp_path)
+    ended.append(process)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, said
+    assert "Stopped by SIGTERM after 1 images, all of them saved." in said and "Traceback" not in said
