@@ -72,7 +72,7 @@ def read_edits(folder: Path) -> list[Line]:
             raise ValueError(f"{where} is no edit: it needs the texts {', '.join(KEYS)}, got {shortened(row)}.")
         source, target = (folder / str(value) for value in values[:2])
         for image in (source, target):
-            if folder not in image.parents or ".." in image.parts:
+            if folder not in image.parents or ".." in image.relative_to(folder).parts:
                 raise ValueError(f"{where} names {image}, which is not below {folder}: move the image there.")
             if not image.is_file():
                 raise FileNotFoundError(f"{where} names an image that is not there: looked for {image}.")

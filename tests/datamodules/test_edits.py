@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from commands.check_data import main as check_data
 from datamodules import Edits
 from datamodules.edits import NO_CHANGE, UNSEEN, scene_edits
-from datamodules.files.edits import find_edits
+from datamodules.files.edits import find_edits, read_edits
 from datamodules.scenes import ATTRIBUTES, render_state
 from images.reading import read_image
 from tests.datamodules.miniature import save
@@ -111,6 +112,12 @@ def test_mistakes_name_file_and_line(tmp_path, text, error, words):
         (tmp_path / "metadata.jsonl").write_text(text)
     with pytest.raises(error, match=words):
         Edits(root=str(tmp_path), **SMALL)
+
+
+def test_the_folder_may_lie_above_the_current_one(scenes, tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert len(read_edits(Path(".."))) == len(read_edits(scenes)) == 48
 
 
 def test_check_data_looks_through_a_folder_of_edits(scenes, tmp_path, capsys):
