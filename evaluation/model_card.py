@@ -82,7 +82,6 @@ def readme(
     sizes = run.preprocessing or {}
     states: dict[str, Mapping[str, Any]] = {"": card.metrics or {}, ", best state": best}
     blocks = {f"{d}{state}": found[d] for state, found in states.items() for d in ("a2b", "b2a") if found.get(d)}
-    scores = shown_in("card", blocks.values())
     lines = [
         front_matter(card, licence or default_licence(card.base)),
         f"# {run.experiment or 'adapter'} on {card.base_description}",
@@ -103,14 +102,7 @@ def readme(
         "",
         *((RENDERED, "") if run.data_is_rendered else ()),
         *_shown(pictures),
-        "## On the test split",
-        "",
-        f"In brackets what returning the input unchanged scores. {_better(scores)} {_which(card.best)}",
-        "",
-        markdown_table(
-            ["direction", "images", *(score.name for score in scores)],
-            [[d, str(b["n_fake"]), *(_cell(b, score) for score in scores)] for d, b in blocks.items()],
-        ),
+        *_tested(blocks, _which(card.best)),
         "",
         "The adapter may be used within the licence of the base that it was trained on.",
     ]
@@ -122,6 +114,23 @@ def _shown(pictures: Sequence[str]) -> list[str]:
         return []
     what = "Inputs of the test split, below them their translations, and below these the truth where there is one."
     return ["## Images", "", what, "", *(f"![{name}]({name})" for name in pictures), ""]
+
+
+def _tested(blocks: Mapping[str, Mapping[str, Any]], which: str) -> list[str]:
+    """Scores by direction and state, behind a sentence on which state the adapter is."""
+    if not blocks:
+        return [f"It has no scores of the test split. {which}"]
+    scores = shown_in("card", blocks.values())
+    return [
+        "## On the test split",
+        "",
+        f"In brackets what returning the input unchanged scores. {_better(scores)} {which}",
+        "",
+        markdown_table(
+            ["direction", "images", *(score.name for score in scores)],
+            [[d, str(b["n_fake"]), *(_cell(b, score) for score in scores)] for d, b in blocks.items()],
+        ),
+    ]
 
 
 def _which(best: Mapping[str, Any] | None) -> str:

@@ -193,7 +193,7 @@ def _report(cli: TrainCLI, metrics: Metrics) -> None:
     if (folder / "adapter" / CARD).is_file():
         # Of the final state, as its files: the module may hold the best state by now.
         facts = replace(model.run_facts, images_seen=metrics["images_seen"])
-        card = AdapterCard.of(model.generator, facts, metrics=results, best=metrics.get("best"))
+        card = AdapterCard.of(model.generator, facts, metrics=results or None, best=metrics.get("best"))
         print(finish_adapter(folder / "adapter", card))
     print(f"run folder: {folder}")
 

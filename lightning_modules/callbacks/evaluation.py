@@ -48,7 +48,11 @@ class Evaluation(Callback):
         self._described: set[Split] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load every network before the first batch: a missing file must not end a run at its first validation."""
+        """Load every network before the first batch: a missing file must not end a run at its first validation.
+
+        Results of the stage before are dropped: a test of no batch (``limit_test_batches: 0``) has none.
+        """
+        self.results = {}
         self.scorer.share(pl_module)
         self.scorer.build()
 

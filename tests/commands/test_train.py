@@ -212,6 +212,19 @@ def test_what_needs_no_second_test_gets_none(
     assert ("best a2b:" in said, "last a2b:" in said) == (False, bool(is_last))
 
 
+def test_without_a_test_there_are_no_scores(two_level_base, folder_of_two_domains, tmp_path):
+    """Those of validation are not the test split's, and the last state's are not the best state's."""
+    run = tmp_path / "run"
+    more = ("--model.init_args.max_images=2", "--trainer.val_check_interval=1", "--trainer.limit_test_batches=0")
+    assert train.main(arguments(two_level_base, folder_of_two_domains, run, *more, *chosen("min"))) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert not {"a2b", "b2a"} & metrics.keys() and metrics["images_seen"] == 2
+    assert metrics["best"] == {"checkpoint": "best-1.ckpt", "images_seen": 1}
+    assert "metrics" not in json.loads((run / "adapter" / "adapter.json").read_text())
+    text = (run / "adapter" / "README.md").read_text()
+    assert "It has no scores of the test split." in text and "| direction |" not in text
+
+
 def test_the_adapter_carries_its_scores_and_a_card(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     card = json.loads((finished / "adapter" / "adapter.json").read_text())
