@@ -31,6 +31,11 @@ def import_av() -> ModuleType:
     return av
 
 
+def address(path: Path) -> str:
+    """A file as FFmpeg takes it: of a name with a colon, it would take the beginning for a protocol."""
+    return f"file:{path}"
+
+
 def open_video(av: ModuleType, path: Path) -> "InputContainer":
     """Open a video for reading.
 
@@ -38,7 +43,7 @@ def open_video(av: ModuleType, path: Path) -> "InputContainer":
         ValueError: FFmpeg cannot read it.
     """
     try:
-        return av.open(str(path))  # type: ignore[no-any-return]
+        return av.open(address(path))  # type: ignore[no-any-return]
     except av.error.FFmpegError as error:
         raise ValueError(f"{path} cannot be read as a video: {error.strerror}. Is it whole?") from error
 

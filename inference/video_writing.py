@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from images.ranges import to_pixels
 from inference.high_resolution import SmoothedModels
 from inference.translator import Prepared
-from inference.video_opening import open_video, time_base_of, video_stream
+from inference.video_opening import address, open_video, time_base_of, video_stream
 from inference.video_reading import (
     AREA,
     EXACT,
@@ -221,14 +221,14 @@ def join(av: ModuleType, video: Path, form: str, segments: Segments, path: Path)
     with (
         atomic_write(path) as part,
         open_video(av, video) as source,
-        av.open(str(segments.files[0].path)) as first,
+        av.open(address(segments.files[0].path)) as first,
         contextlib.ExitStack() as opened,
     ):
         given = video_stream(source, video)
         base = time_base_of(given)
         # The movie's own unit, milliseconds by default, is that of the time at which a stream starts.
-        options = {"movflags": "faststart", "movie_timescale": str(base.denominator)}
-        out = opened.enter_context(av.open(str(part), "w", format=form, options={} if form == "matroska" else options))
+        options = {"movflags": "faststart", "movie_timescale": str(base.denominator)} if form != "matroska" else {}
+        out = opened.enter_context(av.open(address(part), "w", format=form, options=options))
         stream = out.add_stream_from_template(first.streams.video[0])
         stream.time_base = base
         if given.average_rate:
@@ -247,7 +247,7 @@ def _joined(av: ModuleType, segments: Segments, stream: "VideoStream", base: Fra
     last: Packet | None = None
     start = end = 0
     for segment in segments.files:
-        with av.open(str(segment.path)) as container:
+        with av.open(address(segment.path)) as container:
             for packet in container.demux(video=0):
                 if packet.pts is None:  # the one that ends the stream
                     continue

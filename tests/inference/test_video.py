@@ -207,6 +207,17 @@ def test_odd_sizes_repeat_a_row_and_a_column(tmp_path):
     assert frames.shape == (3, 32, 32, 3) and np.abs(frames[0] - expected).mean() < 2
 
 
+def test_names_may_hold_a_colon(tmp_path, monkeypatch):
+    """Relative ones: FFmpeg would take what is before it for a protocol, and a `%03d` for a number."""
+    monkeypatch.chdir(tmp_path)
+    Path("at 12:00").mkdir()
+    source = write(tmp_path / "drive.mp4", [0, 40, 80]).rename("2024-05-01T12:30:00 %03d.mp4")
+    target = Path("at 12:00", "2024:fog.mkv")
+    run(source, target, Identity())
+    assert len(read(target.resolve())[0]) == 3
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
 def translate(adapter, source, target, *more):
     return main(["--ckpt", str(adapter), "--in", str(source), "--out", str(target), "--device", "cpu", *more])
 
