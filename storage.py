@@ -114,8 +114,10 @@ def check_replaceable(path: Path, ours: Callable[[str], bool]) -> None:
     """Find out before the work whether `atomic_folder` can write a folder; makes nothing.
 
     Raises:
-        ValueError: it cannot be written, or holds a file that is none of ours.
+        ValueError: it cannot be written, is where a disk is mounted, or holds a file that is none of ours.
     """
+    if path.resolve().is_mount():  # such as a volume of a container: nothing can be renamed to it
+        raise ValueError(f"A disk is mounted at {path}, so it cannot be replaced: name a folder inside it.")
     check_writable(path / "file")
     check_writable(path.with_name(f"{path.name}.part"))
     if path.is_dir() and (foreign := sorted(file.name for file in path.iterdir() if not ours(file.name))):

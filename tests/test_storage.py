@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -199,6 +200,14 @@ def test_a_folder_of_others_is_not_replaced(tmp_path):
     with pytest.raises(ValueError, match="holds 'notes'"), storage.atomic_folder(out, "a".__eq__):
         fill(out, notes="written meanwhile")  # such as by an editor
     assert {path.name for path in out.iterdir()} == {"a", "notes"}
+
+
+def test_a_folder_where_a_disk_is_mounted_is_refused_before_the_work(small_disk):
+    with pytest.raises(ValueError, match=f"mounted at {re.escape(str(small_disk))}, .* name a folder inside it"):
+        storage.check_replaceable(small_disk, "a".__eq__)
+    with storage.atomic_folder(small_disk / "out", "a".__eq__) as part:
+        fill(part, a="1")
+    assert (small_disk / "out" / "a").read_text() == "1"
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_folder(tmp_path, full_at):
