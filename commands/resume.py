@@ -1,7 +1,7 @@
 """``make resume``: continue a run exactly where it stopped, in the same folder."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -11,10 +11,10 @@ import yaml
 
 from adapter_hub import fetch, hub_name
 from commands.cli.errors import user_errors
-from commands.cli.keys import check_keys
+from commands.cli.keys import change_class, check_keys, classes_of, options
 from commands.cli.recipes import Recipe, Settings
 from commands.cli.trust import limit_parser, read_run, typed_names
-from commands.cli.values import check_values
+from commands.cli.values import OPTIMIZERS, check_values
 
 if TYPE_CHECKING:
     from networks.checkpoints.card import AdapterCard
@@ -48,6 +48,8 @@ def main(args: list[str] | None = None) -> int:
     recipe = Recipe(folder.parent.parent.name, folder.parent.name, layers=[settings])
     check_keys(recipe, overrides)
     check_values(recipe, overrides)
+    if last.is_file():
+        _check_optimizers(settings, overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
     from networks.one_step.bases import named_by_file
 
@@ -63,6 +65,25 @@ def main(args: list[str] | None = None) -> int:
     base_is_typed = any(word.startswith(BASE) for word in overrides)
     with nullcontext() if base_is_typed else named_by_file():
         return run(folder, [*arguments, *overrides], experiment, last if last.is_file() else None)
+
+
+def _check_optimizers(settings: Settings, overrides: Sequence[str]) -> None:
+    """Refuse another class of optimiser: the checkpoint holds the state of the run's own.
+
+    Raises:
+        ValueError: the command line names one.
+    """
+    before = dict(classes_of(settings))
+    after = dict(before)
+    for key, value in options(overrides):
+        change_class(after, key, value)
+    for name in OPTIMIZERS:
+        own, other = (classes.get(f"model.{name}", "") for classes in (before, after))
+        if own.rpartition(".")[2] != other.rpartition(".")[2]:
+            raise ValueError(
+                f"model.init_args.{name} is {other}, and the checkpoint holds the state of {own}: leave it as it is, "
+                "or start a new training from the weights (make train INIT=)."
+            )
 
 
 def _check_init(settings: Settings) -> None:

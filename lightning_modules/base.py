@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from datamodules.batches import EvaluationBatch, PairedBatch, Translation, UnpairedBatch
 from lightning_modules.random_states import random_states, set_random_states
+from lightning_modules.resuming import configured
 from lightning_modules.runtime import NonFiniteLossError, Runtime, clip_gradients
 from lightning_modules.schedule import cool_down, warm_up
 from limits import check_settings
@@ -148,6 +149,8 @@ class TranslationModule(LightningModule):
             check_settings(lr=group["lr"])
         if skips:
             optimizers[0].param_groups[1]["lr"] *= self.skip_lr_factor
+        for optimizer in optimizers:
+            optimizer.register_load_state_dict_pre_hook(configured)
         # From the configuration: those in a resumed optimiser are already scaled by the schedule.
         self.full_rates = {
             player: [group["lr"] for group in optimizer.param_groups]

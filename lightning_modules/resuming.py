@@ -1,12 +1,14 @@
-"""Checks that a checkpoint holds the whole state of a training, before anything is built to resume it."""
+"""Resuming: a checkpoint holds the whole state of a training, and optimisers take the settings of the configuration."""
 
 import random
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_modules.random_states import set_random_states
 from storage import shortened
@@ -61,6 +63,17 @@ def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])
         random.setstate(before[2])
+
+
+def configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state to restore, with the optimiser's own settings in place of the saved ones; a hook of torch.
+
+    The arguments of its class are settings; whatever else is in its groups is state.  The learning rate stays the saved
+    one until the next step sets it by the schedule.
+    """
+    settings = signature(type(optimizer)).parameters.keys() - {"params", "lr"}
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return state | {"param_groups": [saved | {k: own[k] for k in settings & own.keys()} for saved, own in groups]}
 
 
 def _refused(where: str, reason: str) -> ValueError:

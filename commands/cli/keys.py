@@ -45,11 +45,17 @@ def check_keys(recipe: Recipe, overrides: Sequence[str]) -> None:
             for key in _keys(recipe.layers[number]):
                 _check(key, classes, f" in {path}")
     classes = dict(classes_of(recipe.config))
+    for key, value in options(overrides):
+        _check(key, classes)
+        change_class(classes, key, value)
+
+
+def options(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and value of each ``--key=value`` and ``--key value``."""
     for word, following in zip(overrides, [*overrides[1:], ""], strict=False):
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
-            _check(key, classes)
-            change_class(classes, key, value if equals else following)
+            yield key, value if equals else following
 
 
 def _check(key: str, classes: Classes, where: str = "") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
-from commands.cli.keys import Classes, change_class, classes_of, parameters
+from commands.cli.keys import Classes, change_class, classes_of, options, parameters
 from commands.cli.recipes import EXPERIMENTS, Recipe, merged
 from limits import LIMITS, OF_TRAINER, WEIGHT, Range
 
@@ -31,13 +31,10 @@ def check_values(recipe: Recipe, overrides: Sequence[str]) -> None:
             for key, value in _leaves(recipe.layers[number]):
                 _check(key, value, classes, f" in {path}")
     classes = dict(classes_of(recipe.config))
-    for word, following in zip(overrides, [*overrides[1:], ""], strict=False):
-        if word.startswith("--"):
-            key, equals, text = word[2:].partition("=")
-            text = text if equals else following
-            change_class(classes, key, text)
-            for below, value in _leaves(_parsed(text), key):
-                _check(below, value, classes)
+    for key, text in options(overrides):
+        change_class(classes, key, text)
+        for below, value in _leaves(_parsed(text), key):
+            _check(below, value, classes)
 
 
 def _parsed(text: str) -> object:

@@ -1,5 +1,7 @@
-"""A checkpoint that lacks part of a training's state is refused before anything is built."""
+"""A checkpoint that lacks part of a training's state is refused before anything is built; optimisers are as set."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import torch
 from commands import resume
 from lightning_modules.resuming import ENTRIES, check_resumable
 from networks.checkpoints.adapter import read_checkpoint
+
+from .conftest import adamw
 
 RUN = Path(__file__).parents[1] / "networks" / "checkpoints" / "version_0_run"
 
@@ -55,11 +59,56 @@ def test_values_that_no_training_writes_are_named(checkpoint, entry, value, word
         check_resumable(checkpoint | {entry: value}, "last.ckpt")
 
 
-def test_resume_says_it_in_a_line(tmp_path, capsys):
-    run = tmp_path / "exp" / "base" / "version_0"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "config.yaml").write_text((RUN / "config.yaml").read_text())
+@pytest.fixture
+def run(tmp_path):
+    """A copy of a run, at its usual place."""
+    return Path(shutil.copytree(RUN, tmp_path / "exp" / "base" / "version_0"))
+
+
+def test_resume_says_it_in_a_line(run, capsys):
     content = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
     torch.save({k: v for k, v in content.items() if k != "rng"}, run / "checkpoints" / "last.ckpt")
     assert resume.main([f"--run={run}"]) == 2
     assert "cannot be resumed: its entry 'rng' is missing" in capsys.readouterr().err
+
+
+def test_resumed_optimisers_take_the_settings_of_the_configuration(unpaired):
+    """All but the rate, which the next step sets by the schedule."""
+    before = unpaired(optimizer=adamw(weight_decay=0.1)).configure_optimizers()
+    after = unpaired(optimizer=adamw(weight_decay=0.2, betas=(0.5, 0.9), lr=1.0)).configure_optimizers()
+    for own, saved in zip(after, before, strict=True):
+        saved.param_groups[0]["lr"] = 5e-5  # in the middle of a rise
+        own.load_state_dict(saved.state_dict())
+        group = own.param_groups[0]
+        assert (group["lr"], group["weight_decay"], group["betas"]) == (5e-5, 0.2, (0.5, 0.9))
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a count in its groups, as some optimisers of other packages do."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.param_groups[0]["count"] = 0
+
+
+def test_what_an_optimiser_keeps_in_its_groups_stays(unpaired):
+    saved, own = (unpaired(optimizer=functools.partial(Counting, lr=1.0)).configure_optimizers()[0] for _ in range(2))
+    saved.param_groups[0]["count"] = 7
+    own.load_state_dict(saved.state_dict())
+    assert own.param_groups[0]["count"] == 7
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.init_args.optimizer_d=torch.optim.SGD"],
+        ["--model.init_args.optimizer_d.class_path", "SGD"],
+        ['--model.init_args.optimizer_d={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}'],
+    ],
+)
+def test_another_optimiser_is_refused_before_the_runs_settings_change(run, words, capsys):
+    before = (run / "config.yaml").read_text()
+    assert resume.main([f"--run={run}", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "SGD, and the checkpoint holds the state of torch.optim.AdamW: leave it as it is" in line
+    assert (run / "config.yaml").read_text() == before
