@@ -36,7 +36,11 @@ Images = dict[Direction, Tensor]
 Terms = dict[str, Tensor]
 Player = Literal["generator", "discriminators"]
 PLAYERS: tuple[Player, ...] = ("generator", "discriminators")  # in the order of their optimisers
-LIKELY_CAUSE = "Mostly the learning rate is too high: lower model.init_args.optimizer_g.init_args.lr."
+# Both: config.yaml, which a run is resumed from, holds the discriminators' rate as a number of its own.
+LIKELY_CAUSE = (
+    "Mostly the learning rate is too high: lower model.init_args.optimizer_g.init_args.lr and "
+    "model.init_args.optimizer_d.init_args.lr."
+)
 IMPRECISE = ("16", "16-mixed", "16-true", "bf16-true")
 
 

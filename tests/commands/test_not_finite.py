@@ -24,6 +24,7 @@ def diverge(base, data, run, capsys, *more):
     assert train.main(words) == 1
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert "not finite" in error and "Mostly the learning rate is too high" in error
+    assert "optimizer_g.init_args.lr and model.init_args.optimizer_d.init_args.lr" in error, "of both players"
 
 
 def test_a_diverging_training_before_the_first_validation_says_that_nothing_is_saved(
