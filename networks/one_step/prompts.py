@@ -14,6 +14,7 @@ from prompt_embeddings import PromptEmbeddings
 from storage import shortened
 
 AT_ONCE = 32  # texts that a text encoder reads together
+TOLD = 5  # texts that are named for being too long
 CACHE = 1024  # cached captions; 77 x 1024 floats each at full size = 315 kB
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class PromptEncoder:
         self._base = base
         self._text: Parts | None = None
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self._cut: set[str] = set()  # texts that were named for being too long
         self._fingerprint: str | None = None  # of the text encoder, once it is known
 
     @torch.no_grad()
@@ -39,7 +41,7 @@ class PromptEncoder:
         """Embed prompts, padded to the tokenizer's `model_max_length`.
 
         Args:
-            prompts: B texts; longer ones are cut to the model's length.
+            prompts: B texts; longer ones are cut to the model's length, and a warning names the first of them.
             device: device of the text encoder and of the result.
 
         Returns:
@@ -53,6 +55,7 @@ class PromptEncoder:
         for k in range(0, len(missing), AT_ONCE):
             self._text = self._text or self._load(missing[0])
             some = missing[k : k + AT_ONCE]
+            self._tell_what_is_cut(some, self._text)
             with torch.autocast(torch.device(device).type, enabled=False):
                 states = self._base.conditions.encode(self._text, some, device).cpu()
             self._cache.update(zip(some, states.unbind(0), strict=True))
@@ -119,6 +122,22 @@ class PromptEncoder:
             with torch.autocast(device.type, enabled=False):
                 known |= zip(missing, self._base.conditions.encode(self._text, missing, device).cpu(), strict=True)
         return PromptEmbeddings(self._fingerprint, dict(prompts), {d: known[t].numpy() for d, t in prompts.items()})
+
+    def _tell_what_is_cut(self, texts: list[str], parts: Parts) -> None:
+        tokenizer = parts[0][0]  # a second one has the same vocabulary
+        for text in texts:
+            if len(self._cut) == TOLD or text in self._cut:
+                continue
+            tokens = tokenizer(text, truncation=True, return_overflowing_tokens=True, return_offsets_mapping=True)
+            if len(tokens.input_ids) == 1:
+                continue
+            self._cut.add(text)
+            end = tokens.offset_mapping[0][-2][1]  # the last one is the end token
+            log.warning(
+                f"The prompt {shortened(text)} is longer than the {tokenizer.model_max_length} tokens that are read: "
+                f"{shortened(text[end:].lstrip())} has no effect."
+                + (" Further prompts that are too long are not named." if len(self._cut) == TOLD else "")
+            )
 
     def _load(self, prompt: str) -> Parts:
         try:

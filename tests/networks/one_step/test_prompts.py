@@ -128,3 +128,18 @@ def test_many_prompts_are_read_in_parts(tiny_base, monkeypatch):
     )
     torch.testing.assert_close(PromptEncoder(base)(texts), expected)
     assert read == [texts[:2], texts[2:4], texts[4:5]]
+
+
+@pytest.mark.parametrize("kind", ["tiny_base", "sdxl_base"])
+def test_a_prompt_that_is_cut_is_said_once_with_the_words_that_are_not_read(kind, request, caplog, monkeypatch):
+    monkeypatch.setattr(prompts, "CACHE", 1)
+    encoder = PromptEncoder(load_base(str(request.getfixturevalue(kind))))
+    long, short = "  fog " * 30 + "at  night", "fog " * 30  # with start and end, 32 tokens
+    one, other, _ = encoder([long, short, "sun"])
+    assert torch.equal(one, other)
+    encoder([short, long])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "longer than the 32 tokens that are read: 'at night' has no effect." in line and "\n" not in line
+    encoder([f"{long} {k}" for k in range(100)])
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == prompts.TOLD and lines[-1].endswith("Further prompts that are too long are not named.")
