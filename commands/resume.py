@@ -14,12 +14,13 @@ from commands.cli.errors import user_errors
 from commands.cli.keys import change_class, check_keys, classes_of, options
 from commands.cli.recipes import Recipe, Settings
 from commands.cli.trust import limit_parser, read_run, typed_names
-from commands.cli.values import OPTIMIZERS, check_values
+from commands.cli.values import OPTIMIZERS, check_values, leaves, values
 
 if TYPE_CHECKING:
     from networks.checkpoints.card import AdapterCard
 
 BASE = "--model.init_args.generator.init_args.base"
+SCORED_BY = (*(f"evaluation.{name}" for name in ("features", "structure", "lpips", "resize")), "data.eval_size")
 FROM_INIT = ("alpha_unet", "alpha_vae", "unet_targets", "vae_targets", "skip_lora", "input_range")
 
 
@@ -50,6 +51,7 @@ def main(args: list[str] | None = None) -> int:
     check_values(recipe, overrides)
     if last.is_file():
         _check_optimizers(settings, overrides)
+        _check_scores(settings, overrides)
     from commands.cli.training import run  # these take seconds to import: errors above come at once
     from networks.one_step.bases import named_by_file
 
@@ -83,6 +85,23 @@ def _check_optimizers(settings: Settings, overrides: Sequence[str]) -> None:
             raise ValueError(
                 f"model.init_args.{name} is {other}, and the checkpoint holds the state of {own}: leave it as it is, "
                 "or start a new training from the weights (make train INIT=)."
+            )
+
+
+def _check_scores(settings: Settings, overrides: Sequence[str]) -> None:
+    """Refuse other ways to score: those of before and after would be compared to choose the best checkpoint.
+
+    Raises:
+        ValueError: the command line changes one.
+    """
+    typed = (found for option in options(overrides) for found in values(*option))
+    own, given = ({key.replace(".init_args", ""): value for key, value in found} for found in (leaves(settings), typed))
+    for key in SCORED_BY:
+        if given.get(key, own.get(key)) != own.get(key):
+            raise ValueError(
+                f"{key} is {own.get(key)} in this run, and scores of {given[key]} cannot be compared with those that "
+                "chose its best checkpoint: leave it as it is, or start a new training from the weights "
+                "(make train INIT=)."
             )
 
 

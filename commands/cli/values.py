@@ -28,27 +28,28 @@ def check_values(recipe: Recipe, overrides: Sequence[str]) -> None:
     for number, path in enumerate(recipe.files):
         if EXPERIMENTS not in path.parents:
             classes = dict(classes_of(merged(recipe.layers[: number + 1])))
-            for key, value in _leaves(recipe.layers[number]):
+            for key, value in leaves(recipe.layers[number]):
                 _check(key, value, classes, f" in {path}")
     classes = dict(classes_of(recipe.config))
     for key, text in options(overrides):
         change_class(classes, key, text)
-        for below, value in _leaves(_parsed(text), key):
+        for below, value in values(key, text):
             _check(below, value, classes)
 
 
-def _parsed(text: str) -> object:
+def values(key: str, text: str) -> Iterator[tuple[str, object]]:
+    """The values that a text of the command line gives to a dotted key or, as a mapping, to those below it."""
     try:
-        return yaml.safe_load(text)
+        return leaves(yaml.safe_load(text), key)
     except yaml.YAMLError:
-        return text
+        return leaves(text, key)
 
 
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """The values that are no mappings, by their dotted keys."""
     if isinstance(value, Mapping):
         for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}".strip("."))
+            yield from leaves(below, f"{path}.{key}".strip("."))
     else:
         yield path, value
 

@@ -112,3 +112,19 @@ def test_another_optimiser_is_refused_before_the_runs_settings_change(run, words
     (line,) = capsys.readouterr().err.splitlines()
     assert "SGD, and the checkpoint holds the state of torch.optim.AdamW: leave it as it is" in line
     assert (run / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--evaluation.features=lite0"], "evaluation.features is random in this run, and scores of lite0"),
+        (["--evaluation", "{lpips: lite0}"], "evaluation.lpips is random in this run, and scores of lite0"),
+        (["--data.init_args.eval_size=64"], "data.eval_size is 32 in this run, and scores of 64"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused_before_the_runs_settings_change(run, words, says, capsys):
+    before = (run / "config.yaml").read_text()
+    assert resume.main([f"--run={run}", "--evaluation.structure=random", *words]) == 2  # one is as it was
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert (run / "config.yaml").read_text() == before
