@@ -11,9 +11,10 @@ from adapter_hub import hub_name
 from commands.cli.errors import UnfinishedError, user_errors
 from commands.cli.paths import check_checkpoint
 from commands.cli.recipes import base_source
+from images.listing import VIDEO_SUFFIXES
 from inference.backends import check_precision
 from inference.high_resolution import RESOLUTIONS
-from inference.jobs import VIDEO_SUFFIXES, Job, Record, Settings, plan
+from inference.jobs import Job, Record, Settings, plan
 from limits import LIMITS, check_range
 from storage import did_you_mean, free_space, lock_folder, remove_unfinished
 

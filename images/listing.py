@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 """Lower-case endings of the files that count as images."""
 
 OTHER_IMAGE_SUFFIXES = (
@@ -18,6 +18,12 @@ OTHER_IMAGE_SUFFIXES = (
     *(".jp2", ".jpe", ".jxl", ".nef", ".orf", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga"),
 )
 """Lower-case endings of image files that are not read."""
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"),
+    ".wmv",
+)
+"""Lower-case endings of video files."""
 
 
 class PathList(Sequence[Path]):
@@ -93,12 +99,14 @@ class Listing:
     Attributes:
         images: the image files, in the same order on every machine.
         not_read: files of other image formats, in this order too.
+        videos: video files, likewise.
         not_files: pipes, sockets, devices and broken links that are named like images.
         closed: sub-folders that this user may not list.
     """
 
     images: PathList = field(default_factory=lambda: PathList(()))
     not_read: list[Path] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
     not_files: list[Path] = field(default_factory=list)
     closed: list[Path] = field(default_factory=list)
 
@@ -106,10 +114,14 @@ class Listing:
     def note(self) -> str:
         """What was left out and why, in one sentence; empty where that is nothing."""
         parts = []
-        if self.not_read:
-            counts = Counter(path.suffix.lower() for path in self.not_read)
-            formats = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-            parts.append(f"{formats} (formats that are not read: save as PNG or JPEG), first {self.not_read[0]}")
+        for paths, why in (
+            (self.not_read, "formats that are not read: save as PNG or JPEG"),
+            (self.videos, "videos, which are translated one at a time"),
+        ):
+            if paths:
+                counts = Counter(path.suffix.lower() for path in paths)
+                formats = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+                parts.append(f"{formats} ({why}), first {paths[0]}")
         if self.not_files:
             parts.append(f"{len(self.not_files)} pipes, sockets, devices or broken links, first {self.not_files[0]}")
         if self.closed:
@@ -142,9 +154,11 @@ def look_through(folder: str | Path) -> Listing:
                     found.not_files.append(Path(path))
             elif suffix in OTHER_IMAGE_SUFFIXES:
                 found.not_read.append(Path(parent, name))
+            elif suffix in VIDEO_SUFFIXES:
+                found.videos.append(Path(parent, name))
     images.sort()  # all start with the folder
     found.images = PathList(images)
-    for paths in (found.not_read, found.not_files):
+    for paths in (found.not_read, found.videos, found.not_files):
         paths.sort(key=str)
     return found
 

@@ -12,16 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from images.listing import IMAGE_SUFFIXES, list_images
+from images.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images
 from images.writing import WRITTEN, check_format
 from storage import check_writable, digest, size_and_mtime
 
 RECORD = "translations.jsonl"
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"),
-    ".wmv",
-)
-"""Lower-case endings of video files."""
 Job = tuple[Path, Path]  # image to read, image to write
 
 
@@ -86,7 +81,8 @@ def plan(source: Path, target: Path, suffix: str | None = None, depth: int = 8) 
         images = list_images(source)
         if not images:
             raise FileNotFoundError(
-                f"No images in {source}: looked for *{', *'.join(IMAGE_SUFFIXES)} in all sub-folders."
+                f"No images in {source}: looked for *{', *'.join(IMAGE_SUFFIXES)} in all sub-folders. "
+                "To translate a video, give the file itself."
             )
         suffix = suffix or ".png"
         jobs = [(image, (target / image.relative_to(source)).with_suffix(suffix)) for image in images]

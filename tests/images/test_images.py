@@ -170,10 +170,10 @@ def test_what_is_no_picture_is_named(tmp_path):
 
 
 def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path):
-    for name in ("b/1.PNG", "b/0.png", "a.png", ".hidden/x.png", "b/._1.png"):
+    for name in ("b/1.PNG", "b/0.png", "a.pnm", ".hidden/x.png", "b/._1.png"):
         save(tmp_path / name)
     (tmp_path / "notes.txt").touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.png", "b/0.png", "b/1.PNG"]
+    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.pnm", "b/0.png", "b/1.PNG"]
 
 
 def test_linked_folders_are_listed_and_a_link_back_is_not_followed(tmp_path):

@@ -101,8 +101,10 @@ def test_what_looks_like_an_image_and_is_not_taken_is_counted_with_the_reason(tm
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "e.jpg")
     (tmp_path / "f.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "notes.txt").touch()
-    with pytest.warns(UserWarning, match=r"2 \.heic, 1 \.gif \(formats that are not read: .*first .*b\.gif; 2 pipes"):
+    for name in ("notes.txt", "g.MOV"):
+        (tmp_path / name).touch()
+    said = r"2 \.heic, 1 \.gif \(formats that are not read: .*first .*b\.gif; 1 \.mov \(videos, .*g\.MOV; 2 pipes"
+    with pytest.warns(UserWarning, match=said):
         assert list_images(tmp_path) == [tmp_path / "a.png"]
     assert not look_through(tmp_path / "sub").images
 
