@@ -282,7 +282,7 @@ def test_input_that_is_missing_empty_or_no_picture_is_named(adapter, folder, tmp
     out = tmp_path / "out"
     refuses(capsys, [str(tmp_path / "nowhere")], adapter, tmp_path / "nowhere", out)
     (tmp_path / "empty").mkdir()
-    refuses(capsys, [str(tmp_path / "empty"), ".png", "a video, give the file itself"], adapter, tmp_path / "empty", out)
+    refuses(capsys, [str(tmp_path / "empty"), ".png", "a video, give the file"], adapter, tmp_path / "empty", out)
     refuses(capsys, ["notes.txt"], adapter, folder / "notes.txt", out)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 not much")
     refuses(capsys, ["broken.jpg"], adapter, folder / "broken.jpg", out)
