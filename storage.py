@@ -212,6 +212,18 @@ def remove_unfinished(folder: Path) -> None:
             part.unlink()
 
 
+def read_utf8(path: Path) -> str:
+    """Read a text that a user wrote, without the mark that some editors put before it.
+
+    Raises:
+        ValueError: it is not UTF-8; one line with the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (at byte {error.start}): save it as UTF-8.") from error
+
+
 def write_json(path: Path, values: Mapping[str, object]) -> None:
     """Write an indented JSON file atomically.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from storage import shortened
+from storage import read_utf8, shortened
 
 
 def read_captions(root: Path, split: str) -> dict[str, str]:
@@ -16,13 +16,14 @@ def read_captions(root: Path, split: str) -> dict[str, str]:
     (or "name", "image") and one "caption" (or "text", "prompt").
 
     Raises:
-        ValueError: the file does not have that form.
+        ValueError: the file does not have that form, or is not UTF-8.
     """
     for suffix in (".json", ".jsonl", ".csv"):
         path = root / f"{split}_prompts{suffix}"
         if path.is_file():
+            text = read_utf8(path)
             try:
-                return _parse_captions(path)
+                return _parse_captions(text, suffix)
             except (ValueError, KeyError, TypeError, StopIteration, RecursionError, csv.Error) as error:
                 raise ValueError(
                     f"{path} does not hold captions: {error}. Expected names and captions, see docs/your-own-data.md."
@@ -30,15 +31,14 @@ def read_captions(root: Path, split: str) -> dict[str, str]:
     return {}
 
 
-def _parse_captions(path: Path) -> dict[str, str]:
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".json":
+def _parse_captions(text: str, suffix: str) -> dict[str, str]:
+    if suffix == ".json":
         found = json.loads(text)
         if not isinstance(found, dict) or not all(isinstance(caption, str) for caption in found.values()):
             raise ValueError("not an object of strings")
         return found
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if suffix == ".jsonl":  # not splitlines: JSON may hold a U+2028
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     else:
         rows = list(csv.DictReader(io.StringIO(text)))
     captions = {}

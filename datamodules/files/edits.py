@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.files.layouts import FOLDER_NAMES, STAGES, Domain, Pairs, Stage, complete
-from storage import parse_json, shortened
+from storage import parse_json, read_utf8, shortened
 
 METADATA = "metadata.jsonl"
 KEYS = ("input", "target", "prompt")
@@ -58,11 +58,11 @@ def read_edits(folder: Path) -> list[Line]:
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: a line is no edit, or the file has none.
+        ValueError: a line is no edit, or the file has none, or is not UTF-8.
     """
     path = folder / METADATA
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, text in enumerate(read_utf8(path).split("\n"), 1):  # not splitlines: JSON may hold a U+2028
         if not text.strip():
             continue
         where = f"{path}, line {number}"

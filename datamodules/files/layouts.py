@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.files.captions import caption_of, read_captions
 from images.listing import PathList, list_images
+from storage import read_utf8
 
 Stage = Literal["train", "validate", "test"]
 """What images are used for."""
@@ -311,12 +312,12 @@ def read_prompt(root: Path, letter: str) -> str | None:
     """The line in ``fixed_prompt_a.txt`` (or ``_b``), None where there is no such file.
 
     Raises:
-        ValueError: it is empty.
+        ValueError: it is empty or not UTF-8.
     """
     path = root / f"fixed_prompt_{letter}.txt"
     if not path.is_file():
         return None
-    prompt = " ".join(path.read_text(encoding="utf-8-sig").split())
+    prompt = " ".join(read_utf8(path).split())
     if not prompt:
         raise ValueError(f"{path} is empty: write one line that describes domain {letter.upper()}, or remove it.")
     return prompt

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from datamodules import ClearFoggy, EdgeToImage, HorseZebra, PairedImages, SketchToImage, UnpairedImages
+from datamodules.files.captions import read_captions
+from datamodules.files.edits import read_edits
 from datamodules.files.images import FileImages
+from datamodules.files.layouts import read_prompt
 from datamodules.samples import EvaluationImages
 from datamodules.sampling import EpochSampler, ShapeBatches
 from datamodules.scenes import TASKS, render
@@ -244,6 +247,26 @@ def test_captions_that_fit_no_picture_are_refused(tmp_path):
     (tmp_path / "train_prompts.json").write_text('["x"]')
     with pytest.raises(ValueError, match=r"train_prompts\.json does not hold captions"):
         PairedImages(root=str(tmp_path), **SMALL)
+
+
+def test_lines_of_json_may_hold_the_line_separators_of_unicode(tmp_path):
+    text = json.dumps({"file_name": "a.png", "caption": "a street\u2028at\x85night"}, ensure_ascii=False)
+    (tmp_path / "train_prompts.jsonl").write_text(f"{text}\n", encoding="utf-8")
+    assert read_captions(tmp_path, "train") == {"a.png": "a street\u2028at\x85night"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        ("train_prompts.json", lambda root: read_captions(root, "train")),
+        ("fixed_prompt_a.txt", lambda root: read_prompt(root, "a")),
+        ("metadata.jsonl", read_edits),
+    ],
+)
+def test_texts_that_are_not_utf_8_are_named(tmp_path, name, reading):
+    (tmp_path / name).write_bytes("a clear day".encode("utf-16"))
+    with pytest.raises(ValueError, match=rf"{name} is not UTF-8 \(at byte 0\): save it as UTF-8"):
+        reading(tmp_path)
 
 
 def test_photographs_of_two_splits_may_have_equal_names(tmp_path):

@@ -114,6 +114,13 @@ def test_mistakes_name_file_and_line(tmp_path, text, error, words):
         Edits(root=str(tmp_path), **SMALL)
 
 
+def test_a_prompt_may_hold_the_line_separators_of_unicode(tmp_path):
+    save(tmp_path / "a.png")
+    text = '{"input": "a.png", "target": "a.png", "prompt": "make it\u2028night\x85now"}\r\n'
+    (tmp_path / "metadata.jsonl").write_text(2 * text, encoding="utf-8")
+    assert [line.prompt for line in read_edits(tmp_path)] == 2 * ["make it night now"]
+
+
 def test_the_folder_may_lie_above_the_current_one(scenes, tmp_path, monkeypatch):
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
