@@ -107,8 +107,9 @@ class PairedImages(TranslationData):
 
         self.targets = images(pairs.targets)
         self.inputs = images(pairs.inputs) if pairs.inputs else None
-        own = {stage: self.in_use(stage, pairs.captions[stage]) for stage in STAGES}
-        self.captions = {stage: [caption or self.caption for caption in own[stage]] for stage in STAGES}
+        for stage, files in pairs.targets.files.items():
+            own = pairs.captions.get(stage, [None] * len(files))
+            self.captions[stage] = [caption or self.caption for caption in self.in_use(stage, own)]
         self.test_is_validation = pairs.targets.test_is_validation
 
     def _render(self) -> None:

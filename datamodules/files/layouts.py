@@ -43,7 +43,7 @@ class Pairs:
     Attributes:
         targets: the photographs.
         inputs: same order and number, or None where inputs are computed from the targets.
-        captions: one per target by stage; None where a target has none of its own.
+        captions: one per target by stage; None where a target has none of its own.  A stage may be missing.
     """
 
     targets: Domain

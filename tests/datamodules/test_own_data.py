@@ -6,9 +6,9 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from datamodules import TranslationData, UnpairedImages
+from datamodules import PairedImages, TranslationData, UnpairedImages
 from datamodules.batches import DOMAINS
-from datamodules.files.layouts import STAGES, Domain
+from datamodules.files.layouts import STAGES, Domain, Pairs
 from datamodules.inspection import inspect_folders
 from datamodules.samples import EvaluationImages, UnpairedTraining
 from images.listing import list_images
@@ -85,6 +85,21 @@ def test_another_layout_is_one_class_method(tmp_path):
     (batch,) = list(data.reference_dataloader("a2b", "test"))
     assert batch.names == ["000.png", "001.png", "002.png"]
     assert inspect_folders(Seasons, [tmp_path], {16}).problems == []
+
+
+class Untitled(PairedImages):
+    """Each image is its own target, without captions."""
+
+    @classmethod
+    def list_files(cls, root, seed):
+        domain = Domain(dict.fromkeys(STAGES, root), {stage: list_images(root) for stage in STAGES})
+        return Pairs(domain, domain)
+
+
+def test_pairs_need_no_captions(tmp_path):
+    domains(tmp_path, images=4)
+    data = Untitled(root=str(tmp_path), caption="a noisy square", **SMALL)
+    assert data.captions == {stage: 4 * ["a noisy square"] for stage in STAGES}
 
 
 def test_images_that_are_no_files_need_three_methods():
