@@ -20,17 +20,21 @@ from commands.cli.header import header
 from commands.cli.lightning_cli import TrainCLI
 from commands.cli.paths import RUN_FOLDER, shared_with_ranks
 from commands.cli.slurm import REQUEUE_SIGNAL, requeue
+from evaluation.edits import EditData
 from evaluation.model_card import finish_adapter
 from evaluation.summary import summary
 from inference.backends import Backend
 from lightning_modules.callbacks.access import scoring_best
 from lightning_modules.runtime import NonFiniteLossError
 from lightning_modules.signals import StopRequested, stop_signals
+from metrics.scores import SCORES, log_key
 from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
 from networks.checkpoints.card import AdapterCard, RunFacts
-from storage import lock_folder, write_json
+from storage import did_you_mean, lock_folder, write_json
 
+# Packages whose models, data and callbacks log what `_check_monitors` knows, and nothing else.
+LOGS_KNOWN = ("lightning", "lightning_modules", "datamodules")
 Metrics = dict[str, Any]  # content of metrics.json
 
 
@@ -118,20 +122,25 @@ def _chosen_by(cli: TrainCLI) -> list[ModelCheckpoint]:
 
 
 def _check_validation(cli: TrainCLI) -> None:
-    """Find out before training whether validation can choose a best checkpoint.
+    """Find out before training whether validation gives callbacks the scores that they go by.
 
     Raises:
-        ValueError: the score that chooses it cannot be computed from so few images.
+        ValueError: a score is not logged, or the one that chooses the best checkpoint cannot be computed from so few
+            images.
     """
-    data, limit = cli.datamodule, cli.config_init["trainer"]["limit_val_batches"]
+    data, limit = cli.datamodule, cli.trainer.limit_val_batches
+    if limit == 0:
+        return
+    _check_monitors(cli)
+    loaders = dict(zip(data.directions, data.val_dataloader(), strict=True))
     for callback in _chosen_by(cli):
         monitor = str(callback.monitor)
         direction = monitor.rpartition("_")[2]
-        if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions or limit == 0:
+        if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions:
             continue
         counts = [len(get(direction, "validate")) for get in (data.evaluation_set, data.reference_set)]
-        if isinstance(limit, int):
-            counts[0] = min(counts[0], limit * data.eval_batch_size * cli.trainer.world_size)
+        batches = limit if isinstance(limit, int) else int(limit * len(loaders[direction]))
+        counts[0] = min(counts[0], batches * data.eval_batch_size * cli.trainer.world_size)
         if min(counts) < 2:
             raise ValueError(
                 f"Validation has {counts[0]} images to translate in {direction} and {counts[1]} to compare with, and "
@@ -139,6 +148,33 @@ def _check_validation(cli: TrainCLI) -> None:
                 "limit_val_batches; of a folder, add images, or leave val_A and val_B out: a tenth of the training "
                 "images is held out then."
             )
+
+
+def _check_monitors(cli: TrainCLI) -> None:
+    """Refuse callbacks that wait for a number that is not logged: Lightning ends the run at its first validation.
+
+    Raises:
+        ValueError: names the number, and the nearest one that is logged.
+    """
+    callbacks, data = [*cli.trainer.callbacks], cli.datamodule  # type: ignore[attr-defined]  # set, but not declared
+    if any(type(part).__module__.partition(".")[0] not in LOGS_KNOWN for part in (cli.model, data, *callbacks)):
+        return  # the user's own code may log anything
+    given = {
+        "truth": data.has_truth,
+        "captions": cli.scoring.scorer.captions is not None,
+        "edits": isinstance(data, EditData) and bool(data.asked("validate")),
+    }
+    scores = [score.name for score in SCORES.values() if score.needs is None or given[score.needs]]
+    directions = [direction for direction in data.directions if direction in cli.model.generator.directions]
+    logged = ["images_seen", "epoch", "step", *(log_key("val", name, d) for d in directions for name in scores)]
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is None or monitor in logged or monitor.startswith("lr-"):  # of Lightning's LearningRateMonitor
+            continue
+        listed = did_you_mean(monitor, logged) or f" Logged are: {', '.join(logged)}."
+        raise ValueError(
+            f"{type(callback).__name__} monitors {monitor!r}, which is not logged on validation of this data.{listed}"
+        )
 
 
 def _last_state(cli: TrainCLI) -> Metrics:
