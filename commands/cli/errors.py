@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import io
 import os
 import re
 import signal
@@ -34,6 +35,8 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8; standard error is so already
+            sys.stdout.reconfigure(errors="backslashreplace")
         warnings.showwarning = _one_line  # not formatwarning: Lightning sets its own when it is imported
         try:
             with _ending_signals_raise():

@@ -1,5 +1,6 @@
 """The command line that every training goes through."""
 
+import io
 import os
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def test_a_workers_error_is_one_line(capsys):
 
     assert command() == 2
     assert capsys.readouterr().err == "error: Cannot read a.png as an image: broken: data\n"
+
+
+def test_names_that_are_not_utf_8_are_printed(monkeypatch):
+    @user_errors
+    def command():
+        print("Written to caf\udce9.png")
+        return 0
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict"))
+    assert command() == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"Written to caf\\udce9.png\n"
 
 
 def test_a_fast_run_is_refused_with_what_to_type_instead(capsys):
