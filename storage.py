@@ -23,6 +23,7 @@ from typing import Any
 
 JSON_BYTES = 64 << 20  # the files of this project have kilobytes
 JSON_LEVELS = 100  # of nesting; Python stops at about a thousand
+PART = "." + 32 * "[0-9a-f]" + ".part"  # glob pattern of what `atomic_write` and `atomic_folder` write
 # Errors of a disk, whichever file they are said of: full, over quota, over the size limit, read-only, broken, gone.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -207,7 +208,7 @@ def free_space(path: Path) -> int:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove unfinished files that killed processes left, from a folder tree that no other process writes to."""
-    for part in folder.rglob(".*.part"):
+    for part in folder.rglob(PART):
         if part.is_file():  # a folder is an export's, which may go on right now
             part.unlink()
 

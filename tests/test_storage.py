@@ -50,9 +50,10 @@ def test_what_a_killed_process_left_is_removed_wherever_it_was_writing(tmp_path)
         write = storage.atomic_write(folder / "x.json")
         write.__enter__().write_text("hal")  # never ended
         (folder / "whole.json").write_text("{}")
-    (tmp_path / ".export.part").mkdir()
+    (tmp_path / f".{32 * 'a'}.part").mkdir()  # an export's
+    (tmp_path / ".video.mp4.part").write_text("half of another program's download")
     storage.remove_unfinished(tmp_path)
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"whole.json"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"whole.json", ".video.mp4.part"}
 
 
 def test_json_without_a_number_leaves_the_old_file(tmp_path):

@@ -355,7 +355,7 @@ def test_a_full_disk_stops_and_keeps_the_last_good_checkpoint(finished, tmp_path
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     good = (run / "checkpoints" / "last.ckpt").read_bytes()
-    (run / "checkpoints" / ".0.part").touch()  # left by a process that was killed
+    (run / "checkpoints" / f".{32 * '0'}.part").touch()  # left by a process that was killed
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) - 1000, limits[1]))
     try:

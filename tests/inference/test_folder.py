@@ -254,7 +254,7 @@ def test_a_disk_that_fills_up_leaves_whole_files_and_a_second_call_does_the_rest
     for path in done.values():
         Image.open(path).load()
     (small_disk / "ballast").unlink()
-    (small_disk / "out" / ".0123.part").write_bytes(b"left by a kill")
+    (small_disk / "out" / f".{32 * '0'}.part").write_bytes(b"left by a kill")
     assert run(adapter, tmp_path / "photos", small_disk / "out", *words) == 0
     printed = capsys.readouterr()
     assert f"{len(done)} of 8 are finished already" in printed.out and "warning" not in printed.err
