@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from images.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images
+from images.listing import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images
 from images.writing import WRITTEN, check_format
 from storage import check_writable, digest, size_and_mtime
 
@@ -69,7 +69,7 @@ def plan(source: Path, target: Path, suffix: str | None = None, depth: int = 8) 
     if ending in VIDEO_SUFFIXES and not target.is_dir():
         kind = "a folder" if source.is_dir() else "no video"
         raise ValueError(f"The input {source} is {kind}, so the output cannot be the video {target}.")
-    named_as_image = ending in IMAGE_SUFFIXES and not target.is_dir()
+    named_as_image = ending in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES) and not target.is_dir()
     if source.is_dir():
         if named_as_image or target.is_file():
             raise ValueError(f"The input {source} is a folder, so the output must be one too, not the file {target}.")

@@ -312,7 +312,8 @@ def test_inputs_are_never_overwritten(adapter, folder, tmp_path, capsys):
 
 def test_out_must_fit_in(adapter, folder, tmp_path, capsys):
     refuses(capsys, ["out.png", "folder"], adapter, folder, tmp_path / "out.png")
-    refuses(capsys, ["out.tif", "out.png"], adapter, folder / "a.jpg", tmp_path / "out.tif")
+    for name in ("out.tif", "out.gif"):
+        refuses(capsys, [name, "out.png"], adapter, folder / "a.jpg", tmp_path / name)
     refuses(capsys, ["out.mp4", "video"], adapter, folder / "a.jpg", tmp_path / "out.mp4")
     refuses(capsys, ["out.jpg", ".png"], adapter, folder / "a.jpg", tmp_path / "out.jpg", "--ext", "png")
     refuses(capsys, [".jpg", "16"], adapter, folder / "a.jpg", tmp_path / "out.jpg", "--depth", "16")
