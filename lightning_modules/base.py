@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -328,10 +327,6 @@ class TranslationModule(LightningModule):
         """Stop at once where `max_images` is already reached; a validation that is missing has run by then."""
         if self.max_images is not None and self.images_seen >= self.max_images:
             self.runtime.stop()
-            rank_zero_info(
-                f"nothing left to train: {self.images_seen} images were seen and max_images is {self.max_images}; "
-                f"a larger value extends the run (--model.init_args.max_images={2 * self.images_seen})"
-            )
 
     def on_train_batch_start(self, batch: UnpairedBatch | PairedBatch, batch_idx: int) -> None:
         """The first batch after a resume starts from the random states and gradients that the checkpoint held."""

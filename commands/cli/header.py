@@ -27,6 +27,11 @@ def header(cli: TrainCLI, images_seen: int = 0) -> str:
     }
     if generator.compiled_blocks:
         facts["compiled"] = f"{generator.compiled_blocks} blocks of the generator (meant for CUDA, not measured there)"
+    if cli.trainer.max_steps >= 0:
+        facts["max_steps"] = (
+            f"{cli.trainer.max_steps} steps of generator and discriminators together, several for each batch; "
+            "model.init_args.max_images counts images"
+        )
     if images_seen:
         facts["resumed at"] = f"{images_seen:,} images"
     lines = [*facts.items(), *(("warning", doubt) for doubt in cli.datamodule.suspicions())]

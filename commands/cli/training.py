@@ -110,10 +110,25 @@ def _train(cli: TrainCLI, checkpoint: Path | None) -> Metrics:
     if cli.trainer.is_global_zero:
         print(header(cli, seen), flush=True)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if cli.model.images_seen == seen and cli.trainer.is_global_zero:
+        print(_nothing_left(cli), flush=True)
     cli.trainer.test(cli.model, cli.datamodule, verbose=False, weights_only=True)
     metrics = _last_state(cli)
     best = _best_state(cli)
     return metrics | ({"best": best} if best else {})
+
+
+def _nothing_left(cli: TrainCLI) -> str:
+    """A line on why a resumed run has not trained."""
+    trainer, seen = cli.trainer, cli.model.images_seen
+    limits = {
+        "model.init_args.max_images": (seen, cli.model.max_images),
+        "trainer.max_epochs": (trainer.current_epoch, trainer.max_epochs),
+        "trainer.max_steps": (trainer.global_step, trainer.max_steps),
+    }
+    reached = [f"{k} is {end}" for k, (done, end) in limits.items() if end is not None and 0 <= end <= done]
+    reached = reached or [f"trainer.max_time is {cli.config_init['trainer']['max_time']}"]
+    return f"nothing left to train: {seen} images were seen and {', '.join(reached)}; a larger value extends the run"
 
 
 def _chosen_by(cli: TrainCLI) -> list[ModelCheckpoint]:

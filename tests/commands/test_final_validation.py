@@ -36,7 +36,7 @@ def validated(run):
     ],
 )
 def test_the_last_state_is_validated_once(
-    limit, interval, images, two_level_base, folder_of_two_domains, tmp_path, monkeypatch
+    limit, interval, images, two_level_base, folder_of_two_domains, tmp_path, monkeypatch, capsys
 ):
     ticks = itertools.count()  # a second when the timer starts, then one per batch
     monkeypatch.setattr(Timer, "time_elapsed", lambda self, stage="train": next(ticks) if stage == "train" else 0)
@@ -44,13 +44,15 @@ def test_the_last_state_is_validated_once(
     more = (f"--{owner}.{limit}", f"--trainer.val_check_interval={interval}")
     run = tmp_path / "run"
     assert train.main(arguments(two_level_base, folder_of_two_domains, run, *more)) == 0
+    said = capsys.readouterr().out
+    assert ("steps of generator and discriminators together" in said) is limit.startswith("max_steps")
     assert validated(run) == images
     assert json.loads((run / "metrics.json").read_text())["best"]["images_seen"] in images
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["progress"]["images_seen"] == images[-1]
 
 
 def test_a_run_extended_behind_its_final_validation_is_the_uninterrupted_one(
-    two_level_base, folder_of_two_domains, tmp_path
+    two_level_base, folder_of_two_domains, tmp_path, capsys
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train.main(arguments(two_level_base, folder_of_two_domains, whole, "--trainer.max_epochs=2")) == 0
@@ -60,3 +62,7 @@ def test_a_run_extended_behind_its_final_validation_is_the_uninterrupted_one(
     for key in ("state_dict", "optimizer_states", "progress", "rng"):
         same(a[key], b[key], key)
     assert (validated(whole), validated(broken)) == ([12], [6, 12])
+    assert "nothing left" not in capsys.readouterr().out
+    assert resume.main([f"--run={broken}"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing left to train: 12 images were seen and trainer.max_epochs is 2; a larger value extends" in said
