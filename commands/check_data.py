@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> int:
     folders = data_settings(options, recipes[0])
     if not folders:
         raise ValueError("No folder to check: name it, DATA=my-data, or one of each domain, A=clear B=foggy.")
-    sheet = Path(options.out or f"check-data-{Path(options.exp).stem}.png")
+    sheet = Path(options.out or f"check-data-{Path(options.exp).stem}.png").expanduser()
     if sheet.suffix.lower() != ".png":
         raise ValueError(f"The contact sheet is a PNG: name OUT {sheet.with_suffix('.png')} instead of {sheet}.")
     check_writable(sheet)

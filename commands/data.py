@@ -18,7 +18,7 @@ def main(args: list[str] | None = None) -> int:
     p.add_argument("--archive", help="downloaded zip or tar file to unpack")
     p.add_argument("--out", default="data", help="folder the data sets are put into (default %(default)s)")
     options = p.parse_args(args)
-    name, out = options.name, Path(options.out)
+    name, out = options.name, Path(options.out).expanduser()
     if name not in DATASETS:
         raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(DATASETS)}.{did_you_mean(name, DATASETS)}")
     data = DATASETS[name]
@@ -28,7 +28,7 @@ def main(args: list[str] | None = None) -> int:
     if options.archive or data.download is not None:
         check_writable(out / f".{name}.zip")
     if options.archive:
-        print(f"{unpack(Path(options.archive), data.files, out)} files unpacked into {out}.")
+        print(f"{unpack(Path(options.archive).expanduser(), data.files, out)} files unpacked into {out}.")
     elif data.needed and not data.missing(out):
         print(f"Already in {out}.")
     elif data.download is None:

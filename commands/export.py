@@ -77,7 +77,7 @@ def main(args: list[str] | None = None) -> int:
     own = parser().parse_args(args)
     own.base = base_source(own.base)
     own.ckpt = check_checkpoint(own.ckpt)
-    out = Path(own.out)
+    out = Path(own.out).expanduser()
     if own.format in MODELS:
         return export_models(own, out)
     for name in FOR_MODELS:

@@ -91,7 +91,7 @@ def main(args: list[str] | None = None) -> int:
     check_options(options)
     options.base = base_source(options.base)
     options.ckpt = check_checkpoint(options.ckpt)
-    source, target = Path(options.source), Path(options.target)
+    source, target = Path(options.source).expanduser(), Path(options.target).expanduser()
     if options.address is not None:  # workers start in another folder
         source, target = source.absolute(), target.absolute()
     if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():

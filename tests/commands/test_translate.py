@@ -303,6 +303,12 @@ def test_two_inputs_for_one_png_are_both_named(adapter, folder, tmp_path, capsys
     refuses(capsys, ["a.jpg", "a.bmp", "a.png"], adapter, folder, tmp_path / "out")
 
 
+def test_a_tilde_that_the_shell_has_left_is_the_users_folder(adapter, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(adapter, f"~/{folder.relative_to(tmp_path)}/grey.png", "~/out.png") == 0
+    assert (tmp_path / "out.png").is_file()
+
+
 def test_inputs_are_never_overwritten(adapter, folder, tmp_path, capsys):
     refuses(capsys, [str(folder)], adapter, folder, folder)
     refuses(capsys, [str(folder / "results")], adapter, folder, folder / "results")
