@@ -1,6 +1,7 @@
 """The images of an evaluation with their scores, as small JPEGs for the report."""
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batches import Translation
+from evaluation.collapse import Floors
 from images.ranges import to_pixels
 from images.resizing import resize_short_side
 
@@ -16,7 +18,7 @@ THUMBNAIL = 256  # pixels of the short side at most
 FAILURES = {
     "saturated": "a tenth of the pixels or more at 0 or 255, and twice as many as in the input",
     "near-duplicate": "the nearest other translation is nearer than a fifth of the inputs' usual distance",
-    "copy": "nearer to the input than a tenth of the usual identity gap",
+    "copy": f"nearer to the input than a tenth of the usual identity gap, or than {Floors.identity}",
 }
 
 
@@ -47,7 +49,8 @@ class Record:
         found = {
             "saturated": fake >= 0.1 and fake >= 2 * real,
             "near-duplicate": self.scores.get("nearest", usual_nearest) < 0.2 * usual_nearest,
-            "copy": self.scores.get("identity_gap", usual_gap) < 0.1 * usual_gap,
+            # The floor finds copies where copying is usual.
+            "copy": self.scores.get("identity_gap", math.inf) < max(0.1 * usual_gap, Floors.identity),
         }
         return [name for name, applies in found.items() if applies]
 

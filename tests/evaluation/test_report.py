@@ -87,6 +87,13 @@ def test_failures_are_told_apart():
     assert found[5] == []
 
 
+@pytest.mark.parametrize(("usual", "copied"), [(0.0, True), (0.002, True), (0.2, False)])
+def test_copies_are_found_where_every_image_is_one(usual, copied):
+    record = Record("a.png", {}, (0.0, 0.0), {"identity_gap": usual})
+    assert record.failures(usual_nearest=1.0, usual_gap=usual) == (["copy"] if copied else [])
+    assert Record("b.png", {}, (0.0, 0.0)).failures(usual_nearest=1.0, usual_gap=usual) == [], "nothing is known of it"
+
+
 def test_the_page_holds_everything_itself(page):
     text = page.read_text()
     html.parser.HTMLParser().feed(text)
