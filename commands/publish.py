@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapter_hub import NEEDED, bars_for_terminals, hub_name
 from commands.cli.errors import user_errors
+from commands.cli.paths import CONFIG
 from inference.backends.exported import MANIFEST
 from storage import shortened
 
@@ -111,8 +112,8 @@ def prepare(folder: Path, staged: Path, repo: str, base: str | None, licence: st
     adapter = read_adapter(folder)
     card = public_card(adapter.card, base, folder / CARD)
     write_adapter(staged, adapter.tensors, card, adapter.prompts)
-    run = folder.parent if folder.name == "adapter" else folder
-    pictures = sorted(run.glob(PICTURES))
+    in_run = folder.name == "adapter" and (folder.parent / CONFIG).is_file()  # else beside it lies what is no run's
+    pictures = sorted((folder.parent if in_run else folder).glob(PICTURES))
     for picture in pictures:
         shutil.copyfile(picture, staged / picture.name)
     size = (staged / WEIGHTS).stat().st_size / 2**20

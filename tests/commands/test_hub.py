@@ -48,6 +48,7 @@ def run(adapter, tmp_path):
     folder = tmp_path / "my run"
     shutil.copytree(adapter, folder / "adapter")
     Image.new("RGB", (8, 8)).save(folder / "pictures_a2b.png")
+    (folder / "config.yaml").touch()
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"pickle")
     card = json.loads((folder / "adapter" / "adapter.json").read_text())
@@ -315,6 +316,14 @@ def test_published_again_it_replaces_its_files(hub, run, monkeypatch):
     assert [*made] == [".gitattributes"] and first["adapter.json"] == second["adapter.json"]
     assert b"license: cc-by-4.0" in first["README.md"] and b"pictures_a2b" not in second["README.md"]
     assert REPO not in hub.private
+
+
+def test_pictures_beside_an_adapter_are_published_of_a_run_alone(run, tmp_path):
+    for name, expected in (("of a run", ["pictures_a2b.png"]), ("of none", [])):
+        (staged := tmp_path / name).mkdir()
+        publish.prepare(run / "adapter", staged, REPO, "someone/tiny", None)
+        assert [path.name for path in staged.glob("*.png")] == expected
+        (run / "config.yaml").unlink(missing_ok=True)
 
 
 def test_mistakes_and_help_need_neither_torch_nor_the_hubs_library(tmp_path):
