@@ -84,18 +84,23 @@ class FileImages:
         return len(self.files)
 
     def number_repeats(self) -> None:
-        """From now on, the second place of a file is named ``name-2.png`` and so on, so that names are unique."""
-        times: Counter[str] = Counter()
+        """From now on, the second place of a file is named ``name-2.png`` and so on, so that names are unique.
+
+        Numbers by which it would get the name of another file are left out.
+        """
+        times, taken = Counter[str](), {*texts(self.files)}
         for index, text in enumerate(texts(self.files)):
             times[text] += 1
             if times[text] > 1:
+                while _numbered(Path(text), times[text]).as_posix() in taken:
+                    times[text] += 1
                 self._repeats[index] = times[text]
 
     def name(self, index: int) -> str:
         """Path relative to the folder."""
         path = self.files[index].relative_to(self.folder)
         if index in self._repeats:
-            path = path.with_stem(f"{path.stem}-{self._repeats[index]}")
+            path = _numbered(path, self._repeats[index])
         return path.as_posix()
 
     def size(self, index: int) -> tuple[int, int]:
@@ -110,3 +115,7 @@ class FileImages:
     def stamp(self) -> str:
         """Changes with any file's length or time of change."""
         return digest(repr([(str(path), *size_and_mtime(path)) for path in self.files]))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_stem(f"{path.stem}-{number}")

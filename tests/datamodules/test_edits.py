@@ -83,6 +83,14 @@ def test_names_are_unique_where_lines_share_an_input(scenes):
         assert len({*names}) == len(names) and any(name.endswith("-2.png") for name in names)
 
 
+def test_a_repeated_name_is_none_of_another_file(tmp_path):
+    rows = [("a.png", "b.png", prompt) for prompt in ("wet", "dry", "dark")]
+    for name in ("train", "val"):
+        lines(tmp_path / name, ("a-2.png", "b-2.png", "wet"), *rows)
+    inputs = Edits(root=str(tmp_path), **SMALL).inputs["validate"]
+    assert [inputs.name(k) for k in range(4)] == ["a-2.png", "a.png", "a-3.png", "a-4.png"]
+
+
 def test_splits_of_folders(tmp_path):
     for name, count in (("train", 6), ("val", 2), ("test", 3)):
         lines(tmp_path / name, *[(f"{k}.png", f"{k}x.png", "wet") for k in range(count)])
