@@ -50,7 +50,7 @@ def figure(grid: Grid, trials: Sequence[Trial]) -> Figure:
     columns, rows = collect(trials)
     by_name = {column.name: column for column in columns}
     directions = [d for d in ("a2b", "b2a") if f"fid_{d}" in by_name]
-    galleries = [(d, shown) for d in directions if (shown := _gallery(trials, d))]
+    galleries = [(d, shown) for d in ("a2b", "b2a") if (shown := _gallery(trials, d))]
     plots = len(grid.axes) + 1
     heights = [1.15 * SHOWN + 0.6 for _ in galleries] + [3.4]
     width = max(4.0 * plots, 1.15 * max((len(g) for _, g in galleries), default=0))
@@ -108,7 +108,8 @@ def _draw_effect(cell: Axes, grid: Grid, axis: str, rows: Sequence[Row], scores:
     cell.set_xticks(range(len(values)), values)
     cell.set_title(f"FID by {axis}, all else equal", fontsize=9)
     cell.set_ylim(bottom=0)
-    cell.legend(fontsize=7)
+    if scores:
+        cell.legend(fontsize=7)
 
 
 def _comparable(rows: Sequence[Row], axis: str, values: list[str]) -> list[Row]:
@@ -132,7 +133,7 @@ def _draw_pareto(cell: Axes, rows: Sequence[Row], directions: list[str]) -> None
     for row in rows:
         fids = [fid for d in directions if (fid := row.mean(f"fid_{d}")) is not None]
         price = row.mean(cost)
-        if price is not None and len(fids) == len(directions):
+        if price is not None and fids and len(fids) == len(directions):
             dots.append((price, float(np.mean(fids)), " ".join(row.labels.values())))
     for x, y, label in dots:
         cell.plot(x, y, "o", color="C0")

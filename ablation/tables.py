@@ -11,6 +11,7 @@ from scipy.stats import ttest_1samp
 
 from ablation.grids import Grid
 from ablation.trials import Trial
+from evaluation.compare import differences
 from metrics.scores import markdown_table, shown_in
 
 Better = Literal["lower", "higher"] | None
@@ -94,10 +95,11 @@ def collect(trials: Sequence[Trial]) -> tuple[list[Column], list[Row]]:
         for name, value in figures(metrics).items() if metrics else ():
             row.by_seed.setdefault(name, {})[trial.seed] = value
             present.add(name)
-    directions = [d for d in ("a2b", "b2a") if f"fid_{d}" in present]
+    shown = shown_in("ablation")
+    directions = [d for d in ("a2b", "b2a") if any(f"{score.name}_{d}" in present for score in shown)]
     columns = [
         Column(f"{score.name}_{d}", f"{score.heading} {d}" if len(directions) > 1 else score.heading, score.better)
-        for score in shown_in("ablation")
+        for score in shown
         for d in directions
         if f"{score.name}_{d}" in present
     ]
@@ -152,13 +154,14 @@ def markdown(grid: Grid, trials: Sequence[Trial]) -> str:
 
 
 def cell(row: Row, column: Column) -> str:
-    """Mean and, from two seeds on, standard deviation; "-" where no trial has finished."""
-    mean, spread = row.mean(column.name), row.spread(column.name)
+    """Mean and, from two seeds on, standard deviation; n where some seeds lack the value; "-" where all do."""
+    mean, spread, n = row.mean(column.name), row.spread(column.name), len(row.values(column.name))
     if mean is None:
         return "-"
     if column.name == "trainable_parameters":
         return f"{mean:,.0f}"
-    return _digits(mean) + (f" ± {_digits(spread)}" if spread is not None else "")
+    fewer = f" (n = {n})" if n < row.n else ""
+    return _digits(mean) + (f" ± {_digits(spread)}" if spread is not None else "") + fewer
 
 
 def _digits(value: float) -> str:
@@ -187,7 +190,24 @@ def notes(grid: Grid, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]
     else:
         sentences.append("One seed: no spread is known, and small differences mean nothing; seeds can be added.")
     sentences.append("Seconds were measured beside other trials.")
+    sentences += _measured_differently(trials)
     failed = [t.name for t in trials if t.metrics() is None]
     if failed:
         sentences.append(f"Missing: {', '.join(failed)}.")
     return sentences
+
+
+def _measured_differently(trials: Sequence[Trial]) -> list[str]:
+    """A sentence per point that was not measured as the first one; seed by seed, since a seed decides the images."""
+    first = {t.seed: metrics for t in trials if t.point == trials[0].point and (metrics := t.metrics())}
+    found: dict[str, str] = {}
+    for trial in trials:
+        one, other = first.get(trial.seed), trial.metrics()
+        if one and other and trial.point not in found:
+            both = [d for d in ("a2b", "b2a") if d in one and d in other]
+            if differs := dict.fromkeys(phrase for d in both for phrase in differences(one[d], other[d])):
+                found[trial.point] = "; ".join(differs)
+    return [
+        f"{point} was measured differently, and its scores cannot be compared with the first row's: {differs}."
+        for point, differs in found.items()
+    ]

@@ -52,7 +52,7 @@ ARROWS = {
     "inference.backends.openvino": {"inference.backends.exported", "images"},
     "exporting": {"exporting", "inference", "networks", "metrics", "evaluation", "images"},
     "serving": {"serving", "inference", "images"},
-    "ablation": {"ablation", "metrics.scores"},
+    "ablation": {"ablation", "metrics.scores", "evaluation.compare"},
     "pretraining": {"pretraining", *BELOW_COMMANDS},
     "commands": BELOW_COMMANDS | {"commands"},
     "commands.pocket": {"commands", "pretraining", *BELOW_COMMANDS},

@@ -1,6 +1,7 @@
 """Tables and pictures: made-up figures in, what a reader sees out."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,37 @@ def test_columns_are_those_that_any_run_has(finished):
     columns, rows = collect(finished({("skip-none_rank-16", 1): (3.0, 4.0)}, truth=False))
     assert not any("truth" in c.name or "diversity" in c.name for c in columns)
     assert [row.n for row in rows] == [0, 0, 1]
+
+
+def edit(trial, direction, **changes):
+    """Change a finished trial's block of a direction."""
+    path = Path(trial.folder) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics[direction] |= changes
+    path.write_text(json.dumps(metrics))
+
+
+def test_a_score_that_some_seeds_lack_has_their_number_beside(finished):
+    trials = finished(FIDS)
+    edit(trials[0], "a2b", fid=None)
+    first = markdown(GRID, trials).splitlines()[2]
+    assert first.startswith("| zero-conv | 16 | 2 | 102 (n = 1) | 201 ± 1.41 |")
+
+
+def test_without_any_fid_the_other_scores_stay(finished, tmp_path):
+    trials = finished({("skip-none_rank-16", 1): (3.0, 4.0)})
+    for direction in ("a2b", "b2a"):
+        edit(trials[5], direction, fid=None, kid=None)
+    columns, _ = collect(trials)
+    assert [c.heading for c in columns][:2] == ["structure a2b", "structure b2a"]
+    assert write_results(GRID, trials, tmp_path / "table")
+
+
+def test_rows_that_were_measured_differently_are_named(finished):
+    trials = finished(FIDS)
+    assert "measured differently" not in markdown(GRID, trials)
+    edit(trials[1], "b2a", n_fake=3, fid_features="inception")
+    text = markdown(GRID, trials)
+    assert text.count("measured differently") == 1
+    assert "skip-zero-conv_rank-4 was measured differently" in text
+    assert "n_fake: 5 and 3; fid_features: lite0 and inception" in text
