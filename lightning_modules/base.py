@@ -377,8 +377,13 @@ class TranslationModule(LightningModule):
 
     @property
     def training_features(self) -> list[str]:
-        """Names of the frozen feature networks that training uses: scores based on them would be too good."""
-        return sorted({network.name for network in feature_networks(self)})
+        """Names of the frozen feature networks that training uses: scores based on them would be too good.
+
+        Without an adversarial weight, those of discriminators are loaded and not used.
+        """
+        adversarial = any(name.startswith(("gan", "disc")) for name in self.weights)
+        parts = [part for part in self.children() if adversarial or part is not self.discriminators]
+        return sorted({network.name for part in parts for network in feature_networks(part)})
 
     @property
     def run_facts(self) -> RunFacts:

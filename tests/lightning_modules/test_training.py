@@ -215,6 +215,20 @@ def test_discriminator_and_caption_term_share_one_clip(paired):
         assert paired(PairedWeights()).clip is not None
 
 
+@pytest.mark.parametrize(
+    ("weights", "used"),
+    [
+        ({"clip": 0.0}, ["clip", "random"]),
+        ({"clip": 0.0, "gan": 0.0, "disc": 0.0}, ["random"]),
+        ({"gan": 0.0, "disc": 0.0}, ["clip", "random"]),  # by the caption term
+    ],
+)
+def test_a_discriminators_network_counts_as_used_where_it_has_a_weight(weights, used, paired):
+    with torch.device("meta"), architectures_only():
+        module = paired(PairedWeights(**weights), disc=VisionAidedDiscriminator("clip", width=4))
+    assert module.training_features == used
+
+
 def test_strength_weighs_the_reconstruction(paired, monkeypatch):
     logged = []
     for strength in (0.0, 0.5):
