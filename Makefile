@@ -17,9 +17,9 @@ $(if $(unknown),$(error Unknown variable $(unknown). Known: $(KNOWN)))
 
 # $(call need,EXP,example): one line and exit code 2 where EXP= is missing
 need = $(if $($(1)),,$(error $(1)= is missing. Example: $(2)))
-# $(call flags,EXP:--exp DATA:--data): --exp "$EXP" --data "$DATA", each only where it was given
+# $(call flags,EXP:--exp DATA:--data): --exp="$EXP" --data="$DATA", each only where it was given; values may begin with a dash
 flags = $(strip $(foreach p,$(1),$(call flag,$(word 1,$(subst :, ,$(p))),$(word 2,$(subst :, ,$(p))))))
-flag = $(if $($(1)),$(2) "$$$(1)")
+flag = $(if $($(1)),$(2)="$$$(1)")
 # $(call switch,QUICK:--quick): --quick where QUICK is given and not 0
 switch = $(strip $(foreach p,$(1),$(if $(filter-out 0,$($(word 1,$(subst :, ,$(p))))),$(word 2,$(subst :, ,$(p))))))
 # The variables that a target takes are read from its help; any other one would be ignored silently.
@@ -120,7 +120,7 @@ check-data: ## check the images before training: EXP= DATA=folder [OUT=sheet.png
 	@$(run) -m commands.check_data $(call flags,EXP:--exp DATA:--data A:--a B:--b OUT:--out) $(ARGS)
 
 tensorboard: ## show runs/ in the browser [LOGDIR=runs]
-	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir runs) $(ARGS)
+	@$(run) -m tensorboard.main $(if $(LOGDIR),$(call flags,LOGDIR:--logdir),--logdir=runs) $(ARGS)
 
 # Tests are tiny: more threads only slow each other down.
 test test-long test-slow test-browser test-chaos: export OMP_NUM_THREADS ?= 1

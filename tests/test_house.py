@@ -73,21 +73,21 @@ def test_help_lists_every_target_on_one_line():
 
 def test_values_reach_the_command_whole(recorded):
     prompt = 'driving in "dense" fog; it\'s $(grey) & `wet`'.replace("$", "$$")  # make's own escape
-    argv = recorded("translate", "CKPT=my run", "IN=a b.jpg", "OUT=o*", f"PROMPT={prompt}", "STRENGTH=0")
+    argv = recorded("translate", "CKPT=my run", "IN=-a b.jpg", "OUT=o*", f"PROMPT={prompt}", "STRENGTH=0")
     assert argv == [
-        "-m", "commands.translate", "--ckpt", "my run", "--in", "a b.jpg", "--out", "o*",
-        "--prompt", prompt.replace("$$", "$"), "--strength", "0",
+        "-m", "commands.translate", "--ckpt=my run", "--in=-a b.jpg", "--out=o*",
+        f"--prompt={prompt.replace('$$', '$')}", "--strength=0",
     ]  # fmt: skip
 
 
 def test_args_are_split_like_a_shell_does(recorded):
     argv = recorded("train", "EXP=clear2foggy", "ARGS=--trainer.max_epochs=3 --x='one word'")
-    assert argv == ["-m", "commands.train", "--exp", "clear2foggy", "--trainer.max_epochs=3", "--x=one word"]
+    assert argv == ["-m", "commands.train", "--exp=clear2foggy", "--trainer.max_epochs=3", "--x=one word"]
 
 
 def test_variables_of_the_users_shell_are_not_ours(recorded):
     argv = recorded("train", "EXP=clear2foggy", env={"DATA": "/elsewhere", "BASE": "other", "ARGS": "--wrong"})
-    assert argv == ["-m", "commands.train", "--exp", "clear2foggy"]
+    assert argv == ["-m", "commands.train", "--exp=clear2foggy"]
 
 
 @pytest.mark.parametrize(
