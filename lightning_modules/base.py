@@ -40,19 +40,19 @@ LIKELY_CAUSE = (
     "Mostly the learning rate is too high: lower model.init_args.optimizer_g.init_args.lr and "
     "model.init_args.optimizer_d.init_args.lr."
 )
-IMPRECISE = ("16", "16-mixed", "16-true", "bf16-true")
+PRECISIONS = ("32", "32-true", "bf16", "bf16-mixed", "auto", "None")  # of the Trainer, as texts
 
 
 def check_precision(name: object) -> None:
-    """Refuse a precision of the Trainer that would silently ruin training.
+    """Refuse a precision of the Trainer that would silently ruin training, or cannot work.
 
     Raises:
         ValueError: it is float16, or has weights that are not float32.
     """
-    if str(name) in IMPRECISE:
+    if str(name) not in PRECISIONS:
         raise ValueError(
-            f"precision {name} is refused: trained weights stay float32 and the one-step estimate multiplies float16 "
-            "errors by 14.6. Use bf16-mixed or 32-true."
+            f"precision {name} is refused: weights stay float32 and the one-step estimate multiplies float16 errors by "
+            "14.6. Use bf16-mixed or 32-true."
         )
 
 
@@ -102,6 +102,8 @@ class TranslationModule(LightningModule):
         cooldown: float = 0.0,
     ) -> None:
         super().__init__()
+        if weights.keys() <= {"disc", "disc_a2b", "disc_b2a"}:
+            raise ValueError("Every weight of the generator's loss is 0: give one of model.init_args.weights a value.")
         check_settings(
             warmup_images=warmup_images,
             clip_norm=clip_norm,

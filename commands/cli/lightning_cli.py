@@ -161,7 +161,8 @@ class TrainCLI(LightningCLI):
         """Record the experiment; choose the strategy where the user did not.
 
         Raises:
-            ValueError: ``fast_dev_run``, with which Lightning writes no run folder; float16; or too many processes.
+            ValueError: ``fast_dev_run``, with which Lightning writes no run folder; a precision or a strategy that
+                cannot work; or too many processes.
         """
         self.experiment = self.config["experiment"] = self.experiment or self.config["experiment"]
         trainer = self.config["trainer"]
@@ -172,7 +173,13 @@ class TrainCLI(LightningCLI):
             )
         check_precision(trainer["precision"])  # on a CPU Lightning would take another one without a word
         self.check_machine()
-        if trainer["strategy"] == "auto" and (trainer["num_nodes"] > 1 or devices_of(trainer) > 1):
+        strategy = str(trainer["strategy"])
+        if strategy.startswith("ddp") and not strategy.endswith("_true"):
+            raise ValueError(
+                f"trainer.strategy={strategy} wants every parameter in every loss, and generator and discriminators "
+                f"take turns: leave it out, and several devices get {mean_gradients.NAME}."
+            )
+        if strategy == "auto" and (trainer["num_nodes"] > 1 or devices_of(trainer) > 1):
             trainer["strategy"] = mean_gradients.NAME
 
     def check_machine(self) -> None:

@@ -134,7 +134,12 @@ def test_a_fast_run_is_refused_with_what_to_type_instead(capsys):
     assert "--model.init_args.max_images=4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", ["16", "16-mixed", "bf16-true"])
+def test_lightnings_own_ddp_is_refused_on_any_number_of_devices(capsys):
+    assert train.main(["--exp=clear2foggy", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]) == 2
+    assert "leave it out, and several devices get mean_gradients." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["16", "16-mixed", "bf16-true", "64-true"])
 def test_float16_is_refused_on_a_cpu_too(given, capsys):
     words = ["--exp=clear2foggy", "--trainer.accelerator=cpu", "--trainer.limit_train_batches=1"]
     assert train.main([*words, f"--trainer.precision={given}"]) == 2

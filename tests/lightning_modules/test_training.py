@@ -351,6 +351,13 @@ def test_float16_is_refused(unpaired):
         fit(unpaired(), [unpaired_batch(1)], precision="bf16-true")
 
 
+def test_a_generator_without_any_weight_is_refused(unpaired, paired):
+    with pytest.raises(ValueError, match="Every weight of the generator's loss is 0"):
+        unpaired(UnpairedWeights(gan=0.0, cycle=0.0, cycle_lpips=0.0, idt=0.0, idt_lpips=0.0))
+    with pytest.raises(ValueError, match="Every weight of the generator's loss is 0"):
+        paired(PairedWeights(l2=0.0, lpips=0.0, clip=0.0, gan=0.0, disc=0.0))
+
+
 def test_one_direction_and_accumulating_sequence_are_refused(unpaired):
     with pytest.raises(ValueError, match="both directions"):
         unpaired(generator={"directions": ["a2b"]})
