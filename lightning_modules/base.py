@@ -194,17 +194,17 @@ class TranslationModule(LightningModule):
         self.runtime.backward(total / self.accumulate)
 
     def step(self, player: Player) -> None:
-        """Take an optimiser step every `accumulate` batches: set the learning rate, clip, step, clear gradients.
+        """Set the learning rate and, every `accumulate` batches, take an optimiser step: clip, step, clear gradients.
 
         Raises:
             NonFiniteLossError: the norm of the gradients is not finite, and clipping would make each of them 0 or NaN.
                 Gradients are means over ranks, so every rank raises.
         """
-        if (self.batches_seen + 1) % self.accumulate:
-            return
         optimizer = self.runtime.optimizers()[PLAYERS.index(player)]
         for group, rate in zip(optimizer.param_groups, self.full_rates[player], strict=True):
-            group["lr"] = rate * self.lr_factor
+            group["lr"] = rate * self.lr_factor  # before any step, too: it is logged
+        if (self.batches_seen + 1) % self.accumulate:
+            return
         self.runtime.average_gradients(optimizer)
         if not self.runtime.is_finite(clip_gradients(optimizer, self.clip_norm)):
             raise NonFiniteLossError(

@@ -298,6 +298,12 @@ def test_without_an_end_nothing_cools_down(unpaired):
         unpaired(cooldown=120)
 
 
+def test_the_rate_is_that_of_the_warm_up_before_the_first_step_too(unpaired):
+    module = unpaired(optimizer=adamw(lr=1.0), warmup_images=4, accumulate=2)
+    fit(module, [unpaired_batch(1)])
+    assert [group["lr"] for optimizer in module.optimizers() for group in optimizer.param_groups] == [0.25] * 3
+
+
 def test_skips_can_learn_faster_than_the_rest(unpaired):
     module = unpaired(optimizer=adamw(lr=1e-3), warmup_images=4, skip_lr_factor=10.0)
     fit(module, [unpaired_batch(1)])
