@@ -100,7 +100,8 @@ def configuration(
         arguments += [f"--data.init_args.{name}={size}" for name in ("resize", "crop")]
     if batch is not None:
         arguments.append(f"--data.init_args.batch_size={batch}")
-    return Path("estimate") / recipe.exp / recipe.base / "version_0", [*arguments, *overrides]
+    one_gpu = ["--trainer.devices=1", "--trainer.num_nodes=1"]  # each takes as much, and this machine may have fewer
+    return Path("estimate") / recipe.exp / recipe.base / "version_0", [*arguments, *overrides, *one_gpu]
 
 
 def untrained(run_folder: Path, arguments: list[str]) -> "TrainCLI":
