@@ -3,7 +3,8 @@
 import os
 import platform
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from commands.cli.header import header
 from commands.cli.lightning_cli import TrainCLI
-from commands.cli.paths import RUN_FOLDER, shared_with_ranks
+from commands.cli.paths import CONFIG, RUN_FOLDER, shared_with_ranks
 from commands.cli.slurm import REQUEUE_SIGNAL, requeue
 from evaluation.edits import EditData
 from evaluation.model_card import finish_adapter
@@ -31,7 +32,7 @@ from metrics.scores import SCORES, log_key
 from networks import ImageTranslator
 from networks.checkpoints.adapter import CARD, read_checkpoint
 from networks.checkpoints.card import AdapterCard, RunFacts
-from storage import did_you_mean, lock_folder, write_json
+from storage import atomic_write, did_you_mean, lock_folder, write_json
 
 # Packages whose models, data and callbacks log what `_check_monitors` knows, and nothing else.
 LOGS_KNOWN = ("lightning", "lightning_modules", "datamodules")
@@ -60,9 +61,8 @@ def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | 
             cli = TrainCLI(folder, arguments, experiment)
             stop_signals.on_quit = partial(_end_ranks, cli.trainer)
             with lock_folder(folder) if cli.trainer.is_global_zero else nullcontext():
-                if cli.trainer.is_global_zero:
-                    cli.write_config()
-                _report(cli, _train(cli, checkpoint))
+                with _config_written(cli) if cli.trainer.is_global_zero else nullcontext():
+                    _report(cli, _train(cli, checkpoint))
         except StopRequested as stop:
             return _stopped(stop, cli, folder)
         except MisconfigurationException as error:
@@ -71,6 +71,24 @@ def run(folder: Path, arguments: list[str], experiment: str, checkpoint: Path | 
             print(f"error: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+@contextmanager
+def _config_written(cli: TrainCLI) -> Iterator[None]:
+    """Context with this command's config.yaml; a resumed run's own is put back if this one is refused at the start.
+
+    Else the next `make resume` would be refused, too.
+    """
+    path = cli.run_folder / CONFIG
+    before = path.read_bytes() if path.is_file() else None
+    cli.write_config()
+    try:
+        yield
+    except (ValueError, MisconfigurationException):
+        if before is not None and cli.saving.adapter_of < 0:  # last.ckpt is of that configuration
+            with atomic_write(path) as part:
+                part.write_bytes(before)
+        raise
 
 
 def _stopped(stop: StopRequested, cli: TrainCLI | None, folder: Path) -> int:

@@ -38,6 +38,7 @@ class RunFolder(Checkpoint):
     Attributes:
         folder: of the run; set when training or testing starts.
         saved_at: images seen of the state in last.ckpt; -1 where there is none.
+        adapter_of: images seen of the state that this process has last saved, in adapter/, too; -1 before the first.
 
     Raises:
         ValueError: `minutes` is not above 0.
@@ -50,7 +51,7 @@ class RunFolder(Checkpoint):
         self.folder = Path()
         self.saved_at = -1
         self._saved_when = 0.0
-        self._adapter_of = -1  # images seen of the state in adapter/
+        self.adapter_of = -1
 
     @property
     def last(self) -> Path:
@@ -198,12 +199,12 @@ class RunFolder(Checkpoint):
                 "images could not be saved."
             )
         # The adapter first: a resumed run writes it again, and a checkpoint behind which it lags, maybe never.
-        if trainer.is_global_zero and self._adapter_of != module.images_seen:
+        if trainer.is_global_zero and self.adapter_of != module.images_seen:
             # A model card that is there already describes an earlier state.
             (self.folder / "adapter" / "README.md").unlink(missing_ok=True)
             save_adapter(module.generator, self.folder / "adapter", module.run_facts)
         trainer.save_checkpoint(self.last, weights_only=False)
-        self.saved_at = self._adapter_of = module.images_seen
+        self.saved_at = self.adapter_of = module.images_seen
         self._saved_when = time.monotonic()
 
 

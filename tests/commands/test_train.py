@@ -342,6 +342,21 @@ def test_resume_needs_the_adapter_no_more_that_the_run_started_from(
     assert json.loads((run / "adapter" / "adapter.json").read_text())["settings"]["alpha_vae"] == 3
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("--data.init_args.batch_size=3", "batch_size"),
+        ("--trainer.callbacks.init_args.monitor=val/fid_a2c", "Did you mean 'val/fid_a2b'"),
+    ],
+)
+def test_a_setting_that_a_resumed_run_refuses_does_not_stay_in_its_config(setting, says, finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = (run / "config.yaml").read_bytes()
+    assert resume.main([f"--run={run}", setting, "--model.init_args.max_images=6"]) == 2
+    assert says in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
 def test_a_foreign_checkpoint_is_refused_by_resume(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
