@@ -14,20 +14,20 @@ from .workshop import Workshop
 
 RUN = ROOT / "tests" / "networks" / "checkpoints" / "version_0_run"
 
+pytestmark = pytest.mark.long  # once the server of cases runs, a case takes a second or two
+
 
 @pytest.fixture(scope="module")
 def room(two_level_base, folder_of_two_domains):
     return Workshop(two_level_base, folder_of_two_domains, RUN)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("campaign", "count"), [(command_lines, 6), (images, 3)])
 def test_hostile_input_ends_in_a_line(campaign, count, warm, room, tmp_path):
     result = run_cases("short", 3, warm, campaign.cases(room, tmp_path, count, 3))
     assert result.faults == {}, result.failed
 
 
-@pytest.mark.long
 def test_a_training_killed_while_it_writes_leaves_whole_files_and_goes_on(warm, room, tmp_path):
     run, known = tmp_path / "run", runs.Reference(tmp_path, (), {}, 0, 0, 0)
     running = warm.start(Case("killed", "train", room.train(run, 2, "--trainer.val_check_interval=1")), tmp_path)

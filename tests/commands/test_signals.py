@@ -199,6 +199,6 @@ def test_a_signal_during_validation_ends_the_workers_that_read_training_images(
     words = arguments(two_level_base, folder_of_two_domains, tmp_path / "run", *more)
     process = started([sys.executable, "-c", IN_VALIDATION, *words], tmp_path)
     ended.append(process)
-    said = process.communicate(timeout=120)  # it would wait forever[0]
+    said = process.communicate(timeout=120)[0]
     assert process.returncode == 143, said
     assert "Stopped by SIGTERM after 1 images, all of them saved." in said and "Traceback" not in said
