@@ -130,7 +130,7 @@ parallel = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 test: ## run the quick tests [ARGS="-k words"]
 	@$(run) -m pytest $(parallel) $(ARGS)
 
-test-long: ## run the tests that take ten seconds or more [ARGS="-k words"]
+test-long: ## run the tests marked long, most of those of ten seconds or more [ARGS="-k words"]
 	@$(run) -m pytest $(parallel) -m "long and not slow" $(ARGS)
 
 test-lowest: .venv-lowest/.installed ## run the quick tests on the lowest versions that setup.cfg allows, in .venv-lowest [PYTHON=python3] [ARGS="-k words"]

@@ -1,5 +1,6 @@
 """Runs a training: fit, test of the last state and of the best one, metrics.json."""
 
+import math
 import os
 import platform
 import sys
@@ -165,15 +166,15 @@ def _check_validation(cli: TrainCLI) -> None:
     if limit == 0:
         return
     _check_monitors(cli)
-    loaders = dict(zip(data.directions, data.val_dataloader(), strict=True))
     for callback in _chosen_by(cli):
         monitor = str(callback.monitor)
         direction = monitor.rpartition("_")[2]
         if not monitor.startswith(("val/fid_", "val/kid_")) or direction not in data.directions:
             continue
         counts = [len(get(direction, "validate")) for get in (data.evaluation_set, data.reference_set)]
-        batches = limit if isinstance(limit, int) else int(limit * len(loaders[direction]))
-        counts[0] = min(counts[0], batches * data.eval_batch_size * cli.trainer.world_size)
+        at_once = data.eval_batch_size * cli.trainer.world_size
+        batches = limit if isinstance(limit, int) else int(limit * math.ceil(counts[0] / at_once))
+        counts[0] = min(counts[0], batches * at_once)
         if min(counts) < 2:
             raise ValueError(
                 f"Validation has {counts[0]} images to translate in {direction} and {counts[1]} to compare with, and "
